@@ -1,0 +1,1 @@
+"""Reading a run: latent space, maps, report. Never imports training."""

@@ -1,0 +1,165 @@
+"""A benchmark: each run's maps and latents against the truth of the set it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from cryomorph.analysis.neighbours import Neighbourhoods, reconstruct_near
+from cryomorph.benchmark.metrics import gap_closed, latent_scores
+from cryomorph.benchmark.oracle import Ceiling, ceiling
+from cryomorph.benchmark.score import MapScorer
+from cryomorph.benchmark.sets import TruthSet
+from cryomorph.config.console import track
+from cryomorph.config.errors import InputError
+from cryomorph.io.star import read_star
+from cryomorph.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Row:
+    """A name and its scores."""
+
+    name: str
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a benchmark found; `picked` are the particles (0-based) that were compared."""
+
+    folder: Path
+    name: str
+    particles: int
+    states: int
+    picked: list[int]
+    consensus: Row
+    oracle: Row
+    oracle_width: dict[str, float]
+    runs: list[Row]
+
+    @property
+    def compared(self) -> int:
+        """How many particles were compared."""
+        return len(self.picked)
+
+
+def compare(runs: Sequence[Path], truth_folder: Path, *, count: int = 100, reconstruct: bool = True) -> Report:
+    """Score runs: FSC areas of particles decoded at their own latents, the gap closed, and the latent space.
+
+    Each run has a row for its decoder's maps and, where it has a consensus, one for maps that are back-projected from
+    the particles near each latent (`reconstruct`).
+
+    `gap` is `(run - consensus) / (oracle - consensus)` of the unmasked area, `gap_moving` of that where truths differ.
+
+    Raises:
+        InputError: a run was not trained on the set, or asks for fewer than one particle.
+    """
+    if count < 1:
+        raise InputError(f"--pick {count}: expected at least one particle")
+    truth = TruthSet.open(truth_folder)
+    folders = [RunFolder.open(path) for path in runs]
+    rows_of = [truth_rows(run, truth) for run in folders]  # wrong runs fail before the work begins
+    scorer = MapScorer(truth)
+    picked = truth.pick(count)
+    found = ceiling(scorer, np.bincount(truth.label[picked], minlength=truth.states))
+    scored = []
+    for path, run, rows in zip(runs, folders, rows_of, strict=True):
+        chosen = Chosen.of(run, rows, truth, picked)
+        latent = latent_scores(run.latent_mean(), truth.label[rows], truth.coord[rows], discrete=truth.discrete)
+        scored.append(Row(str(path), with_gaps(chosen.score(decode(run, chosen.z), scorer), found) | latent))
+        if reconstruct and run.has_consensus:
+            maps = reconstruct_near(Neighbourhoods.of(run), chosen.z, f"reconstructing {path.name}")
+            scored.append(Row(f"{path}, reconstructed", with_gaps(chosen.score((m.map for m in maps), scorer), found)))
+    return Report(
+        truth_folder,
+        truth.name,
+        len(truth),
+        truth.states,
+        picked.tolist(),
+        Row("consensus", with_gaps(found.consensus, found)),
+        Row("oracle", with_gaps(found.oracle, found)),
+        found.width,
+        scored,
+    )
+
+
+def with_gaps(scores: dict[str, float], reference: Ceiling) -> dict[str, float]:
+    """Map scores with the share of the gap between consensus and oracle that they close."""
+    gaps = {
+        gap: gap_closed(scores[area], reference.consensus[area], reference.oracle[area])
+        for gap, area in (("gap", "auc"), ("gap_moving", "auc_moving"))
+        if area in scores
+    }
+    return scores | gaps
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The picked particles that a run has: their states in ascending order, and the run's latents of them."""
+
+    state: Int64[np.ndarray, " k"]
+    z: Float32[np.ndarray, "k q"]
+
+    @classmethod
+    def of(
+        cls, run: RunFolder, rows: Int64[np.ndarray, " m"], truth: TruthSet, picked: Int64[np.ndarray, " p"]
+    ) -> Chosen:
+        """Look the picked particles up in a run.
+
+        Args:
+            rows: the particle of the set that each of the run's particles is.
+
+        Raises:
+            InputError: the run has none of them.
+        """
+        position = np.full(len(truth), -1)
+        position[rows] = np.arange(len(rows))
+        here = picked[position[picked] >= 0]
+        if not len(here):
+            raise InputError(f"{run.path}: none of the picked particles is in this run; raise --pick")
+        here = here[np.argsort(truth.label[here], kind="stable")]  # a mask is kept while the state stays the same
+        return cls(truth.label[here], run.latent_mean()[position[here]])
+
+    def score(self, maps: Iterable[Float32[Tensor, "z y x"]], scorer: MapScorer) -> dict[str, float]:
+        """Mean scores of a map for each of the particles, in their order."""
+        once = np.ones(scorer.truth.states, dtype=np.int64)
+        return scorer.mean(zip(self.state.tolist(), maps, strict=True), once)
+
+
+def decode(run: RunFolder, z: Float32[np.ndarray, "k q"]) -> Iterator[Float32[Tensor, "z y x"]]:
+    """The run's map at each latent, at its working box."""
+    representation = run.representation()
+    box = run.store().box
+    with torch.no_grad():
+        for row in track(torch.from_numpy(z), f"decoding {run.path.name}", total=len(z)):
+            yield representation.volume(row, box).float().cpu()
+
+
+def truth_rows(run: RunFolder, truth: TruthSet) -> Int64[np.ndarray, " m"]:
+    """Which particle of the set each of a run's particles is, by its place in the set's image stack.
+
+    Raises:
+        InputError: the run has other particles than the set.
+    """
+    store = run.store()
+    n = len(run.latent_mean())
+    table = read_star(store.folder / store.manifest.metadata).get("particles")
+    if table is None or "rlnImageName" not in table or len(table) != n:
+        raise InputError(
+            f"{run.path}: its particles.star does not name {n} images; it was not trained on {truth.folder}"
+        )
+    number = table["rlnImageName"].str.split("@").str[0].astype(np.int64).to_numpy() - 1
+    stacks = set(table["rlnImageName"].str.split("@").str[-1].str.rsplit("/", n=1).str[-1])
+    if stacks != {"particles.mrcs"} or number.max() >= len(truth) or len(np.unique(number)) != n:
+        raise InputError(
+            f"{run.path}: trained on images of {', '.join(sorted(stacks))} up to number {number.max() + 1}, expected "
+            f"those of {truth.folder}, which has {len(truth)}; give the set that the run was trained on"
+        )
+    return number

@@ -1,0 +1,31 @@
+"""What `cryomorph decode` may be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """Write maps at chosen particles or latent points: OUTPUT/000000.mrc and so on, in the order asked for."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder made by `cryomorph train`."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder for the maps."""
+    particles: Path | None = None
+    """Decode at these particles' latent points: a .txt file with a 0-based particle number a line, or a .npy array."""
+    z: Path | None = None
+    """Decode at these latent points: a .npy array or a .txt table, one point a row."""
+    reconstruct: bool = False
+    """Back-project the particles near each latent point instead of asking the model."""
+    box: int | None = None
+    """Box of decoded maps in voxels, even (default: the working box)."""
+    flip_hand: bool = False
+    """Write the mirror image of every map."""
+    overwrite: bool = False
+    """Replace maps that are there already."""

@@ -1,0 +1,5 @@
+"""The errors that are the user's to mend: printed as one sentence, without a traceback."""
+
+
+class InputError(ValueError):
+    """Something given by the user is wrong: the message says what was found, what was expected and what to do."""

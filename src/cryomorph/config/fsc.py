@@ -1,0 +1,38 @@
+"""What `cryomorph fsc` may be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class FscConfig:
+    """Fourier shell correlation of two maps, and the resolution it means."""
+
+    map_a: tyro.conf.Positional[Path]
+    """First map: an MRC file, such as a half map."""
+
+    map_b: tyro.conf.Positional[Path]
+    """Second map, of the same box and pixel size."""
+
+    mask: Path | None = None
+    """Correlate inside this soft mask (an MRC map from 0 to 1) and correct for what the mask itself correlates."""
+
+    auto_mask: bool = False
+    """Make that mask from the mean of the two maps, low-passed to 15 A (or to 5 pixels, where those are larger)."""
+
+    pixel_A: float | None = None
+    """Pixel size in Angstrom, in place of the one in the files."""
+
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Write the curves to this CSV file."""
+
+    plot: Path | None = None
+    """Draw the curves into this picture: .png, .svg or .pdf."""
+
+    seed: int = 0
+    """Seed of the random phases by which the mask's correlation is measured."""

@@ -1,0 +1,1 @@
+"""Fitting by inference rather than by gradient descent."""

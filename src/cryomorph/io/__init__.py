@@ -1,0 +1,1 @@
+"""Files to numpy and back. Imports no torch and converts nothing but formats."""

@@ -1,0 +1,232 @@
+"""MRC files: stacks of images read through a memory map, and maps; both byte orders, with or without machine stamp."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import mrcfile
+import numpy as np
+from jaxtyping import Float32, Int, Num
+from mrcfile.dtypes import HEADER_DTYPE
+from mrcfile.utils import dtype_from_mode
+
+from cryomorph.config.errors import InputError
+from cryomorph.io.atomic import atomic_path
+
+REAL_MODES = (0, 1, 2, 6, 12)
+LARGEST_SIDE = 1 << 20  # a side beyond this means that the header was read in the wrong byte order
+
+
+@dataclass(frozen=True)
+class MrcHeader:
+    """Where an MRC file's data lie: `shape` (z, y, x) as stored, numpy type, byte offset, pixel size, axis order."""
+
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: str
+    offset: int
+    pixel_A: float
+    axes: tuple[int, int, int]
+
+    def map(self) -> np.memmap:
+        """A read-only memory map of the data, shape (z, y, x) as stored."""
+        return np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)
+
+
+def read_header(path: str | Path) -> MrcHeader:
+    """Read and check an MRC header; `pixel_A` is 0.0 where the header holds none.
+
+    Raises:
+        InputError: the file is missing or no MRC file, its mode is not real, or it stores less than its header says.
+    """
+    path = Path(path)
+    header, order = _header(path)
+    nx, ny, nz, mode = _size_and_mode(header)
+    if not _plausible(header):
+        raise InputError(
+            f"{path} has an MRC header with size {nx} x {ny} x {nz} and mode {mode}; expected positive sizes and "
+            f"one of the modes {', '.join(map(str, REAL_MODES))}: convert it with the program that wrote it"
+        )
+    dtype = dtype_from_mode(mode).newbyteorder(order)
+    offset = HEADER_DTYPE.itemsize + max(int(header["nsymbt"]), 0)
+    stored = max(path.stat().st_size - offset, 0) // (dtype.itemsize * nx * ny)
+    if stored < nz:
+        raise InputError(
+            f"{path} claims {nz} sections of {ny} x {nx} in its header but stores {stored} whole ones: "
+            "the file is cut off, copy or write it again"
+        )
+    sampling, cell = int(header["mx"]), float(header["cella"]["x"])
+    known = sampling > 0 and np.isfinite(cell) and cell > 0
+    pixel_A = float(str(np.float32(cell / sampling))) if known else 0.0  # 1.05, not 1.0499999523
+    axes = (int(header["mapc"]), int(header["mapr"]), int(header["maps"]))
+    return MrcHeader(path, (nz, ny, nx), dtype.str, offset, pixel_A, axes if sorted(axes) == [1, 2, 3] else (1, 2, 3))
+
+
+def _header(path: Path) -> tuple[np.void, str]:
+    """The header in the byte order that makes sense: old programs leave its stamp empty, a few write it wrong."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(HEADER_DTYPE.itemsize)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): give the path of an MRC file") from error
+    if len(raw) < HEADER_DTYPE.itemsize:
+        raise InputError(f"{path} holds {len(raw)} bytes, fewer than the {HEADER_DTYPE.itemsize} of an MRC header")
+    likely, other = (">", "<") if raw[212:213] == b"\x11" else ("<", ">")
+    header = {order: np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0] for order in (likely, other)}
+    order = other if _plausible(header[other]) and not _plausible(header[likely]) else likely
+    return header[order], order
+
+
+def _size_and_mode(header: np.void) -> tuple[int, int, int, int]:
+    nx, ny, nz, mode = (int(header[name]) for name in ("nx", "ny", "nz", "mode"))
+    return nx, ny, nz, mode
+
+
+def _plausible(header: np.void) -> bool:
+    nx, ny, nz, mode = _size_and_mode(header)
+    return mode in REAL_MODES and 0 < nx < LARGEST_SIDE and 0 < ny < LARGEST_SIDE and nz > 0
+
+
+@dataclass(frozen=True)
+class MrcStack:
+    """A stack of square images on disk: header facts only, so it pickles to other processes and holds no open file."""
+
+    path: Path
+    count: int
+    box: int
+    pixel_A: float
+    header: MrcHeader
+
+    @classmethod
+    def open(cls, path: str | Path) -> MrcStack:
+        """Read the header of a stack; a single 2D image is a stack of one. `pixel_A` is 0.0 where the header has none.
+
+        Raises:
+            InputError: as `read_header`; or the images are not square, or their box is odd.
+        """
+        header = read_header(path)
+        count, ny, nx = header.shape
+        if ny != nx or nx % 2:
+            even = max(nx, ny) + max(nx, ny) % 2
+            what = f"images of {nx} x {ny} pixels" if ny != nx else f"an odd box of {nx} pixels"
+            raise InputError(
+                f"{path} has {what}; expected square images with an even box: mend it with "
+                f"`relion_image_handler --i {path} --o even.mrcs --new_box {even}`, or extract the particles again"
+            )
+        return cls(Path(path), count, nx, header.pixel_A, header)
+
+    def read(self, index: Int[np.ndarray, " m"]) -> Float32[np.ndarray, "m box box"]:
+        """Images `index` (0-based) in the order asked; the file is read in ascending contiguous runs.
+
+        Raises:
+            InputError: an index beyond the stack.
+        """
+        index = index.astype(np.int64)
+        if ((index < 0) | (index >= self.count)).any():
+            wrong = index[(index < 0) | (index >= self.count)][0]
+            raise InputError(f"{self.path} has {self.count} images; image {wrong} (0-based) was asked for")
+        images = np.empty((index.size, self.box, self.box), np.float32)
+        if not index.size:
+            return images
+        stored = self.header.map()
+        order = np.argsort(index, kind="stable")
+        ascending = index[order]
+        starts = np.flatnonzero(np.diff(ascending, prepend=ascending[0] - 2) != 1)
+        for start, stop in zip(starts, np.append(starts[1:], index.size), strict=True):
+            first = ascending[start]
+            images[order[start:stop]] = stored[first : first + stop - start]
+        return images
+
+
+def read_map(path: str | Path) -> tuple[Float32[np.ndarray, "z y x"], float]:
+    """A map `[z, y, x]` as float32, and its pixel size in Angstrom (0.0 where the header has none).
+
+    The header's axis order is followed, so a map stored with other fastest axes comes out as [z, y, x].
+
+    Raises:
+        InputError: as `read_header`.
+    """
+    header = read_header(path)
+    stored = np.asarray(header.map(), dtype=np.float32)  # axes (section, row, column)
+    column, row, section = header.axes
+    stored_axis = {section: 0, row: 1, column: 2}
+    return np.ascontiguousarray(stored.transpose(stored_axis[3], stored_axis[2], stored_axis[1])), header.pixel_A
+
+
+def write_map(path: str | Path, volume: Num[np.ndarray, "z y x"], pixel_A: float) -> None:
+    """Write a map `[z, y, x]` as a float32 MRC volume with its pixel size, atomically."""
+    with atomic_path(path) as temporary, mrcfile.new(temporary) as mrc:
+        mrc.set_data(np.ascontiguousarray(volume, dtype=np.float32))
+        mrc.set_volume()
+        mrc.voxel_size = pixel_A
+
+
+def write_stack(path: str | Path, images: Num[np.ndarray, "n y x"], pixel_A: float) -> None:
+    """Write images `[n, y, x]` as a float32 MRC image stack with its pixel size, atomically."""
+    with StackWriter(path, images.shape[-1], pixel_A) as writer:
+        writer.append(images)
+
+
+class StackWriter:
+    """Write a float32 image stack piece by piece; the file appears under its name when the `with` block ends well."""
+
+    def __init__(self, path: str | Path, box: int, pixel_A: float) -> None:
+        self.path, self.box, self.pixel_A = Path(path), box, pixel_A
+        self.count = 0
+        self._minimum, self._maximum, self._sum, self._square_sum = np.inf, -np.inf, 0.0, 0.0
+
+    def __enter__(self) -> StackWriter:
+        self._open = ExitStack()
+        temporary = self._open.enter_context(atomic_path(self.path))
+        try:
+            with mrcfile.new(temporary) as mrc:  # one blank image, for mrcfile's header
+                mrc.set_data(np.zeros((1, self.box, self.box), np.float32))
+                mrc.set_image_stack()
+                mrc.voxel_size = self.pixel_A
+            self._file: BinaryIO = self._open.enter_context(temporary.open("r+b"))
+            self._header = np.frombuffer(bytearray(self._file.read(HEADER_DTYPE.itemsize)), HEADER_DTYPE)
+        except BaseException:
+            self._open.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def append(self, images: Num[np.ndarray, "n y x"]) -> None:
+        """Add images; they must have the box that the writer was made with."""
+        if images.shape[1:] != (self.box, self.box):
+            raise ValueError(f"images of shape {images.shape[1:]} in a stack of box {self.box}")
+        if not len(images):
+            return
+        images = np.ascontiguousarray(images, dtype=np.float32)
+        images.tofile(self._file)
+        self.count += len(images)
+        self._minimum = min(self._minimum, float(images.min()))
+        self._maximum = max(self._maximum, float(images.max()))
+        self._sum += float(images.sum(dtype=np.float64))
+        self._square_sum += float(np.square(images, dtype=np.float64).sum())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                self._write_header()
+            except BaseException as failure:
+                self._open.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        self._open.__exit__(kind, error, trace)
+
+    def _write_header(self) -> None:
+        if not self.count:
+            raise ValueError(f"no image was appended to {self.path}")
+        pixels = self.count * self.box**2
+        mean = self._sum / pixels
+        self._header["nz"] = self.count
+        self._header["dmin"], self._header["dmax"], self._header["dmean"] = self._minimum, self._maximum, mean
+        self._header["rms"] = np.sqrt(max(self._square_sum / pixels - mean**2, 0.0))
+        self._file.seek(0)
+        self._file.write(self._header.tobytes())

@@ -1,0 +1,1 @@
+"""Particle metadata in one convention, the prepared store and its loader."""

@@ -1,0 +1,70 @@
+"""Batches of a store, read ahead in blocks: in order, or shuffled block by block so that a disk reads long runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from cryomorph.particles.store import Batch, ParticleStore
+
+
+@dataclass(frozen=True)
+class ParticleLoader:
+    """Iterates over batches of a store, limited to a band; one batch is always being read ahead.
+
+    Shuffling draws blocks of `block` neighbouring particles in random order and mixes the particles of `pool` blocks:
+    reads stay long, batches are mixed, and memory is bounded by `pool * block` images whatever the store's size.
+    Every pass over a shuffled loader uses a new order, drawn from `seed` and the `epoch` given to `batches`.
+    """
+
+    store: ParticleStore
+    batch_size: int
+    radius: float | int | None = None
+    subset: Int64[Tensor, " k"] | None = None
+    shuffle: bool = False
+    seed: int = 0
+    block: int = 512
+    pool: int = 8
+
+    @property
+    def index(self) -> Int64[Tensor, " k"]:
+        """The particles that one pass visits, ascending."""
+        return torch.arange(len(self.store)) if self.subset is None else self.subset
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.index) / self.batch_size)
+
+    @property
+    def count(self) -> int:
+        """Coefficients in each image of a batch: the band's prefix of the disk."""
+        return self.store.disk.size if self.radius is None else self.store.disk.count(self.radius)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.batches()
+
+    def batches(self, epoch: int = 0) -> Iterator[Batch]:
+        """One pass over the particles; each is visited exactly once."""
+        order = self._order(epoch).split(self.batch_size) if len(self.index) else ()
+        with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
+            ahead = reader.submit(self.store.batch, order[0], self.count) if order else None
+            for following in (*order[1:], None):
+                ready = ahead.result() if ahead is not None else None
+                ahead = reader.submit(self.store.batch, following, self.count) if following is not None else None
+                if ready is not None:
+                    yield ready
+
+    def _order(self, epoch: int) -> Int64[Tensor, " k"]:
+        index = self.index
+        if not self.shuffle:
+            return index
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        blocks = index.split(self.block)
+        drawn = [blocks[i] for i in torch.randperm(len(blocks), generator=generator).tolist()]
+        pools = [torch.cat(drawn[i : i + self.pool]) for i in range(0, len(drawn), self.pool)]
+        return torch.cat([pool[torch.randperm(len(pool), generator=generator)] for pool in pools])

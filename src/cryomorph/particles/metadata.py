@@ -1,0 +1,233 @@
+"""Particle sets from RELION, cryoSPARC, cryoDRGN and bare stacks: where the images are, their poses and their CTF."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int, Int64
+
+from cryomorph.config.console import warn
+from cryomorph.config.errors import InputError
+from cryomorph.io.cryodrgn import read_index
+from cryomorph.io.cryosparc import write_cs
+from cryomorph.io.mrc import MrcStack
+from cryomorph.io.star import write_star
+from cryomorph.io.text import read_stack_list
+from cryomorph.particles.from_cryodrgn import bare_stacks, with_ctf, with_poses
+from cryomorph.particles.from_cryosparc import parse_cs, with_cs_pose
+from cryomorph.particles.from_star import parse_star
+from cryomorph.particles.locate import check_images_of, locate, open_stacks
+from cryomorph.particles.table import Metadata, StarTable
+from cryomorph.particles.to_star import new_star, with_star_pose
+from cryomorph.physics.ctf import Ctf
+from cryomorph.physics.pose import Pose
+
+STACK_SUFFIXES = (".mrc", ".mrcs")
+BARE_SUFFIXES = (".txt", *STACK_SUFFIXES)  # no metadata of their own
+
+
+@dataclass(frozen=True)
+class Particles:
+    """Particles of one file, in its order: images on disk, poses and CTF in our conventions, and the file's columns."""
+
+    source: Path
+    stacks: tuple[Path, ...]  # resolved image files
+    stack_of: Int64[np.ndarray, " n"]  # index into stacks
+    image_of: Int64[np.ndarray, " n"]  # 0-based image within the stack
+    box: int
+    pixel_A: float
+    pose: Pose | None  # None: no 3D alignment in the file
+    ctf: Ctf | None
+    blob_sign: float | None  # cryoSPARC's blob/sign where given (-1: dark particles)
+    half: Int64[np.ndarray, " n"] | None  # 0 / 1 from rlnRandomSubset or alignments3D/split
+    table: StarTable | np.ndarray | None  # the file's own columns, for writing back; None for bare stacks
+    ignored: tuple[str, ...]  # optics in the file that the model lacks
+
+    def __len__(self) -> int:
+        return len(self.stack_of)
+
+    def select(self, index: Int[np.ndarray, " m"]) -> Particles:
+        """The particles `index` (0-based), in that order."""
+        rows = torch.from_numpy(index.astype(np.int64))
+        table = self.table
+        return replace(
+            self,
+            stack_of=self.stack_of[index],
+            image_of=self.image_of[index],
+            pose=None if self.pose is None else self.pose[rows],
+            ctf=None if self.ctf is None else self.ctf[rows],
+            half=None if self.half is None else self.half[index],
+            table=table.select(index) if isinstance(table, StarTable) else None if table is None else table[index],
+        )
+
+    def read(self, index: Int[np.ndarray, " m"]) -> Float32[np.ndarray, "m box box"]:
+        """Images of the particles `index` in that order, each stack opened once.
+
+        Raises:
+            InputError: an image file is gone, cut off or changed its box since the particles were read.
+        """
+        images = np.empty((len(index), self.box, self.box), np.float32)
+        stack_of, image_of = self.stack_of[index], self.image_of[index]
+        order = np.argsort(stack_of, kind="stable")
+        starts = np.flatnonzero(np.diff(stack_of[order])) + 1
+        for rows in np.split(order, starts) if order.size else ():
+            stack = MrcStack.open(self.stacks[stack_of[rows[0]]])
+            if stack.box != self.box:
+                raise InputError(f"{stack.path} has box {stack.box}, expected {self.box}: the file was replaced")
+            images[rows] = stack.read(image_of[rows])
+        return images
+
+
+def read_particles(
+    path: str | Path,
+    *,
+    datadir: str | Path | None = None,
+    strip_prefix: str | None = None,
+    passthrough: str | Path | None = None,
+    poses: str | Path | None = None,
+    ctf: str | Path | None = None,
+    index: str | Path | Int[np.ndarray, " m"] | None = None,
+    check_images: bool = True,
+) -> Particles:
+    """Read a .star, .cs, .txt (list of stacks) or .mrc(s) file of particles.
+
+    Args:
+        datadir, strip_prefix: where image files are found, see `cryomorph.particles.locate`.
+        passthrough: a second .cs whose columns fill those that `path` lacks.
+        poses, ctf: cryoDRGN pickles, with a row for every particle of `path`; they replace the file's own.
+        index: the particles to use (0-based), as an array or a .pkl, .npy or .txt file; None for all.
+        check_images: False reads the metadata alone: image files may be missing, the box is the one that `path` states.
+
+    Raises:
+        InputError: anything that is wrong with the files, with its row (0-based) and column.
+    """
+    path = Path(path)
+    rows = index.astype(np.int64) if isinstance(index, np.ndarray) else None if index is None else read_index(index)
+    where = {"datadir": None if datadir is None else Path(datadir), "strip_prefix": strip_prefix}
+    stacks: list[MrcStack] | None = None
+    if passthrough is not None and path.suffix != ".cs":
+        raise InputError(f"--passthrough goes with a .cs file, and {path} is none: leave it out")
+    if path.suffix in BARE_SUFFIXES:
+        files = tuple(read_stack_list(path)) if path.suffix == ".txt" else (path.name,)
+        paths = locate(files, path, **where) if path.suffix == ".txt" else (path,)  # type: ignore[arg-type]
+        stacks = open_stacks(paths)
+        metadata = bare_stacks(path, files, stacks, rows)
+    else:
+        metadata = _parse(path, rows, passthrough, with_pose=poses is None, with_ctf=ctf is None)
+        paths = locate(metadata.files, path, **where, must_exist=check_images)  # type: ignore[arg-type]
+        stacks = open_stacks(paths) if check_images else None
+    box, image_of = check_images_of(metadata, stacks, path)
+    pixel_A = metadata.pixel_A
+    if ctf is not None:
+        metadata, ctf_pixel_A = with_ctf(metadata, Path(ctf), box)
+        pixel_A = pixel_A or ctf_pixel_A
+    if poses is not None:
+        metadata = with_poses(metadata, Path(poses))
+    pixel_A = pixel_A or _header_pixel_A(stacks, path)
+    particles = _assemble(metadata, paths, image_of, source=path, box=box, pixel_A=pixel_A)
+    if poses is not None:  # the file's columns follow, so that what is written is what was used
+        particles = replace(particles, table=_posed_table(particles.table, particles.pose, pixel_A))
+    if particles.ignored:
+        warn(f"{path}: the model lacks these optics, so they are ignored: {', '.join(particles.ignored)}")
+    return particles
+
+
+def _parse(
+    path: Path, rows: np.ndarray | None, passthrough: str | Path | None, *, with_pose: bool, with_ctf: bool
+) -> Metadata:
+    if path.suffix == ".star":
+        return parse_star(path, rows, with_pose=with_pose, with_ctf=with_ctf)
+    if path.suffix in (".cs", ".csg"):
+        beside = None if passthrough is None else Path(passthrough)
+        return parse_cs(path, rows, passthrough=beside, with_pose=with_pose, with_ctf=with_ctf)
+    raise InputError(f"{path} ends in {path.suffix or 'nothing'}: expected .star, .cs, .txt, .mrcs or .mrc particles")
+
+
+def _header_pixel_A(stacks: list[MrcStack] | None, path: Path) -> float:
+    if stacks is not None and stacks[0].pixel_A > 0:
+        return stacks[0].pixel_A
+    warn(f"{path} states no pixel size, nor do its image headers: 1 A is taken, so lengths and CTF may be wrong")
+    return 1.0
+
+
+def _assemble(
+    metadata: Metadata,
+    paths: tuple[Path, ...],
+    image_of: Int64[np.ndarray, " n"],
+    *,
+    source: Path,
+    box: int,
+    pixel_A: float,
+) -> Particles:
+    pose = None
+    if metadata.rotation is not None and metadata.shift is not None:
+        unit_A = {"angstrom": 1.0, "pixel": pixel_A, "box": box * pixel_A}[metadata.shift_in]
+        pose = Pose(metadata.rotation.float(), torch.from_numpy(metadata.shift * unit_A).float())
+    return Particles(
+        source=source,
+        stacks=paths,
+        stack_of=metadata.file_of,
+        image_of=image_of,
+        box=box,
+        pixel_A=pixel_A,
+        pose=pose,
+        ctf=metadata.ctf,
+        blob_sign=metadata.blob_sign,
+        half=metadata.half,
+        table=metadata.table,
+        ignored=metadata.ignored,
+    )
+
+
+def _posed_table(
+    table: StarTable | np.ndarray | None, pose: Pose | None, pixel_A: float
+) -> StarTable | np.ndarray | None:
+    if table is None or pose is None:
+        return table
+    return with_star_pose(table, pose, pixel_A) if isinstance(table, StarTable) else with_cs_pose(table, pose, pixel_A)
+
+
+def write_particles(particles: Particles, path: str | Path, *, pose: Pose | None = None) -> None:
+    """Write particles as .star or .cs, atomically: every original column in its order, a new pose in the pose columns.
+
+    A .star made from a .star, and a .cs from a .cs, keep the image paths exactly as they were written: RELION's are
+    relative to the project's folder, cryoSPARC's likewise, so they resolve wherever the file is put. A .star made from
+    anything else is of RELION 3.1 and names the image files that were found, as absolute paths.
+
+    Raises:
+        InputError: another suffix, or a .cs from particles that are not of a .cs.
+        ValueError: `pose` has another length than `particles`.
+    """
+    path = Path(path)
+    if pose is not None and len(pose) != len(particles):
+        raise ValueError(f"{len(pose)} poses for {len(particles)} particles")
+    table = _posed_table(particles.table, pose, particles.pixel_A)
+    if path.suffix == ".star":
+        write_star(path, table.blocks if isinstance(table, StarTable) else _convert(particles, pose or particles.pose))
+    elif path.suffix == ".cs":
+        if not isinstance(table, np.ndarray):
+            raise InputError(
+                f"{path}: a .cs can only be written from a .cs, not from {particles.source}: write a .star"
+            )
+        write_cs(path, table)
+    else:
+        raise InputError(f"{path} ends in {path.suffix or 'nothing'}: expected .star or .cs")
+
+
+def _convert(particles: Particles, pose: Pose | None) -> dict:
+    names = [str(stack.resolve()) for stack in particles.stacks]
+    if any(stack.suffix != ".mrcs" for stack in particles.stacks):
+        warn("RELION reads stacks only from files that end in .mrcs: link the images under such names before using it")
+    star = new_star(
+        [names[number] for number in particles.stack_of.tolist()],
+        particles.image_of,
+        box=particles.box,
+        pixel_A=particles.pixel_A,
+        pose=pose,
+        ctf=particles.ctf,
+        half=particles.half,
+    )
+    return star.blocks

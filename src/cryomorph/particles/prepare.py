@@ -1,0 +1,335 @@
+"""Making a particle store: images streamed, cropped in Fourier space, divided by the noise, written as float16."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor
+
+from cryomorph.config.console import say, track, warn
+from cryomorph.config.errors import InputError
+from cryomorph.io.atomic import atomic_path
+from cryomorph.particles.contrast import Contrast, decide_contrast
+from cryomorph.particles.metadata import Particles, write_particles
+from cryomorph.particles.store import COEFFICIENTS, FORMAT, Manifest, ParticleStore, write_manifest
+from cryomorph.physics.disk import FourierDisk, fourier_disk
+from cryomorph.physics.noise import outside_power
+
+DEFAULT_BOX = 128
+SAMPLE = 3000
+BLOCK_BYTES = 32 << 20
+NAMED = 5
+
+
+def prepare(
+    particles: Particles,
+    folder: Path,
+    *,
+    box: int | None = None,
+    skip_bad: bool = False,
+    invert: Literal["auto", "yes", "no"] = "auto",
+    overwrite: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+) -> ParticleStore:
+    """Make the store of a particle set in `folder`; go on with one that was interrupted.
+
+    Memory is bounded by a few blocks of `BLOCK_BYTES` for each worker, whatever the number of particles.
+
+    Raises:
+        InputError: an odd or too large box, bad images without `skip_bad`, no space, or a folder that is in use.
+    """
+    box = working_box(particles.box, box)
+    if folder.exists():
+        if not overwrite:
+            raise InputError(f"{folder} exists already: give --overwrite to replace it, or another -o")
+        if not (folder / "manifest.json").is_file():
+            raise InputError(f"{folder} is not a particle store, so it is not replaced: give another -o")
+    folder = folder.absolute()
+    building = folder.with_name(folder.name + ".part")
+    disk = fourier_disk(box)
+    plan = _plan(particles, box, invert=invert, seed=seed)
+    progress = _Progress.start(building, plan, len(particles), disk.size)
+    try:
+        noise, contrast = _look_at_sample(particles, disk, progress.folder, invert)
+        bad = _write_coefficients(particles, disk, progress, (-1.0 if contrast.inverted else 1.0) / noise, workers)
+        _refuse_bad(particles, bad, skip_bad=skip_bad)
+        _write_metadata(particles, ~bad, progress.folder, noise, seed)
+    except (InputError, OSError):
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    _finish(particles, progress, contrast, bad, box)
+    if folder.exists():
+        shutil.rmtree(folder)
+    building.rename(folder)
+    return ParticleStore.open(folder)
+
+
+def working_box(given: int, asked: int | None) -> int:
+    """The working box: what was asked for, or the images' own up to 128; refused where odd or larger than they are."""
+    box = min(given, DEFAULT_BOX) if asked is None else asked
+    if box % 2 or not 4 <= box <= given:
+        raise InputError(f"--box {box}: expected an even number from 4 to the images' own box, {given}")
+    return box
+
+
+@dataclass
+class _Progress:
+    """A store being made: which blocks are on disk. Kept in `<store>.part`, so that a killed run goes on."""
+
+    folder: Path
+    done: Bool[np.ndarray, " blocks"]
+    bad: Bool[np.ndarray, " n"]
+    block: int
+    header: int
+
+    @classmethod
+    def start(cls, folder: Path, plan: dict[str, object], n: int, size: int) -> _Progress:
+        block = max(1, BLOCK_BYTES // (4 * int(str(plan["source_box"])) ** 2))
+        blocks = -(-n // block)
+        plan_file = folder / "plan.json"
+        if plan_file.is_file() and json.loads(plan_file.read_text()) == plan:
+            state = np.fromfile(folder / "state.bin", dtype=np.uint8)
+            if len(state) == blocks + n:
+                with (folder / COEFFICIENTS).open("rb") as file:
+                    np.lib.format.read_magic(file)
+                    np.lib.format.read_array_header_1_0(file)
+                    header = file.tell()
+                done = state[:blocks].astype(bool)
+                say(f"going on with {folder}: {done.sum()} of {blocks} blocks are there")
+                return cls(folder, done, state[blocks:].astype(bool), block, header)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        header = _reserve(folder / COEFFICIENTS, n, size)
+        np.zeros(blocks + n, dtype=np.uint8).tofile(folder / "state.bin")
+        with atomic_path(plan_file) as path:
+            path.write_text(json.dumps(plan))
+        return cls(folder, np.zeros(blocks, dtype=bool), np.zeros(n, dtype=bool), block, header)
+
+    def record(self, number: int, rows: slice, bad: Bool[np.ndarray, " b"]) -> None:
+        """Note a block that is on disk, after its coefficients."""
+        self.bad[rows] = bad
+        self.done[number] = True
+        with (self.folder / "state.bin").open("r+b") as file:
+            file.seek(len(self.done) + rows.start)
+            file.write(bad.astype(np.uint8).tobytes())
+            file.seek(number)
+            file.write(b"\x01")
+
+
+def _reserve(path: Path, n: int, size: int) -> int:
+    """Write the coefficient file's header and claim its space, so that a full disk is known now, not in an hour."""
+    needed = n * size * 4
+    try:
+        with path.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": (n, size, 2)})
+            header = file.tell()
+            os.posix_fallocate(file.fileno(), 0, header + needed)
+    except OSError as error:
+        free = shutil.disk_usage(path.parent).free
+        shutil.rmtree(path.parent, ignore_errors=True)
+        raise InputError(
+            f"{path.parent} needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free ({error.strerror}): "
+            "make room, choose a smaller --box, or another place"
+        ) from error
+    return header
+
+
+def _plan(particles: Particles, box: int, *, invert: str, seed: int) -> dict[str, object]:
+    """What makes two runs the same, so that the second may go on with the first's blocks."""
+    files = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in particles.stacks]
+    rows = hashlib.sha256(particles.stack_of.tobytes() + particles.image_of.tobytes()).hexdigest()
+    optics = hashlib.sha256(str(particles.blob_sign).encode())  # with the poses, what the contrast is decided from
+    for part in (particles.pose, particles.ctf):
+        if part is not None:
+            for field in part.__dataclass_fields__:
+                optics.update(getattr(part, field).numpy().tobytes())
+    return {
+        "format": FORMAT,
+        "box": box,
+        "source_box": particles.box,
+        "pixel_A": particles.pixel_A,
+        "files": files,
+        "rows": rows,
+        "optics": optics.hexdigest(),
+        "invert": invert,
+        "seed": seed,
+    }
+
+
+def _look_at_sample(
+    particles: Particles, disk: FourierDisk, folder: Path, invert: str
+) -> tuple[Float32[Tensor, " shells"], Contrast]:
+    """Noise amplitude of each shell and the contrast, from up to `SAMPLE` images spread over the set."""
+    n = len(particles)
+    spread = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
+    power = torch.zeros(disk.box // 2 + 1)
+    kept: list[Tensor] = []
+    chosen: list[np.ndarray] = []
+    size = max(1, BLOCK_BYTES // (4 * particles.box**2))
+    for part in np.array_split(spread, -(-len(spread) // size)):
+        images = torch.from_numpy(particles.read(part))
+        good = ~_is_bad(images)
+        if not good.any():
+            continue
+        power += outside_power(images[good], disk) * int(good.sum())
+        kept.append(disk.from_images(images[good]))
+        chosen.append(part[good.numpy()])
+    if not chosen:
+        raise InputError(
+            f"{particles.source}: each of {len(spread)} images looked at holds NaN or has no variance: check the stacks"
+        )
+    index = torch.from_numpy(np.concatenate(chosen))
+    # a noiseless set has no noise to divide by: its own root mean square keeps float16 in range (METHODS 0)
+    noise = (power / len(index)).sqrt()
+    coefficients = torch.cat(kept)
+    rms = coefficients.abs().square().mean().sqrt()
+    if noise.mean() < 1e-3 * rms:
+        warn("the images' corners hold no noise: they are divided by their own root mean square instead")
+        noise = torch.full_like(noise, float(rms))
+    noise = noise.clamp(min=1e-3 * float(noise.max()))
+    if invert != "auto":
+        return noise, Contrast(invert == "yes", f"--invert {invert}")
+    contrast = decide_contrast(
+        coefficients / noise[disk.shell],
+        disk,
+        pixel_A=particles.pixel_A * particles.box / disk.box,
+        pose=None if particles.pose is None else particles.pose[index],
+        ctf=None if particles.ctf is None else particles.ctf[index],
+        blob_sign=particles.blob_sign,
+    )
+    say(f"contrast: {'inverted' if contrast.inverted else 'kept'}: {contrast.reason}")
+    return noise, contrast
+
+
+def _is_bad(images: Float32[Tensor, "b y x"]) -> Bool[Tensor, " b"]:
+    """Images with a value that is not finite, or without variance."""
+    low, high = images.flatten(1).aminmax(dim=1)  # a variance would be rounding noise where all values are one
+    return ~torch.isfinite(high - low) | (low == high)
+
+
+def _write_coefficients(
+    particles: Particles,
+    disk: FourierDisk,
+    progress: _Progress,
+    factor: Float32[Tensor, " shells"],
+    workers: int | None,
+) -> Bool[np.ndarray, " n"]:
+    """Write every block that is not on disk yet; return which images are bad (their rows stay zero)."""
+    scale = factor[disk.shell]
+    descriptor = os.open(progress.folder / COEFFICIENTS, os.O_WRONLY)
+
+    def one(number: int) -> tuple[int, slice, Bool[np.ndarray, " b"]]:
+        rows = slice(number * progress.block, min(len(particles), (number + 1) * progress.block))
+        images = torch.from_numpy(particles.read(np.arange(rows.start, rows.stop)))
+        bad = _is_bad(images)
+        images[bad] = 0
+        coefficients = torch.view_as_real(disk.from_images(images) * scale).clamp(-65504, 65504).half()
+        _write_all(descriptor, coefficients.numpy().tobytes(), progress.header + rows.start * disk.size * 4)
+        return number, rows, bad.numpy()
+
+    todo = np.flatnonzero(~progress.done).tolist()
+    try:
+        finished = _in_parallel(one, todo, workers or os.cpu_count() or 1)
+        for number, rows, bad in track(finished, f"preparing {len(particles)} images", total=len(todo)):
+            progress.record(number, rows, bad)
+    finally:
+        os.close(descriptor)
+    return progress.bad
+
+
+def _write_all(descriptor: int, content: bytes, offset: int) -> None:
+    """Write at an offset; one call may write less than it was given, where a disk runs full."""
+    rest = memoryview(content)
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written
+
+
+def _in_parallel(work, items: list[int], workers: int) -> Iterator:  # type: ignore[no-untyped-def]
+    """Results in order, with at most two blocks for each worker in flight: memory stays bounded."""
+    with ThreadPoolExecutor(workers, thread_name_prefix="prepare") as pool:
+        waiting: list[Future] = []
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= 2 * workers:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _refuse_bad(particles: Particles, bad: Bool[np.ndarray, " n"], *, skip_bad: bool) -> None:
+    if not bad.any():
+        return
+    rows = np.flatnonzero(bad)
+    names = ", ".join(
+        f"particle {i} (image {particles.image_of[i] + 1} of {particles.stacks[particles.stack_of[i]].name})"
+        for i in rows[:NAMED]
+    )
+    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    if not skip_bad:
+        raise InputError(
+            f"{len(rows)} images hold NaN or have no variance: {names}{more}: give --skip-bad to leave them out"
+        )
+    if bad.all():
+        raise InputError(f"{particles.source}: every image holds NaN or has no variance")
+    warn(f"left out {len(rows)} images that hold NaN or have no variance: {names}{more}")
+
+
+def _write_metadata(
+    particles: Particles, good: Bool[np.ndarray, " n"], folder: Path, noise: Float32[Tensor, " shells"], seed: int
+) -> None:
+    row: Int64[np.ndarray, " k"] = np.flatnonzero(good)
+    kept = particles.select(row)
+    np.save(folder / "row.npy", row)
+    np.save(folder / "noise_amplitude.npy", noise.numpy())
+    drawn = np.random.default_rng(seed).permutation(len(row)) % 2
+    half = drawn if kept.half is None or len(np.unique(kept.half)) < 2 else kept.half
+    np.save(folder / "half.npy", half.astype(np.int64))
+    if kept.pose is not None:
+        np.save(folder / "rotation.npy", kept.pose.rotation.numpy())
+        np.save(folder / "shift_A.npy", kept.pose.shift_A.numpy())
+    if kept.ctf is not None:
+        np.save(folder / "ctf.npy", np.stack([getattr(kept.ctf, f).numpy() for f in kept.ctf.__dataclass_fields__], 1))
+    write_particles(kept, folder / _metadata_name(particles))
+
+
+def _metadata_name(particles: Particles) -> str:
+    return "particles.cs" if particles.source.suffix == ".cs" else "particles.star"
+
+
+def _finish(particles: Particles, progress: _Progress, contrast: Contrast, bad: np.ndarray, box: int) -> None:
+    """The manifest, last: from here on the folder is a store."""
+    manifest = Manifest(
+        format=FORMAT,
+        n=int((~bad).sum()),
+        rows=len(particles),
+        box=box,
+        pixel_A=particles.pixel_A * particles.box / box,
+        source=str(particles.source),
+        source_box=particles.box,
+        source_pixel_A=particles.pixel_A,
+        metadata=_metadata_name(particles),
+        inverted=contrast.inverted,
+        contrast_reason=contrast.reason,
+        left_out=np.flatnonzero(bad).tolist(),
+        ignored=list(particles.ignored),
+    )
+    write_manifest(manifest, progress.folder)
+    for name in ("plan.json", "state.bin"):
+        (progress.folder / name).unlink()

@@ -1,0 +1,194 @@
+"""The particle store: noise-normalised Fourier coefficients in one memory-mapped file beside their metadata."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Complex64, Float16, Float32, Int64
+from torch import Tensor
+
+from cryomorph.config.errors import InputError
+from cryomorph.io.atomic import atomic_path
+from cryomorph.physics.ctf import Ctf, evaluate_ctf
+from cryomorph.physics.disk import FourierDisk, fourier_disk
+from cryomorph.physics.pose import Pose, shift_phase
+
+FORMAT = 1
+COEFFICIENTS = "coefficients.npy"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store holds; written last, so that a folder without it is not a store."""
+
+    format: int
+    n: int
+    rows: int
+    box: int
+    pixel_A: float
+    source: str
+    source_box: int
+    source_pixel_A: float
+    metadata: str
+    inverted: bool
+    contrast_reason: str
+    left_out: list[int]
+    ignored: list[str]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Particles as the model meets them: centred, with unit noise.
+
+    `image` (b, m) is modelled by `ctf * slice`, with noise of variance 1 for each complex coefficient; `ctf` is the
+    contrast transfer function divided by the noise amplitude. `index` counts particles of the store from 0.
+    """
+
+    index: Int64[Tensor, " b"]
+    image: Complex64[Tensor, "b m"]
+    ctf: Float32[Tensor, "b m"]
+    rotation: Float32[Tensor, "b 3 3"]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class ParticleStore:
+    """A prepared particle set, opened for reading. Raises `InputError` where the folder is no complete store."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path) -> ParticleStore:
+        """Open and validate a store: its manifest, its format and the sizes of its files."""
+        path = Path(folder) / "manifest.json"
+        if not path.is_file():
+            raise InputError(
+                f"{folder} is not a particle store (it has no manifest.json): make one with `cryomorph prepare`"
+            )
+        try:
+            given: dict[str, Any] = dict(json.loads(path.read_text()))
+            if given.get("format") != FORMAT:
+                raise InputError(f"{path} has format {given.get('format')}, expected {FORMAT}: make the store again")
+            manifest = Manifest(**given)
+        except InputError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{path} cannot be read ({error}): make the store again with `cryomorph prepare`"
+            ) from error
+        store = cls(Path(folder), manifest)
+        store._map()
+        return store
+
+    def __len__(self) -> int:
+        return self.manifest.n
+
+    @property
+    def box(self) -> int:
+        """Working box in pixels."""
+        return self.manifest.box
+
+    @property
+    def pixel_A(self) -> float:
+        """Pixel size at the working box."""
+        return self.manifest.pixel_A
+
+    @property
+    def disk(self) -> FourierDisk:
+        """The Fourier disk of the working box."""
+        return fourier_disk(self.manifest.box)
+
+    def _array(self, name: str) -> np.ndarray:
+        return np.load(self.folder / name, allow_pickle=False)
+
+    @cached_property
+    def row(self) -> Int64[np.ndarray, " n"]:
+        """Row of the coefficient file, and of the source file, that holds each particle (bad images are left out)."""
+        return self._array("row.npy")
+
+    @cached_property
+    def pose(self) -> Pose | None:
+        """Poses, or None where the source had none."""
+        if not (self.folder / "rotation.npy").is_file():
+            return None
+        return Pose(torch.from_numpy(self._array("rotation.npy")), torch.from_numpy(self._array("shift_A.npy")))
+
+    @cached_property
+    def ctf(self) -> Ctf | None:
+        """CTF parameters, or None where the source had none (a flat transfer function)."""
+        if not (self.folder / "ctf.npy").is_file():
+            return None
+        return Ctf(*torch.from_numpy(self._array("ctf.npy")).T.contiguous())
+
+    @cached_property
+    def half(self) -> Int64[Tensor, " n"]:
+        """Half set of each particle, 0 or 1: the source's own where it gave one, else drawn at random when prepared."""
+        return torch.from_numpy(self._array("half.npy"))
+
+    @cached_property
+    def noise_amplitude(self) -> Float32[Tensor, " shells"]:
+        """Noise amplitude of a coefficient in each shell (0 to `box/2`), by which the stored ones were divided."""
+        return torch.from_numpy(self._array("noise_amplitude.npy"))
+
+    def require_pose(self) -> Pose:
+        """The poses, or an error that says what can be done without them."""
+        if self.pose is None:
+            raise InputError(
+                f"{self.manifest.source} has no orientations (rlnAngleRot, rlnAngleTilt, rlnAnglePsi or "
+                "alignments3D/pose): refine the particles first and give the refinement's output file"
+            )
+        return self.pose
+
+    def coefficients(self, index: Int64[Tensor, " b"], count: int | None = None) -> Complex64[Tensor, "b m"]:
+        """Stored coefficients of particles, as they lie in the images: not centred, noise variance 1.
+
+        The file is mapped anew for each call, so that pages already read do not count as this process's memory.
+        """
+        mapped = self._map()
+        rows = self.row[index.numpy()]
+        contiguous = len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all())
+        chosen = slice(rows[0], rows[-1] + 1) if contiguous else rows
+        return torch.view_as_complex(torch.from_numpy(np.array(mapped[chosen, :count])).float())
+
+    def _map(self) -> Float16[np.ndarray, "rows size 2"]:
+        path, shape = self.folder / COEFFICIENTS, (self.manifest.rows, self.disk.size, 2)
+        try:
+            mapped = np.lib.format.open_memmap(path, mode="r")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} is missing or cut off ({error}): make the store again") from error
+        if mapped.shape != shape or mapped.dtype != np.float16:
+            raise InputError(f"{path} is {mapped.dtype} {mapped.shape}, expected float16 {shape}: make the store again")
+        return mapped
+
+    def batch(self, index: Int64[Tensor, " b"], count: int | None = None) -> Batch:
+        """Particles ready for a model, limited to the first `count` coefficients of the disk."""
+        pose = self.require_pose()[index]
+        frequency = self.disk.frequency[:count] / self.box
+        image = self.coefficients(index, count) * shift_phase(frequency, pose.shift_A / self.pixel_A)
+        return Batch(index, image, self.transfer(index, count), pose.rotation)
+
+    def transfer(self, index: Int64[Tensor, " b"], count: int | None = None) -> Float32[Tensor, "b m"]:
+        """CTF of particles divided by the noise amplitude: what multiplies a slice to give a stored image."""
+        inverse = 1 / self.noise_amplitude[self.disk.shell[:count]]
+        if self.ctf is None:
+            return inverse.expand(len(index), -1).contiguous()
+        return evaluate_ctf(self.ctf[index], self.disk.frequency[:count] / (self.box * self.pixel_A)) * inverse
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write a store's manifest: the last step of making one."""
+    with atomic_path(folder / "manifest.json") as path:
+        path.write_text(json.dumps(asdict(manifest), indent=1))

@@ -1,0 +1,74 @@
+"""Poses: rotations that take volume to image coordinates, and in-plane shifts that centre the particle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import roma
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pose:
+    """`rotation` (n, 3, 3), `p = R r`; `shift_A` (n, 2), `(x, y)` in Angstrom, centres the particle."""
+
+    rotation: Float[Tensor, "n 3 3"]
+    shift_A: Float[Tensor, "n 2"]
+
+    def __len__(self) -> int:
+        return len(self.rotation)
+
+    def __getitem__(self, index: Tensor | slice) -> Pose:
+        return Pose(self.rotation[index], self.shift_A[index])
+
+
+def rotation_from_euler(angles_deg: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
+    """RELION's matrix of `(rot, tilt, psi)` in degrees: `Rz(psi) Ry(tilt) Rz(rot)`, each turning the axes.
+
+    Turning the axes is the inverse of turning the molecule, hence the transpose of the active intrinsic ZYZ rotation.
+    """
+    return roma.euler_to_rotmat("ZYZ", angles_deg, degrees=True).mT.contiguous()
+
+
+def euler_from_rotation(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3"]:
+    """`(rot, tilt, psi)` in degrees of rotation matrices; at tilt 0 or 180 all in-plane turn goes to `psi`."""
+    sine = torch.linalg.vector_norm(rotation[:, 2, :2], dim=1)
+    tilt = torch.atan2(sine, rotation[:, 2, 2])
+    rot = torch.where(sine > 1e-6, torch.atan2(rotation[:, 2, 1], rotation[:, 2, 0]), torch.zeros_like(tilt))
+    # psi from what is left after taking rot away: well defined at the poles too, where rot alone is rounding noise
+    c, s = torch.cos(rot), torch.sin(rot)
+    psi = torch.atan2(rotation[:, 0, 1] * c - rotation[:, 0, 0] * s, rotation[:, 1, 1] * c - rotation[:, 1, 0] * s)
+    return torch.rad2deg(torch.stack([rot, tilt, psi], dim=1))
+
+
+def rotation_from_rotvec(rotvec: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
+    """Rotation matrices of rotation vectors (radians). cryoSPARC's `pose` gives the *transpose* of ours."""
+    return roma.rotvec_to_rotmat(rotvec)
+
+
+def rotvec_from_rotation(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3"]:
+    """Rotation vectors (radians) of rotation matrices."""
+    return roma.rotmat_to_rotvec(rotation)
+
+
+def random_rotations(n: int, generator: torch.Generator) -> Float[Tensor, "n 3 3"]:
+    """Uniform rotations on SO(3): normalised Gaussian quaternions."""
+    quaternion = torch.randn(n, 4, generator=generator, dtype=torch.float64)
+    return roma.unitquat_to_rotmat(torch.nn.functional.normalize(quaternion, dim=1)).float()
+
+
+def rotation_distance_deg(a: Float[Tensor, "n 3 3"], b: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
+    """Geodesic angle between rotations, in degrees."""
+    return torch.rad2deg(roma.rotmat_geodesic_distance(a, b))
+
+
+def shift_phase(frequency: Float[Tensor, "m 2"], shift_pixel: Float[Tensor, "n 2"]) -> Complex[Tensor, "n m"]:
+    """Phases that move an image's content by `shift_pixel` `(x, y)`: `exp(-2 pi i k . shift)`, `k` in cycles per pixel.
+
+    Multiply an image by the phases of its `shift_A / pixel_A` and the particle is centred; multiply a centred
+    slice by the phases of `-shift_A / pixel_A` and it lies where the image shows it.
+    """
+    angle = (-2 * torch.pi) * (shift_pixel @ frequency.T)
+    return torch.complex(torch.cos(angle), torch.sin(angle))

@@ -1,0 +1,1 @@
+"""What the molecule looks like at a latent point."""

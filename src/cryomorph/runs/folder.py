@@ -1,0 +1,206 @@
+"""The run folder: the one place that knows which file of a run holds what."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from cryomorph.config.console import say
+from cryomorph.config.errors import InputError
+from cryomorph.io.atomic import atomic_path
+from cryomorph.io.mrc import read_map, write_map
+from cryomorph.particles.store import ParticleStore
+from cryomorph.representations.base import Representation
+from cryomorph.representations.linear import LinearSubspace
+from cryomorph.runs.checkpoint import load_tensors, save_tensors
+from cryomorph.runs.provenance import provenance, write_json
+from cryomorph.volumes.backproject import Reconstruction
+
+MODEL = "model.safetensors"
+CONSENSUS_MAPS = ("map", "half1", "half2", "mask")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run on disk. `open` reads one that exists, `create` starts one."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open a run for reading; `InputError` where the folder is none, or has no model yet."""
+        run = cls(Path(path))
+        if not (run.path / "config.json").is_file():
+            raise InputError(f"{path} is not a run folder (it has no config.json): make one with `cryomorph train`")
+        if not run.is_complete:
+            raise InputError(
+                f"{path} has no {MODEL} yet: finish it with the same `cryomorph train` command and --resume"
+            )
+        return run
+
+    @classmethod
+    def create(cls, path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
+        """Start a run, or take up an interrupted one.
+
+        Args:
+            config: what was asked, as JSON values, `method` among them.
+
+        Raises:
+            InputError: the folder is in use and neither `resume` nor `overwrite` was given, it is no run folder, or
+                what is asked now differs from what the interrupted run was asked.
+        """
+        run = cls(Path(path))
+        if run.path.exists() and not run.path.is_dir():
+            raise InputError(f"{path} is a file: expected a folder for -o")
+        known = (run.path / "config.json").is_file()
+        if run.path.exists() and any(run.path.iterdir()):
+            if not known:
+                raise InputError(f"{path} is not empty and not a run folder: give another -o")
+            if resume:
+                run._require_same(config)
+                return run
+            if not overwrite:
+                raise InputError(f"{path} holds a run: --resume goes on with it, --overwrite replaces it")
+            shutil.rmtree(run.path)
+        elif resume:
+            raise InputError(f"{path} holds no run to resume: leave --resume away to start one")
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_json(run.path / "provenance.json", provenance())
+        write_json(run.path / "config.json", config)
+        return run
+
+    def _require_same(self, config: dict[str, Any]) -> None:
+        before = self.config()
+        changed = sorted(key for key in {*before, *config} if before.get(key) != config.get(key))
+        if changed:
+            key = changed[0]
+            raise InputError(
+                f"{self.path} was started with {key} = {before.get(key)!r} and is resumed with {config.get(key)!r}: "
+                "give the same options, or --overwrite to start anew"
+            )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has its final model."""
+        return (self.path / MODEL).is_file()
+
+    def config(self) -> dict[str, Any]:
+        """What the run was asked."""
+        return self._facts("config.json")
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the run came from."""
+        return self._facts("provenance.json")
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.path / name).read_text()))
+        except ValueError as error:
+            raise InputError(f"{self.path / name} cannot be read ({error}): train anew with --overwrite") from error
+
+    def discard(self) -> None:
+        """Remove a run that could not be started, so that the mended command finds its place free."""
+        shutil.rmtree(self.path)
+
+    @property
+    def store_path(self) -> Path:
+        """Where the run's particle store is, or will be: a folder, or a link to one."""
+        return self.path / "particles"
+
+    def store(self) -> ParticleStore:
+        """The particle store of the run."""
+        if self.store_path.is_symlink() and not self.store_path.exists():
+            raise InputError(f"{self.store_path} points to {self.store_path.readlink()}, which is gone: put it back")
+        return ParticleStore.open(self.store_path)
+
+    def _latent(self, name: str) -> Float32[np.ndarray, "n q"]:
+        return np.asarray(np.load(self.path / f"{name}.npy", allow_pickle=False), dtype=np.float32)
+
+    def latent_mean(self) -> Float32[np.ndarray, "n q"]:
+        """Most probable latent point of each particle of the store."""
+        return self._latent("latent_mean")
+
+    def latent_std(self) -> Float32[np.ndarray, "n q"]:
+        """Posterior standard deviation of each latent coordinate."""
+        return self._latent("latent_std")
+
+    def save_latent(self, mean: Float32[Tensor, "n q"], std: Float32[Tensor, "n q"]) -> None:
+        """Write the latent means and standard deviations."""
+        self.save_array("latent_mean.npy", mean.numpy())
+        self.save_array("latent_std.npy", std.numpy())
+
+    def save_array(self, name: str, array: np.ndarray) -> None:
+        """Write a numpy array into the run."""
+        with atomic_path(self.path / name) as part:
+            np.save(part, array)
+
+    def save_model(self, representation: Representation, tensors: dict[str, Tensor], method: str) -> None:
+        """Write the model, with what else belongs to it: the file whose presence says that the run is complete."""
+        save_tensors(self.path / MODEL, {**representation.state_dict(), **tensors}, method=method)
+
+    def model_tensors(self) -> dict[str, Tensor]:
+        """All tensors that were saved with the model."""
+        return load_tensors(self.path / MODEL)[0]
+
+    def representation(self) -> Representation:
+        """The trained representation."""
+        tensors, facts = load_tensors(self.path / MODEL)
+        if facts.get("method") != "linear":
+            raise InputError(f"{self.path / MODEL}: method {facts.get('method')!r} is not one that this version knows")
+        return LinearSubspace(tensors["maps"])
+
+    def save_consensus(self, result: Reconstruction, noise: Float32[Tensor, " shells"]) -> None:
+        """Write the consensus: maps, FSC table and plot, and what later stages need of it."""
+        folder = self.path / "consensus"
+        folder.mkdir(exist_ok=True)
+        save_reconstruction(result, folder)
+        save_tensors(folder / "spectra.safetensors", {"precision": result.precision, "noise": noise})
+
+    @property
+    def has_consensus(self) -> bool:
+        """Whether the consensus is there, whole."""
+        return (self.path / "consensus" / "spectra.safetensors").is_file()
+
+    def consensus_map(self, name: str = "map") -> Float32[Tensor, "z y x"]:
+        """A map of the consensus: `map`, `half1`, `half2` or `mask`."""
+        return torch.tensor(read_map(self.path / "consensus" / f"{name}.mrc")[0])
+
+    def consensus_fsc(self) -> dict[str, Float32[np.ndarray, " shells"]]:
+        """The consensus's FSC curves by name, as in fsc.csv."""
+        with (self.path / "consensus" / "fsc.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        names = ("unmasked", "masked", "phase_randomised", "corrected")
+        return {name: np.array([float(row[name]) for row in rows], dtype=np.float32) for name in names}
+
+    def spectra(self) -> dict[str, Tensor]:
+        """`precision` and `noise` (shells,) of the consensus: see `Reconstruction` and `residual_noise`."""
+        return load_tensors(self.path / "consensus" / "spectra.safetensors")[0]
+
+    def log(self, message: str) -> None:
+        """Say a line and keep it in run.log."""
+        say(message)
+        with (self.path / "run.log").open("a") as file:
+            file.write(f"{datetime.now().isoformat(timespec='seconds')}  {message}\n")
+
+    def record(self, **values: float | int | str) -> None:
+        """Append one row to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def save_reconstruction(result: Reconstruction, folder: Path) -> None:
+    """Write a reconstruction's maps, FSC table and FSC plot into a folder."""
+    for name in CONSENSUS_MAPS:
+        write_map(folder / f"{name}.mrc", getattr(result, name).numpy(), result.fsc.pixel_A)
+    result.fsc.write_csv(folder / "fsc.csv")
+    result.fsc.write_plot(folder / "fsc.png")

@@ -1,0 +1,1 @@
+"""Particle sets with known truth."""

@@ -1,0 +1,1 @@
+"""Maps: grids, back-projection, FSC, masks and sharpening."""

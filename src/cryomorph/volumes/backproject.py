@@ -1,0 +1,186 @@
+"""Back-projection: Wiener-filtered trilinear insertion of images on a grid padded by two, in half sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Complex64, Float32, Int64
+from torch import Tensor
+
+from cryomorph.config.console import track
+from cryomorph.particles.loader import ParticleLoader
+from cryomorph.particles.store import Batch, ParticleStore
+from cryomorph.physics.disk import fourier_disk
+from cryomorph.physics.noise import residual_power, shell_mean
+from cryomorph.physics.slicing import PaddedGrid, locate_slices, padded_grid
+from cryomorph.volumes.fsc import FscReport, half_map_fsc
+from cryomorph.volumes.grid import lowpass
+from cryomorph.volumes.masks import auto_mask, spherical_mask
+
+POINTS = 400_000  # coefficients inserted at a time: what bounds memory
+FLOOR = 1e-3  # weight, as a share of its shell's mean, below which a voxel of an unfiltered map counts as unseen
+MASK_LOWPASS_A = 15.0
+
+
+def batch_size_for(count: int) -> int:
+    """How many images of `count` coefficients make a batch of about `POINTS` points."""
+    return max(1, POINTS // count)
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """Sums of `C X` and `C^2` on a padded grid, one column for each map being made.
+
+    The maps' box is the band's diameter; their transform is in the units of the images' coefficients.
+    """
+
+    grid: PaddedGrid
+    numerator: Complex64[Tensor, "rows c"]
+    weight: Float32[Tensor, "rows c"]
+
+    @classmethod
+    def zeros(cls, box: int, columns: int = 1) -> Accumulator:
+        """An empty accumulator for maps of `box` voxels."""
+        grid = padded_grid(box)
+        return cls(grid, torch.zeros(grid.rows, columns, dtype=torch.complex64), torch.zeros(grid.rows, columns))
+
+    def add(self, batch: Batch, share: Float32[Tensor, "b c"] | None = None) -> None:
+        """Insert a batch; each image counts by its share of each column (1 without)."""
+        share = torch.ones(len(batch), self.numerator.shape[1]) if share is None else share
+        frequency = fourier_disk(self.grid.box).frequency[: batch.image.shape[1]]
+        slices = locate_slices(self.grid, frequency, batch.rotation)
+        values = (batch.image * batch.ctf)[..., None] * share[:, None]
+        numerator, weight = slices.insert(values, batch.ctf.square()[..., None] * share[:, None])
+        self.numerator.add_(numerator)
+        self.weight.add_(weight)
+
+    def folded(self) -> Accumulator:
+        """The sums over both halves of the transform: needed once, after the last `add`."""
+        return Accumulator(self.grid, self.grid.fold(self.numerator.clone()), self.grid.fold(self.weight.clone()))
+
+    def shell_weight(self) -> Float32[Tensor, "shells c"]:
+        """Mean weight of a grid point in each shell (0 to `box/2`)."""
+        inside, shell = inside_band(self.grid)
+        return shell_mean(self.weight[inside].T.contiguous(), shell, self.grid.box // 2 + 1).T
+
+    def solve(self, prior: Float32[Tensor, "shells c"]) -> Float32[Tensor, "c z y x"]:
+        """Maps that minimise the squared residual with a prior's precision added to the weight of each shell."""
+        inside, shell = inside_band(self.grid)
+        estimate = torch.zeros_like(self.numerator)
+        estimate[inside] = self.numerator[inside] / (self.weight[inside] + prior[shell]).clamp(min=1e-20)
+        return self.grid.to_volumes(estimate)
+
+
+def inside_band(grid: PaddedGrid) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
+    """Rows of a grid that lie within its band, the origin left out, and the shell of each."""
+    inside = ((grid.radius > 0.25) & (grid.radius < grid.box / 2)).nonzero().squeeze(1)
+    return inside, grid.radius[inside].round().long()
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A back-projected map `[z, y, x]`, its unfiltered half maps, and what they say of each other.
+
+    `ssnr` (shells,) is the spectral signal-to-noise ratio of the full map; `precision` (shells,) the prior precision of
+    a grid point that makes its Wiener filter, `mean(w) / SSNR`.
+    """
+
+    map: Float32[Tensor, "z y x"]
+    half1: Float32[Tensor, "z y x"]
+    half2: Float32[Tensor, "z y x"]
+    mask: Float32[Tensor, "z y x"]
+    fsc: FscReport
+    ssnr: Float32[Tensor, " shells"]
+    precision: Float32[Tensor, " shells"]
+
+
+def accumulate_halves(batches: Iterable[Batch], half: Int64[Tensor, " n"], box: int) -> Accumulator:
+    """Insert every batch into the column of its particles' half set; folded."""
+    sums = Accumulator.zeros(box, 2)
+    for batch in batches:
+        sums.add(batch, torch.nn.functional.one_hot(half[batch.index], 2).float())
+    return sums.folded()
+
+
+def reconstruct(
+    store: ParticleStore,
+    *,
+    subset: Int64[Tensor, " k"] | None = None,
+    radius: int | None = None,
+    mask: Float32[Tensor, "z y x"] | None = None,
+    description: str = "back-projecting",
+) -> Reconstruction:
+    """Back-project a store, or some of its particles, in half sets.
+
+    Args:
+        subset: ascending numbers of the particles to use; all without.
+        radius: band limit in Fourier pixels; the maps' box is twice it.
+        mask: for the FSC, of the maps' box; made from the map without.
+    """
+    radius = store.box // 2 if radius is None else radius
+    loader = ParticleLoader(store, batch_size_for(store.disk.count(radius)), radius=radius, subset=subset)
+    sums = accumulate_halves(track(loader, description, total=len(loader)), store.half, 2 * radius)
+    return from_halves(sums, store.pixel_A * store.box / (2 * radius), mask)
+
+
+def from_halves(sums: Accumulator, pixel_A: float, mask: Float32[Tensor, "z y x"] | None = None) -> Reconstruction:
+    """Maps from folded half-set sums: the full map Wiener-filtered by the half maps' own agreement.
+
+    With `SSNR = 2 FSC / (1 - FSC)` the filter is `num / (w + mean(w) / SSNR)`, which needs no absolute scale.
+    """
+    box = sums.grid.box
+    sphere = spherical_mask(box, 0.9 * box / 2, 0.1 * box / 2)
+    half1, half2 = sums.solve(FLOOR * sums.shell_weight()) * sphere
+    report = half_map_fsc(half1, half2, sphere if mask is None else mask, pixel_A=pixel_A)
+    ssnr = signal_to_noise(report.unmasked, box)
+    both = Accumulator(sums.grid, sums.numerator.sum(1, keepdim=True), sums.weight.sum(1, keepdim=True))
+    precision = both.shell_weight()[:, 0] / ssnr
+    full = both.solve(precision[:, None])[0] * sphere
+    if mask is None:
+        mask = auto_mask(lowpass(full, pixel_A, max(MASK_LOWPASS_A, 2.5 * pixel_A)), pixel_A) * sphere
+        report = half_map_fsc(half1, half2, mask, pixel_A=pixel_A)
+    return Reconstruction(full, half1, half2, mask, report, ssnr, precision)
+
+
+def signal_to_noise(curve: Float32[Tensor, " half"], box: int) -> Float32[Tensor, " shells"]:
+    """Spectral signal-to-noise ratio of the full map, `2 FSC / (1 - FSC)`, for shells 0 to `box/2`; never zero."""
+    # shell 0 holds a map's mean, which is arbitrary
+    bounded = torch.cat([curve[1:2], curve[1:], curve[-1:]])[: box // 2 + 1].clamp(1e-3, 0.9999)
+    return 2 * bounded / (1 - bounded)
+
+
+def residual_noise(store: ParticleStore, result: Reconstruction, *, sample: int = 2000) -> Float32[Tensor, " shells"]:
+    """Power, by shell, of what the other half's map leaves of a sample of images, in units of the stored noise.
+
+    It holds the noise, the molecule's own variability and the map's error: an upper bound of the noise, as is the power
+    outside the particle, which holds what leaks there of the particle. The lower of both is the noise (METHODS 0).
+    """
+    box = result.map.shape[0]
+    index = torch.unique(torch.linspace(0, len(store) - 1, min(sample, len(store))).long())
+    grid = padded_grid(box)
+    disk = fourier_disk(box)
+    maps = grid.from_volumes(torch.stack([result.half2, result.half1]))
+    total = torch.zeros(box // 2 + 1)
+    for batch in ParticleLoader(store, batch_size_for(disk.size), radius=box // 2, subset=index):
+        slices = locate_slices(grid, disk.frequency, batch.rotation).extract(maps)
+        model = slices[torch.arange(len(batch)), :, store.half[batch.index]] * batch.ctf
+        total += residual_power(batch.image, model, disk)
+    return total / len(index)
+
+
+def mirrored(result: Reconstruction) -> Reconstruction:
+    """The same reconstruction with every map turned into its mirror image (the other hand)."""
+    return replace(
+        result,
+        map=mirror(result.map),
+        half1=mirror(result.half1),
+        half2=mirror(result.half2),
+        mask=mirror(result.mask),
+    )
+
+
+def mirror(volume: Float32[Tensor, "z y x"]) -> Float32[Tensor, "z y x"]:
+    """The mirror image of a map in the plane `z = 0` through its origin at voxel `box // 2`."""
+    return torch.roll(volume.flip(0), 1, 0) if len(volume) % 2 == 0 else volume.flip(0)

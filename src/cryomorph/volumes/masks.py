@@ -1,0 +1,113 @@
+"""Soft masks around a map, around a set of voxels, and of a sphere."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from torch import Tensor
+
+from cryomorph.config.console import warn
+from cryomorph.config.errors import InputError
+from cryomorph.volumes.grid import cosine_step, cubic_box, lowpass
+
+FULL = 0.95  # a mask whose mean is above this masks nothing
+
+
+def mask_threshold(map: Float[Tensor, "z y x"]) -> float:
+    """Half of a map's 99.99th percentile: the density at which `auto_mask` cuts where it is given none.
+
+    Raises:
+        InputError: the map has values that are not finite, or no density above 0 to cut at.
+    """
+    values = map.detach().cpu().numpy()
+    if not np.isfinite(values).all():
+        raise InputError("the map has values that are not finite: expected numbers; reconstruct it again")
+    percentile = float(np.percentile(values, 99.99))
+    if percentile <= 0:
+        raise InputError(
+            f"the map's 99.99th percentile is {percentile:g}: expected density above 0; invert its contrast or give a "
+            "threshold"
+        )
+    return percentile / 2
+
+
+def soften(
+    binary: Bool[Tensor, "z y x"], pixel_A: float, *, dilate_A: float = 25.0, edge_A: float = 15.0
+) -> Float[Tensor, "z y x"]:
+    """Grow a set of voxels by `dilate_A` in all directions and let it fall to 0 over a cosine edge of `edge_A`.
+
+    Returns:
+        float32 mask from 0 to 1, on the device of `binary`. A mask that fills the box is returned with a warning.
+
+    Raises:
+        InputError: no voxel is set, or a length is negative.
+    """
+    if dilate_A < 0 or edge_A < 0 or not pixel_A > 0:
+        raise InputError(f"dilation {dilate_A} A, edge {edge_A} A, pixel {pixel_A} A: expected lengths, pixel above 0")
+    inside = binary.cpu().numpy()
+    if not inside.any():
+        raise InputError("the mask is empty: expected some voxels above the threshold; lower it")
+    # the distance matters only near the set: the rest of the box stays 0
+    reach = int(np.ceil((dilate_A + edge_A) / pixel_A)) + 1
+    occupied = (np.flatnonzero(inside.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
+    window = tuple(slice(max(int(side[0]) - reach, 0), int(side[-1]) + reach + 1) for side in occupied)
+    distance_A = np.asarray(ndimage.distance_transform_edt(~inside[window]), dtype=np.float32) * pixel_A
+    mask = torch.zeros(inside.shape)
+    mask[window] = cosine_step(torch.from_numpy(distance_A), dilate_A, edge_A)
+    if float(mask.mean()) > FULL:
+        warn(
+            f"the mask fills {100 * float(mask.mean()):.0f} % of the box and removes next to nothing: raise its "
+            "threshold, or shorten its dilation or edge"
+        )
+    return mask.to(binary.device)
+
+
+def auto_mask(
+    map: Float[Tensor, "z y x"],
+    pixel_A: float,
+    *,
+    threshold: float | None = None,
+    dilate_A: float = 25.0,
+    edge_A: float = 15.0,
+    lowpass_A: float | None = None,
+    largest_only: bool = False,
+) -> Float[Tensor, "z y x"]:
+    """A soft mask around a map's density, as in the Nature Methods paper (Zhong et al. 2021).
+
+    Args:
+        threshold: density that counts as molecule; half of the 99.99th percentile where it is not given.
+        lowpass_A: low-pass the map to this resolution first, so that noise does not reach the threshold.
+        largest_only: keep the largest connected piece only.
+
+    Raises:
+        InputError: the mask would be empty, or the map has values that are not finite.
+    """
+    cubic_box(map)
+    if lowpass_A is not None:
+        map = lowpass(map, pixel_A, lowpass_A)
+    level = mask_threshold(map) if threshold is None else threshold
+    binary = map > level
+    if not bool(binary.any()):
+        raise InputError(
+            f"no voxel of the map is above the threshold {level:g} (its maximum is {float(map.max()):g}): lower it"
+        )
+    if largest_only:
+        binary = largest_piece(binary)
+    return soften(binary, pixel_A, dilate_A=dilate_A, edge_A=edge_A)
+
+
+def largest_piece(binary: Bool[Tensor, "z y x"]) -> Bool[Tensor, "z y x"]:
+    """The largest set of voxels that touch by a face, an edge or a corner."""
+    labels, count = ndimage.label(binary.cpu().numpy(), structure=np.ones((3, 3, 3)))
+    if count <= 1:
+        return binary
+    sizes = np.bincount(labels.ravel())[1:]
+    return torch.from_numpy(labels == 1 + int(sizes.argmax())).to(binary.device)
+
+
+def spherical_mask(box: int, radius_px: float, edge_px: float = 0.0) -> Float[Tensor, "box box box"]:
+    """1 within `radius_px` of voxel `box // 2`, a cosine edge of `edge_px` outside it, 0 beyond."""
+    k = (torch.arange(box) - box // 2).float()
+    return cosine_step((k[:, None, None] ** 2 + k[:, None] ** 2 + k**2).sqrt(), radius_px, edge_px)

@@ -1,0 +1,111 @@
+"""Sharpening: restore the contrast of high frequencies by a B-factor, weighted by what the half maps agree on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from cryomorph.config.console import warn
+from cryomorph.config.errors import InputError
+from cryomorph.volumes.fsc import resolution_A as fsc_resolution_A
+from cryomorph.volumes.fsc import shell_sum
+from cryomorph.volumes.grid import apply_gain, cubic_box, frequency_grid, lowpass_gain
+
+FEWEST_SHELLS = 4  # a line through fewer is no fit
+
+
+def fsc_weight(curve: Float[Tensor, " shells"]) -> Float[Tensor, " shells"]:
+    """`sqrt(2 FSC / (1 + FSC))`, the expected correlation with a perfect map; 0 where the FSC is negative.
+
+    Rosenthal and Henderson 2003 (J. Mol. Biol. 333, 721), equation 11. Shell 0 has weight 1.
+    """
+    positive = curve.clamp(0, 1)
+    weight = (2 * positive / (1 + positive)).sqrt()
+    weight[0] = 1
+    return weight
+
+
+def guinier_bfactor(
+    map: Float[Tensor, "z y x"],
+    pixel_A: float,
+    resolution_A: float,
+    *,
+    low_A: float = 10.0,
+    fsc: Float[Tensor, " shells"] | None = None,
+) -> float:
+    """The B-factor in Angstrom^2 that sharpens a map: four times the slope of `ln amplitude` against `1 / d^2`.
+
+    The line goes from `low_A` to `resolution_A`, shells weighted by their number of coefficients and amplitudes by
+    `fsc_weight` where a curve is given. A map that fades with resolution has a negative value, which `sharpen` takes
+    as it is. Where fewer than four shells lie in that range the fall-off shows the molecule's shape and no B-factor:
+    a warning says so and the value is 0.
+
+    Rosenthal and Henderson 2003 (J. Mol. Biol. 333, 721).
+    """
+    box = cubic_box(map)
+    power = shell_sum(torch.fft.rfftn(map).abs() ** 2, box).cpu()
+    count = shell_sum(torch.ones(box, box, box // 2 + 1), box)
+    amplitude = (power / count).sqrt()
+    if fsc is not None:
+        amplitude = amplitude * _checked(fsc, box)
+    per_A2 = (torch.arange(len(amplitude), dtype=torch.float64) / (box * pixel_A)) ** 2
+    use = (per_A2 >= 1 / low_A**2) & (per_A2 <= 1 / resolution_A**2) & (amplitude > 0)
+    if int(use.sum()) < FEWEST_SHELLS:
+        warn(
+            f"no B-factor from a Guinier fit: {int(use.sum())} shells lie between {low_A:g} A and {resolution_A:.1f} A "
+            f"and {FEWEST_SHELLS} are needed; the map is left as sharp as it is"
+        )
+        return 0.0
+    weight = count[use].sqrt().numpy()
+    slope = np.polynomial.polynomial.polyfit(per_A2[use].numpy(), amplitude[use].log().numpy(), 1, w=weight)[1]
+    return float(4 * slope)
+
+
+def sharpen(
+    map: Float[Tensor, "z y x"],
+    bfactor_A2: float,
+    pixel_A: float,
+    *,
+    fsc: Float[Tensor, " shells"] | None = None,
+    resolution_A: float | None = None,
+) -> Float[Tensor, "z y x"]:
+    """Multiply a map's amplitudes by `exp(-B / 4 d^2)`, so a negative B-factor sharpens, and low-pass it.
+
+    Args:
+        fsc: weight each shell by `fsc_weight` of this half-map curve.
+        resolution_A: where to low-pass; the curve's resolution at 0.143 where it is given, else Nyquist.
+
+    Raises:
+        InputError: the curve belongs to another box, or the amplitudes would grow beyond all measure.
+    """
+    box = cubic_box(map)
+    if resolution_A is None:
+        resolution_A = 2 * pixel_A if fsc is None else fsc_resolution_A(fsc, pixel_A, 0.143, box=box)
+    gain = lowpass_gain(box, pixel_A, resolution_A).double()
+    passed = gain > 0
+    frequency_per_A = frequency_grid(box).double() / pixel_A
+    exponent = (-bfactor_A2 / 4) * frequency_per_A**2
+    steepest = float(exponent[passed].max())
+    if steepest > 40:
+        raise InputError(
+            f"B-factor {bfactor_A2:g} A^2 at {resolution_A:.2f} A multiplies amplitudes by exp({steepest:.0f}): "
+            "expected a B-factor nearer 0, or a coarser resolution"
+        )
+    gain[passed] *= exponent[passed].exp()
+    if fsc is not None:
+        # between shells the weight is interpolated; past Nyquist nothing is known
+        weight = F.pad(_checked(fsc, box).double()[None], (0, 1), mode="replicate")[0]
+        radius = frequency_grid(box).double() * box
+        lower = radius.floor().long().clamp(max=len(weight) - 2)
+        gain *= torch.lerp(weight[lower], weight[lower + 1], (radius - lower).clamp(max=1)) * (radius <= box / 2)
+    return apply_gain(map, gain)
+
+
+def _checked(curve: Float[Tensor, " shells"], box: int) -> Float[Tensor, " shells"]:
+    """The weights of a curve that fits the box."""
+    if len(curve) != box // 2:
+        raise InputError(f"an FSC curve of {len(curve)} shells for a map of box {box}: expected {box // 2}")
+    return fsc_weight(curve.cpu())

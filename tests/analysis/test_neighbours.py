@@ -1,0 +1,151 @@
+"""Reconstruction near a latent point: whose particles, how many, and whether the map is the state's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cryomorph.analysis.neighbours import LocalMap, Neighbourhoods, _rings, reconstruct_near
+from cryomorph.config.errors import InputError
+from cryomorph.config.simulate import SimulateConfig
+from cryomorph.io.mrc import read_map
+from cryomorph.particles.metadata import read_particles
+from cryomorph.particles.prepare import prepare
+from cryomorph.runs.folder import RunFolder
+from cryomorph.simulate.phantoms import PHANTOMS, Cloud, Conformations
+from cryomorph.simulate.sets import simulate_set
+from cryomorph.volumes.backproject import reconstruct, residual_noise
+
+N = 2400
+
+
+def two_states() -> Conformations:
+    """A core with an arm on one side or on the other."""
+    rng = np.random.default_rng(3)
+    core, arm = rng.normal(0, 16, (60, 3)), rng.normal(0, 9, (30, 3))
+    clouds = [np.concatenate([core, arm + at]).clip(-70, 70) for at in ([45.0, 0, 0], [0, 45.0, 0])]
+    weight = np.ones(90)
+    return Conformations(
+        tuple(Cloud(cloud, weight) for cloud in clouds), np.full(2, 0.5), np.array([0.0, 1.0]), ("x", "y")
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run of 2,400 particles of two states whose latent, made up here, tells them apart along its first axis."""
+    folder: Path = tmp_path_factory.mktemp("two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PHANTOMS, "uniform", two_states)
+        simulate_set(SimulateConfig("uniform", folder / "set", n=N, box=16, apix=14.0, snr=0.5, seed=1))
+    made = RunFolder.create(folder / "set" / "run", {"method": "linear"}, resume=False, overwrite=False)
+    store = prepare(read_particles(folder / "set" / "particles.star"), made.store_path, invert="no")
+    consensus = reconstruct(store)
+    made.save_consensus(consensus, residual_noise(store, consensus))
+    latent = np.random.default_rng(0).normal(0, 0.2, (N, 2))
+    latent[:, 0] += 2.0 * np.load(folder / "set" / "truth.npz")["label"] - 1
+    made.save_latent(torch.tensor(latent).float(), torch.full((N, 2), 0.2))
+    return made
+
+
+@pytest.fixture(scope="module")
+def shared_run(run: RunFolder) -> Neighbourhoods:
+    return Neighbourhoods.of(run)
+
+
+@pytest.fixture(scope="module")
+def truth(run: RunFolder) -> np.ndarray:
+    """The true maps of the two states."""
+    return np.stack([read_map(run.path.parent / "maps" / f"{i:03d}.mrc")[0] for i in (0, 1)])
+
+
+@pytest.fixture(scope="module")
+def maps(shared_run) -> list[LocalMap]:
+    return list(reconstruct_near(shared_run, np.array([[-1.0, 0.0], [1.0, 0.0]])))
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(np.asarray(a).ravel(), np.asarray(b).ravel())[0, 1])
+
+
+def test_each_state_gets_its_own_map(shared_run, maps, truth):
+    consensus = shared_run.consensus.numpy()
+    for state, found in enumerate(maps):
+        own = correlation(found.map, truth[state])
+        assert own > correlation(consensus, truth[state]) + 0.02
+        assert own > correlation(found.map, truth[1 - state]) + 0.05
+        assert found.map.shape == (16, 16, 16)
+    assert correlation(maps[1].map - maps[0].map, truth[1] - truth[0]) > 0.85
+
+
+def test_the_scale_is_that_of_the_consensus(shared_run, maps):
+    """The two states' maps average to the map of all, not to a fraction of it."""
+    mean = (maps[0].map + maps[1].map).flatten() / 2
+    consensus = shared_run.consensus.flatten()
+    print(mean @ consensus / (consensus @ consensus))
+    assert float(mean @ consensus / (consensus @ consensus)) == pytest.approx(1, abs=0.12)
+
+
+def test_particles_counted_are_those_of_a_neighbourhood(shared_run, maps):
+    sizes = shared_run.sizes()
+    assert all(found.particles in [*sizes, N] for found in maps)
+
+
+def test_a_latent_that_says_nothing_gives_the_consensus(shared_run, truth):
+    """Labels shuffled: the best that neighbours can give is the map of all."""
+    shuffled = replace(shared_run, latent=np.random.default_rng(1).permutation(shared_run.latent))
+    found = [local.map for local in reconstruct_near(shuffled, np.array([[-1.0, 0], [1.0, 0]]))]
+    assert correlation(found[0], shared_run.consensus) > 0.97
+    assert abs(correlation(found[1] - found[0], truth[1] - truth[0])) < 0.5
+
+
+def test_the_same_point_gives_the_same_map(shared_run, maps):
+    again = list(reconstruct_near(shared_run, np.array([[1.0, 0.0]])))
+    assert torch.equal(again[0].map, maps[1].map)
+
+
+@pytest.mark.parametrize("n", [16, 17, 100, 599, 2400])
+def test_sizes_double_up_to_a_share(shared_run, n):
+    sizes = replace(shared_run, latent=shared_run.latent[:n]).sizes()
+    assert sizes == sorted(set(sizes))
+    assert sizes[0] >= 2
+    assert sizes[-1] < n
+    assert all(abs(large - 2 * small) <= 1 or small == 2 for small, large in pairwise(sizes))
+
+
+@pytest.mark.parametrize("sizes", [[2, 4, 9], [5], [3, 50, 199]])
+def test_rings_are_nested_disjoint_sorted_and_nearest(sizes):
+    rng = np.random.default_rng(2)
+    latent, target = rng.normal(size=(200, 3)).astype(np.float32), rng.normal(size=3)
+    rings = _rings(latent, target, sizes)
+    assert [len(ring) for ring in rings] == np.diff([0, *sizes]).tolist()
+    assert all(bool((ring.diff() > 0).all()) for ring in rings)
+    assert len(torch.cat(rings).unique()) == sizes[-1]
+    order = np.argsort(np.linalg.norm(latent - target, axis=1))
+    inside: set[int] = set()
+    for ring, size in zip(rings, sizes, strict=True):
+        inside |= set(ring.tolist())
+        assert inside == set(order[:size].tolist())
+
+
+def test_points_of_another_dimension_are_refused(shared_run):
+    with pytest.raises(InputError, match=r"^latent points of dimension 3: expected 2$"):
+        list(reconstruct_near(shared_run, np.zeros((1, 3))))
+
+
+def test_too_few_particles_are_refused(shared_run):
+    few = replace(shared_run, latent=shared_run.latent[:15])
+    with pytest.raises(InputError, match=r"^15 particles are too few"):
+        list(reconstruct_near(few, np.zeros((1, 2))))
+
+
+def test_neighbourhoods_of_a_run(tiny_run):
+    shared = Neighbourhoods.of(tiny_run)
+    assert torch.equal(shared.consensus, tiny_run.consensus_map())
+    assert torch.equal(shared.halves[1], tiny_run.consensus_map("half2"))
+    np.testing.assert_array_equal(shared.latent, tiny_run.latent_mean())
+    assert shared.window_px > 0

@@ -1,0 +1,43 @@
+"""What every test may ask for; the package is imported in the fixtures, after jaxtyping hooked in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+if TYPE_CHECKING:
+    from cryomorph.runs.folder import RunFolder
+
+torch.set_num_threads(1)  # tiny tensors: a second thread waits more than it works
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real files and the referee beside the checkout; its tests are skipped where it is not."""
+    folder = Path(__file__).resolve().parents[1].parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no ../shared beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hinge protein with its truth: 400 particles, box 16, little noise. Not to be written into."""
+    from cryomorph.config.simulate import SimulateConfig
+    from cryomorph.simulate.sets import simulate_set
+
+    folder = tmp_path_factory.mktemp("tiny") / "set"
+    return simulate_set(SimulateConfig("uniform", folder, n=400, box=16, apix=16.0, snr=1.0, seed=3))
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A linear run of the tiny set, two components. Not to be written into: copy it first."""
+    from cryomorph.config.linear import LinearConfig
+    from cryomorph.training.linear import train_linear
+
+    output = tmp_path_factory.mktemp("tiny") / "run"
+    return train_linear(LinearConfig(tiny_set / "particles.star", output, zdim=2, iterations=2, seed=1))

@@ -1,0 +1,110 @@
+"""Each particle once in a pass, in orders that a seed decides."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from cryomorph.io.mrc import write_stack
+from cryomorph.particles.loader import ParticleLoader
+from cryomorph.particles.metadata import read_particles
+from cryomorph.particles.prepare import prepare
+from cryomorph.particles.store import ParticleStore
+from cryomorph.physics.pose import Pose, random_rotations
+
+N, BOX = 53, 16
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    from dataclasses import replace
+
+    folder = tmp_path_factory.mktemp("loader")
+    write_stack(folder / "p.mrcs", np.random.default_rng(0).normal(size=(N, BOX, BOX)).astype(np.float32), 2.0)
+    pose = Pose(random_rotations(N, torch.Generator().manual_seed(0)), torch.zeros(N, 2))
+    return prepare(replace(read_particles(folder / "p.mrcs"), pose=pose), folder / "store", invert="no")
+
+
+def visited(batches):
+    return torch.cat([batch.index for batch in batches]).tolist()
+
+
+def shuffled(store, **options):
+    return ParticleLoader(store, 8, shuffle=True, block=4, pool=3, **options)
+
+
+def test_in_order_without_shuffling(store):
+    loader = ParticleLoader(store, 8)
+    batches = list(loader)
+    assert [len(batch) for batch in batches] == [8] * 6 + [5] and len(loader) == 7
+    assert visited(batches) == list(range(N))
+    assert visited(loader.batches(3)) == list(range(N))
+
+
+@pytest.mark.parametrize("block", [1, 4, 512])
+@pytest.mark.parametrize("pool", [1, 3, 8])
+def test_shuffling_visits_each_particle_once(store, block, pool):
+    loader = ParticleLoader(store, 8, shuffle=True, block=block, pool=pool)
+    assert sorted(visited(loader)) == list(range(N))
+    assert block == 1 or pool * block < 8 or visited(loader) != list(range(N))
+
+
+def test_an_order_is_made_of_seed_and_epoch(store):
+    orders = [visited(shuffled(store, seed=seed).batches(epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+    assert visited(shuffled(store, seed=1).batches(1)) == orders[3]
+    assert visited(shuffled(store)) == orders[0]
+
+
+def test_a_pool_is_mixed_and_made_of_whole_blocks(store):
+    first = visited(shuffled(store))[:12]
+    blocks = {index // 4 for index in first}
+    assert len(blocks) in (3, 4) and first != sorted(first)
+
+
+def test_a_subset_is_all_that_is_visited(store):
+    subset = torch.arange(3, N, 5)
+    assert visited(ParticleLoader(store, 4, subset=subset)) == subset.tolist()
+    mixed = shuffled(store, subset=subset)
+    assert sorted(visited(mixed)) == subset.tolist() and len(mixed) == 2
+    nothing = ParticleLoader(store, 4, subset=torch.arange(0))
+    assert list(nothing) == [] and len(nothing) == 0
+
+
+def test_a_band_is_a_prefix(store):
+    loader = ParticleLoader(store, 20, radius=5)
+    assert loader.count == store.disk.count(5) < ParticleLoader(store, 20).count == store.disk.size
+    for narrow, whole in zip(loader, ParticleLoader(store, 20), strict=True):
+        assert narrow.image.shape == (len(whole), loader.count)
+        torch.testing.assert_close(narrow.image, whole.image[:, : loader.count])
+        torch.testing.assert_close(narrow.ctf, whole.ctf[:, : loader.count])
+
+
+def test_one_batch_is_read_ahead(store, monkeypatch):
+    """While a batch is worked on the next one is being read, and no more than that one."""
+    asked, reading = [], threading.Event()
+    batch = ParticleStore.batch
+
+    def slow(self, index, count=None):
+        asked.append(int(index[0]))
+        reading.set()
+        return batch(self, index, count)
+
+    monkeypatch.setattr(ParticleStore, "batch", slow)
+    batches = ParticleLoader(store, 8).batches()
+    next(batches)
+    reading.clear()
+    next(batches)
+    assert reading.wait(5)
+    assert asked in ([0, 8], [0, 8, 16])
+    batches.close()
+
+
+def test_an_error_while_reading_reaches_the_caller(store, monkeypatch):
+    def broken(self, index, count=None):
+        raise OSError("disk gone")
+
+    monkeypatch.setattr(ParticleStore, "batch", broken)
+    with pytest.raises(OSError, match="disk gone"):
+        list(ParticleLoader(store, 8))

@@ -1,0 +1,185 @@
+"""What holds for every representation: one contract, run over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cryomorph.physics.disk import fourier_disk
+from cryomorph.physics.pose import random_rotations
+from cryomorph.representations.base import Representation
+from cryomorph.representations.linear import LinearSubspace, rebox
+from cryomorph.runs.checkpoint import load_tensors, save_tensors
+from cryomorph.volumes.backproject import mirror
+from cryomorph.volumes.grid import fourier_crop
+
+BOX = 16
+ZDIM = 2
+SIGMA_PX = 1.6
+
+
+def blobs(seed: int, box: int = BOX) -> Tensor:
+    """An asymmetric map of eight Gaussians, compact enough for its box and band-limited within it."""
+    rng = np.random.default_rng(seed)
+    line = torch.arange(box) - box // 2
+    z, y, x = torch.meshgrid(line, line, line, indexing="ij")
+    total = torch.zeros(box, box, box)
+    for centre, weight in zip(rng.uniform(-3, 3, (8, 3)), rng.uniform(0.5, 2, 8), strict=True):
+        squared = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 + (z - centre[2]) ** 2
+        total += weight * torch.exp(-squared / (2 * SIGMA_PX**2))
+    return total
+
+
+def linear() -> LinearSubspace:
+    return LinearSubspace(torch.stack([blobs(0), 0.3 * (blobs(1) - blobs(2)), 0.3 * (blobs(3) - blobs(4))]))
+
+
+class Case(NamedTuple):
+    """A representation: how one is made with a definite molecule, and how an empty one of the same shape is."""
+
+    make: Callable[[], Representation]
+    empty: Callable[[], Representation]
+
+
+EVERY = {"linear": Case(linear, lambda: LinearSubspace(torch.zeros(ZDIM + 1, BOX, BOX, BOX)))}
+
+
+@pytest.fixture(params=sorted(EVERY))
+def case(request: pytest.FixtureRequest) -> Case:
+    return EVERY[request.param]
+
+
+@pytest.fixture
+def points() -> tuple[Tensor, Tensor]:
+    """Five latent points and rotations; the first rotation is none."""
+    generator = torch.Generator().manual_seed(0)
+    rotation = random_rotations(5, generator).float()
+    rotation[0] = torch.eye(3)
+    return torch.randn(5, ZDIM, generator=generator), rotation
+
+
+def transform_at(volume: Tensor, rotation: Tensor, box: int) -> Tensor:
+    """The volume's Fourier sum at `k2 @ R[:2]`, voxel by voxel: no grid, no interpolation."""
+    line = (torch.arange(len(volume)) - len(volume) // 2).double() / len(volume)
+    k3 = fourier_disk(box).frequency.double() @ rotation[:2].double()
+    ez, ey, ex = (torch.exp(-2j * torch.pi * k3[:, axis, None] * line) for axis in (2, 1, 0))
+    return torch.einsum("zyx,mz,my,mx->m", volume.to(torch.complex128), ez, ey, ex)
+
+
+def closeness(a: Tensor, b: Tensor) -> float:
+    a, b = torch.view_as_real(a).flatten().double(), torch.view_as_real(b.to(torch.complex128)).flatten()
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+def test_every_representation_is_final_and_under_contract():
+    tested = {type(case.make()) for case in EVERY.values()}
+    assert tested == set(Representation.__subclasses__())
+    assert all(getattr(kind, "__final__", False) for kind in tested)
+
+
+def test_gradients_arrive(case, points):
+    """A residual's gradient with respect to z is that of small steps; parameters, where there are any, get one."""
+    model, (z, rotation), disk = case.make(), points, fourier_disk(BOX)
+    target = torch.view_as_real(model.slices(z + 0.5, rotation, disk)).detach()
+
+    def loss(at: Tensor) -> Tensor:
+        return (torch.view_as_real(model.slices(at, rotation, disk)) - target).square().mean()
+
+    moved = z.clone().requires_grad_()
+    loss(moved).backward()
+    assert moved.grad is not None
+    for row, column in ((0, 0), (3, 1)):
+        step = torch.zeros_like(z)
+        step[row, column] = 0.05
+        slope = float(loss(z + step) - loss(z - step)) / 0.1
+        assert float(moved.grad[row, column]) == pytest.approx(slope, rel=0.02, abs=1e-4)
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.parameters())
+
+
+def test_slices_are_the_fourier_transform_of_the_volume(case, points):
+    model, (z, rotation) = case.make(), points
+    found = model.slices(z, rotation, fourier_disk(BOX))
+    assert found.shape == (5, fourier_disk(BOX).size)
+    for row in range(5):
+        expected = transform_at(model.volume(z[row], BOX), rotation[row], BOX)
+        assert closeness(found[row], expected) > 0.999
+        error = (found[row] - expected.to(torch.complex64)).abs().square().sum().sqrt() / expected.abs().norm()
+        assert float(error) < 0.06  # trilinear interpolation at padding 2
+
+
+def test_slice_without_rotation_is_the_projection_along_z(case, points):
+    model, (z, _) = case.make(), points
+    image = fourier_disk(BOX).to_images(model.slices(z[:1], torch.eye(3)[None], fourier_disk(BOX)))[0]
+    projection = model.volume(z[0], BOX).sum(0)
+    projection = projection - projection.mean()
+    assert np.corrcoef(image.flatten(), projection.flatten())[0, 1] > 0.998
+
+
+def test_batch_of_one_is_a_row_of_many(case, points):
+    model, (z, rotation), disk = case.make(), points, fourier_disk(BOX)
+    many = model.slices(z, rotation, disk)
+    volumes = model.volumes(z, BOX)
+    for row in range(5):
+        torch.testing.assert_close(model.slices(z[row : row + 1], rotation[row : row + 1], disk)[0], many[row])
+        torch.testing.assert_close(model.volume(z[row], BOX), volumes[row])
+
+
+def test_save_and_load_are_exact(case, points, tmp_path):
+    model, again, (z, rotation) = case.make(), case.empty(), points
+    save_tensors(tmp_path / "model.safetensors", model.state_dict(), method="any")
+    tensors, facts = load_tensors(tmp_path / "model.safetensors")
+    again.load_state_dict(tensors)
+    assert facts == {"method": "any"}
+    assert torch.equal(again.slices(z, rotation, fourier_disk(BOX)), model.slices(z, rotation, fourier_disk(BOX)))
+    assert torch.equal(again.volume(z[0], 24), model.volume(z[0], 24))
+
+
+def test_the_mirror_image_fails(case, points):
+    """Slices belong to the volume and to no mirror image of it, in no in-plane reflection either."""
+    model, (z, rotation) = case.make(), points
+    found = model.slices(z, rotation, fourier_disk(BOX))
+    for row in range(1, 5):
+        reflected = mirror(model.volume(z[row], BOX))
+        assert closeness(found[row], transform_at(reflected, rotation[row], BOX)) < 0.98
+        # the transpose of a rotation is the commonest mistake, and is no mirror image but as wrong
+        assert closeness(found[row], transform_at(model.volume(z[row], BOX), rotation[row].T, BOX)) < 0.98
+
+
+@pytest.mark.parametrize("box", [8, 12, 24, 32])
+def test_volume_in_another_box_is_the_same_density(case, points, box):
+    """Fourier cropping the larger to the smaller gives it; transforms, not voxel values, keep their scale."""
+    model, (z, _) = case.make(), points
+    given, other = model.volume(z[1], BOX), model.volume(z[1], box)
+    large, small = (other, given) if box > BOX else (given, other)
+    cropped = fourier_crop(large, len(small)) * (len(large) / len(small)) ** 3
+    torch.testing.assert_close(cropped, small, rtol=1e-4, atol=1e-4)
+    assert float(other.sum()) == pytest.approx(float(given.sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize("box", [24, 32])
+def test_slices_of_a_larger_disk_are_zero_beyond_the_band(case, points, box):
+    model, (z, rotation) = case.make(), points
+    band, large = fourier_disk(BOX), fourier_disk(box)
+    found = model.slices(z, rotation, large)
+    torch.testing.assert_close(found[:, : band.size], model.slices(z, rotation, band))
+    assert not bool(found[:, large.count(BOX / 2) :].abs().any())
+
+
+def test_linear_volume_is_mean_plus_components():
+    model = linear()
+    mean, one, two = model.maps
+    torch.testing.assert_close(model.volume(torch.tensor([2.0, -1.0]), BOX), mean + 2 * one - two)
+    assert model.zdim == ZDIM
+    assert model.band == BOX
+
+
+def test_rebox_keeps_the_transform():
+    larger = rebox(torch.stack([blobs(0), blobs(1)]), 24)
+    for row, seed in enumerate((0, 1)):
+        found = transform_at(larger[row], torch.eye(3), BOX)
+        assert closeness(found, transform_at(blobs(seed), torch.eye(3), BOX)) > 0.9999

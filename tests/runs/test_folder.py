@@ -1,0 +1,196 @@
+"""The run folder: started, opened, taken up and replaced only as asked, and every refusal in one sentence."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cryomorph.config.errors import InputError
+from cryomorph.io.mrc import read_map
+from cryomorph.representations.linear import LinearSubspace
+from cryomorph.runs.folder import RunFolder
+
+ASKED = {"method": "linear", "zdim": 4, "seed": 0, "images": {"box": None}}
+
+
+def start(path: Path, **changes: object) -> RunFolder:
+    return RunFolder.create(path, {**ASKED, **changes}, resume=False, overwrite=False)
+
+
+def refused(sentence: str) -> pytest.RaisesExc[InputError]:
+    return pytest.raises(InputError, match=f"^{re.escape(sentence)}$")
+
+
+def test_a_new_run_says_what_was_asked_and_where_it_came_from(tmp_path):
+    run = start(tmp_path / "deep" / "run")
+    assert run.config() == ASKED
+    assert run.provenance()["command"][0] == "cryomorph"
+    assert not run.is_complete
+    assert not run.has_consensus
+
+
+def test_an_empty_folder_may_become_a_run(tmp_path):
+    assert start(tmp_path).config() == ASKED
+
+
+def test_a_folder_of_something_else_is_not_touched(tmp_path):
+    (tmp_path / "thesis.tex").write_text("all of it")
+    for resume, overwrite in ((False, False), (False, True), (True, False), (True, True)):
+        with refused(f"{tmp_path} is not empty and not a run folder: give another -o"):
+            RunFolder.create(tmp_path, ASKED, resume=resume, overwrite=overwrite)
+    assert (tmp_path / "thesis.tex").read_text() == "all of it"
+
+
+def test_a_file_in_the_way_is_said(tmp_path):
+    (tmp_path / "run").write_text("")
+    with refused(f"{tmp_path / 'run'} is a file: expected a folder for -o"):
+        start(tmp_path / "run")
+
+
+def test_a_run_is_neither_replaced_nor_resumed_unasked(tmp_path):
+    start(tmp_path)
+    with refused(f"{tmp_path} holds a run: --resume goes on with it, --overwrite replaces it"):
+        start(tmp_path)
+
+
+def test_overwrite_starts_anew(tmp_path):
+    start(tmp_path).record(stage="linear", step=1)
+    run = RunFolder.create(tmp_path, {**ASKED, "zdim": 2}, resume=False, overwrite=True)
+    assert run.config()["zdim"] == 2
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_nothing_to_resume(tmp_path):
+    with refused(f"{tmp_path / 'run'} holds no run to resume: leave --resume away to start one"):
+        RunFolder.create(tmp_path / "run", ASKED, resume=True, overwrite=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_with_the_same_options_keeps_everything(tmp_path):
+    start(tmp_path).record(stage="linear", step=1)
+    before = (tmp_path / "provenance.json").read_bytes()
+    run = RunFolder.create(tmp_path, dict(ASKED), resume=True, overwrite=False)
+    assert (tmp_path / "metrics.jsonl").is_file()
+    assert (run.path / "provenance.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"zdim": 6}, "zdim = 4 and is resumed with 6"),
+        ({"method": "gaussians", "zdim": 9}, "method = 'linear' and is resumed with 'gaussians'"),
+        ({"images": {"box": 32}}, "images = {'box': None} and is resumed with {'box': 32}"),
+        ({"new": True}, "new = None and is resumed with True"),
+    ],
+)
+def test_resume_with_other_options_names_the_first(tmp_path, changes, said):
+    start(tmp_path)
+    with refused(f"{tmp_path} was started with {said}: give the same options, or --overwrite to start anew"):
+        RunFolder.create(tmp_path, {**ASKED, **changes}, resume=True, overwrite=False)
+
+
+def test_open_refuses_what_is_no_finished_run(tmp_path):
+    with refused(f"{tmp_path} is not a run folder (it has no config.json): make one with `cryomorph train`"):
+        RunFolder.open(tmp_path)
+    start(tmp_path / "run")
+    with refused(
+        f"{tmp_path / 'run'} has no model.safetensors yet: "
+        "finish it with the same `cryomorph train` command and --resume"
+    ):
+        RunFolder.open(tmp_path / "run")
+
+
+def test_a_damaged_config_is_said(tmp_path):
+    start(tmp_path)
+    (tmp_path / "config.json").write_text('{"method": "lin')
+    with pytest.raises(InputError, match=r"config\.json cannot be read .*--overwrite"):
+        RunFolder.create(tmp_path, ASKED, resume=True, overwrite=False)
+    with pytest.raises(InputError, match=r"config\.json cannot be read"):
+        RunFolder(tmp_path).config()
+
+
+def test_model_and_latent_round_trips(tmp_path):
+    run = start(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    maps, mean, std = (torch.randn(shape, generator=generator) for shape in ((3, 8, 8, 8), (5, 2), (5, 2)))
+    run.save_latent(mean, std.abs())
+    run.save_model(LinearSubspace(maps), {"variance": torch.tensor([2.0, 1.0])}, "linear")
+    opened = RunFolder.open(tmp_path)
+    np.testing.assert_array_equal(opened.latent_mean(), mean.numpy())
+    np.testing.assert_array_equal(opened.latent_std(), std.abs().numpy())
+    found = opened.representation()
+    assert isinstance(found, LinearSubspace)
+    assert torch.equal(found.maps, maps)
+    assert torch.equal(opened.model_tensors()["variance"], torch.tensor([2.0, 1.0]))
+
+
+def test_a_method_of_a_later_version_is_said(tmp_path):
+    run = start(tmp_path)
+    run.save_model(LinearSubspace(torch.zeros(2, 8, 8, 8)), {}, "telepathy")
+    with pytest.raises(InputError, match="method 'telepathy' is not one that this version knows"):
+        run.representation()
+
+
+def test_a_damaged_model_is_said(tmp_path):
+    run = start(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(InputError, match=r"model\.safetensors cannot be read as safetensors"):
+        run.representation()
+
+
+def test_a_latent_with_code_in_it_is_not_run(tmp_path):
+    run = start(tmp_path)
+    np.save(tmp_path / "latent_mean.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        run.latent_mean()
+
+
+def test_metrics_and_log_are_appended(tmp_path, capsys):
+    run = start(tmp_path)
+    run.record(stage="linear", step=1, log_likelihood=-2.5)
+    run.record(stage="linear", step=2, log_likelihood=-1.25)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [
+        {"stage": "linear", "step": 1, "log_likelihood": -2.5},
+        {"stage": "linear", "step": 2, "log_likelihood": -1.25},
+    ]
+    run.log("first")
+    run.log("second")
+    lines = (tmp_path / "run.log").read_text().splitlines()
+    assert [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d  ", "", line) for line in lines] == ["first", "second"]
+    assert "second" in "".join(capsys.readouterr())
+
+
+def test_store_that_is_gone_is_said(tmp_path, tiny_run):
+    run = start(tmp_path / "run")
+    moved = tmp_path / "store"
+    shutil.copytree(tiny_run.store_path, moved)
+    run.store_path.symlink_to(moved, target_is_directory=True)
+    assert len(run.store()) == 400
+    shutil.rmtree(moved)
+    with refused(f"{run.store_path} points to {moved}, which is gone: put it back"):
+        run.store()
+
+
+def test_consensus_of_a_run(tiny_run):
+    names = {path.name for path in (tiny_run.path / "consensus").iterdir()}
+    assert names == {"map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.csv", "fsc.png", "spectra.safetensors"}
+    for name in ("map", "half1", "half2", "mask"):
+        data, pixel_A = read_map(tiny_run.path / "consensus" / f"{name}.mrc")
+        np.testing.assert_array_equal(tiny_run.consensus_map(name).numpy(), data)
+        assert pixel_A == pytest.approx(16.0)
+    with (tiny_run.path / "consensus" / "fsc.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    curves = tiny_run.consensus_fsc()
+    assert set(curves) == {"unmasked", "masked", "phase_randomised", "corrected"}
+    np.testing.assert_allclose(curves["masked"], [float(row["masked"]) for row in rows], rtol=1e-6)
+    spectra = tiny_run.spectra()
+    assert spectra["precision"].shape == spectra["noise"].shape == (9,)
+    assert bool((spectra["precision"] > 0).all())

@@ -1,0 +1,39 @@
+"""Where a run came from: facts that are true of this process, in JSON that is whole."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+
+import pytest
+
+from cryomorph import __version__
+from cryomorph.runs.provenance import LIBRARIES, provenance, write_json
+
+
+def test_facts_are_those_of_this_process(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/cryomorph", "train", "linear", "a.star"])
+    found = provenance()
+    assert found["command"] == ["cryomorph", "train", "linear", "a.star"]
+    assert found["cryomorph"] == __version__
+    assert found["python"] == platform.python_version()
+    assert found["libraries"] == {name: version(name) for name in LIBRARIES}
+    age = datetime.now(UTC) - datetime.fromisoformat(found["started"])
+    assert timedelta(0) <= age < timedelta(minutes=1)
+
+
+def test_json_is_read_back_as_written(tmp_path):
+    write_json(tmp_path / "p.json", provenance())
+    assert json.loads((tmp_path / "p.json").read_text())["platform"] == platform.platform()
+
+
+def test_what_json_cannot_hold_leaves_the_old_file(tmp_path):
+    path = tmp_path / "p.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert len(list(tmp_path.iterdir())) == 1

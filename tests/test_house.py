@@ -1,0 +1,159 @@
+"""The house rules of the source that no linter holds; each failure names the file and the line."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "cryomorph"
+FILES = sorted(SOURCE.rglob("*.py"))
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+QUESTIONED: dict[str, str] = {}
+"""Files of more than 400 lines that were asked about, and the reason why each stays whole."""
+
+PICKLE_READERS = {"io/cryodrgn.py"}
+"""The one reader of foreign pickles, which refuses all but numpy arrays."""
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(SOURCE).as_posix()
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def public_definitions(tree: ast.Module) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Public functions and classes of a module, and the public methods of those classes."""
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, *FUNCTION)) and not node.name.startswith("_"):
+            yield node.name, node
+            for inner in node.body if isinstance(node, ast.ClassDef) else []:
+                if isinstance(inner, FUNCTION) and not inner.name.startswith("_"):
+                    yield f"{node.name}.{inner.name}", inner
+
+
+def decorators(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    """The last word of each decorator: `dataclass` of `@dataclass(frozen=True)`."""
+    calls = [decorator.func if isinstance(decorator, ast.Call) else decorator for decorator in node.decorator_list]
+    return {ast.unparse(call).split(".")[-1] for call in calls}
+
+
+def test_the_source_was_found():
+    assert len(FILES) > 10
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_file_is_short_enough_to_read(path):
+    lines = len(path.read_text().splitlines())
+    assert lines <= 800, f"{name_of(path)} has {lines} lines: split it"
+    assert lines <= 400 or name_of(path) in QUESTIONED, f"{name_of(path)} has {lines} lines: split it, or say why not"
+
+
+def test_nothing_is_questioned_in_vain():
+    long = {name_of(path) for path in FILES if len(path.read_text().splitlines()) > 400}
+    assert set(QUESTIONED) <= long
+
+
+def test_no_drawer_for_odds_and_ends():
+    stems = {part for path in FILES for part in (*path.relative_to(SOURCE).parts[:-1], path.stem)}
+    drawers = {"utils", "util", "common", "helpers", "helper", "misc"}
+    assert not {stem for stem in stems if stem.strip("_") in drawers}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_module_says_what_it_is(path):
+    tree = tree_of(path)
+    assert ast.get_docstring(tree), f"{name_of(path)} has no docstring"
+    annotated = any(isinstance(node, (*FUNCTION, ast.AnnAssign)) for node in ast.walk(tree))
+    future = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+    assert future or not annotated, f"{name_of(path)}: `from __future__ import annotations` is missing"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_public_names_have_docstrings(path):
+    bare = [
+        f"{name_of(path)}:{node.lineno} {name}"
+        for name, node in public_definitions(tree_of(path))
+        if not ast.get_docstring(node) and not decorators(node) & {"setter", "overload", "override"}
+    ]
+    assert not bare
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_at_most_three_positional_arguments(path):
+    crowded = [
+        f"{name_of(path)}:{node.lineno} {name}"
+        for name, node in public_definitions(tree_of(path))
+        if isinstance(node, FUNCTION)
+        and len([a for a in (*node.args.posonlyargs, *node.args.args) if a.arg not in ("self", "cls")]) > 3
+    ]
+    assert not crowded
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_assert_in_the_source(path):
+    """`python -O` drops them, and a user's mistake deserves a sentence."""
+    found = [f"{name_of(path)}:{node.lineno}" for node in ast.walk(tree_of(path)) if isinstance(node, ast.Assert)]
+    assert not found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_nothing_that_is_read_can_run_code(path):
+    """No pickle outside its one careful reader, no `allow_pickle=True`, no `torch.load`, no `eval` of text."""
+    found = []
+    for node in ast.walk(tree_of(path)):
+        modules = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules = [node.module or ""]
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            opens = [k for k in node.keywords if k.arg == "allow_pickle" and ast.unparse(k.value) != "False"]
+            if called in ("torch.load", "eval", "exec") or opens:
+                found.append(f"{name_of(path)}:{node.lineno} {called}")
+        if name_of(path) not in PICKLE_READERS:
+            found += [
+                f"{name_of(path)}:{node.lineno} {m}"
+                for m in modules
+                if m.lstrip("_") in ("pickle", "shelve", "marshal")
+            ]
+    assert not found
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "config").glob("*.py")), ids=name_of)
+def test_a_config_field_is_a_name_a_default_and_a_sentence(path):
+    """The string under a field is its `--help`; configs are frozen."""
+    mute = []
+    for node in tree_of(path).body:
+        if not isinstance(node, ast.ClassDef) or "dataclass" not in decorators(node):
+            continue
+        assert any("frozen=True" in ast.unparse(d) for d in node.decorator_list), f"{name_of(path)}: {node.name}"
+        for field, below in zip(node.body, [*node.body[1:], None], strict=True):
+            said = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and below.value.value
+            if isinstance(field, ast.AnnAssign) and not said:
+                mute.append(f"{name_of(path)}:{field.lineno} {node.name}.{ast.unparse(field.target)}")
+    assert not mute
+
+
+def test_test_files_have_names_of_their_own():
+    """Without `__init__.py` in tests, pytest needs each basename once."""
+    counts = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert not [name for name, count in counts.items() if count > 1]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_a_page_names_only_files_that_exist(page):
+    """Tests, scripts and figures that the documents point to."""
+    text = page.read_text()
+    named = [ROOT / path for path in re.findall(r"\b(?:tests|benchmarks|docs|src)/[\w/.-]+\.\w+", text)]
+    named += [page.parent / path for path in re.findall(r"\]\(([\w/.-]+)\)", text)]
+    assert not [str(path.relative_to(ROOT)) for path in named if not path.exists()]
