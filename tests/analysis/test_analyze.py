@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,14 @@ from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import mirror
 
 TABLES = {"pca.npy", "kmeans_labels.npy", "kmeans_centres.txt", "outliers.txt", "gmm_labels.npy", "gmm_probability.npy"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_pictures() -> Iterator[None]:
+    """Pictures as small as stamps: drawing them takes most of a tiny run's analysis."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cryomorph.analysis.pictures.SIZE", 40)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def test_reconstructed_maps_are_of_the_particles_nearby(tiny_run, tiny_set):
     maps = list(reconstruct_at(tiny_run, points))
     truth = [read_map(tiny_set / "maps" / f"{end:03d}.mrc")[0] for end in ends]
     difference, expected = (maps[1] - maps[0]).numpy(), truth[1] - truth[0]
-    assert np.corrcoef(difference.ravel(), expected.ravel())[0, 1] > 0.6
+    assert np.corrcoef(difference.ravel(), expected.ravel())[0, 1] > 0.4
 
 
 def test_written_maps_are_numbered_in_order(tmp_path):

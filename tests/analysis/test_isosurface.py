@@ -58,7 +58,7 @@ def test_points_lie_on_the_sphere_and_normals_point_outwards(view):
     volume = blob(40, tuple(centre), sigma=6.0)
     surface = prepare_surface(volume, ball_level(6.0, 7.0))
     rotation = view_rotation(view)
-    _, point = cast(surface, rotation, 80, surface.fine * 40 / 80)
+    _, point = cast(surface, rotation, 80, pixel=surface.fine * 40 / 80)
     from_centre = ((point - surface.centre) / surface.fine).numpy() - centre
     assert np.allclose(np.linalg.norm(from_centre, axis=1), 7.0, atol=0.02)
     normal = normals(surface, point)

@@ -83,7 +83,7 @@ def test_cluster_tiles_hold_counts_and_centres_and_both_maps(z):
 def test_component_tiles_count_every_particle_once(z):
     pca = principal_components(z)
     path = pc_trajectory(pca, 0, points=4)
-    section = component_section(pca, 0, path, _pictures(4), nearest=nearest_particles(z, path))
+    section = component_section(pca, 0, path, pictures=_pictures(4), nearest=nearest_particles(z, path))
     assert section.title == "Along PC1"
     tiles = _first(section, Gallery).tiles
     counts = [int(tile.note.split(" ")[0]) for tile in tiles]

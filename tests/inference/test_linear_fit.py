@@ -31,6 +31,7 @@ from cryomorph.particles.prepare import prepare
 from cryomorph.particles.store import ParticleStore
 from cryomorph.simulate.sets import simulate_set
 from cryomorph.volumes.backproject import reconstruct
+from cryomorph.volumes.masks import spherical_mask
 
 BOX = 6
 
@@ -149,12 +150,22 @@ def test_reproducibility_is_the_cosine_between_two_directions():
     assert float(found[0]) == pytest.approx(0.5, abs=1e-6)
 
 
-def schedule_of(run, **changes) -> Schedule:
-    store = run.store()
+def schedule_for(store: ParticleStore, precision: torch.Tensor, **changes) -> Schedule:
     plain = Schedule(
-        growing_radii(store.box // 2), 2, 2, run.spectra()["precision"], torch.ones(store.disk.size), False, 0
+        radii=growing_radii(store.box // 2),
+        iterations=2,
+        final_iterations=2,
+        mean_precision=precision,
+        whitening=torch.ones(store.disk.size),
+        mask=spherical_mask(store.box, 0.9 * store.box / 2, 0.1 * store.box / 2),
+        estimate_contrast=False,
+        seed=0,
     )
     return replace(plain, **changes)
+
+
+def schedule_of(run, **changes) -> Schedule:
+    return schedule_for(run.store(), run.spectra()["precision"], **changes)
 
 
 def fit(run, schedule: Schedule, resume: HalfState | None = None) -> tuple[list[HalfState], list[float], LinearFit]:
@@ -210,6 +221,20 @@ def test_same_seed_is_bit_identical_and_another_is_not(tiny_run, whole):
     assert np.rad2deg(angle[0]) < 15
 
 
+def test_mask_follows_the_band_and_bounds_every_map(tiny_run):
+    mask = torch.zeros(16, 16, 16)
+    mask[4:12, 4:12, 5:12] = 1
+    schedule = schedule_of(tiny_run, mask=mask)
+    for radius in schedule.radii:
+        small = schedule.mask_at(radius)
+        assert small.shape == (2 * radius,) * 3
+        assert 0 <= float(small.min()) <= float(small.max()) <= 1
+        assert float(small.mean()) == pytest.approx(float(mask.mean()), rel=0.2)
+    assert torch.equal(schedule.mask_at(8), mask)
+    finished = fit(tiny_run, schedule)[2]
+    assert float(finished.maps[:, mask == 0].abs().max()) < 1e-6 * float(finished.maps.abs().max())
+
+
 def test_contrast_is_estimated_when_asked(tiny_run, whole):
     finished = fit(tiny_run, schedule_of(tiny_run, estimate_contrast=True))[2]
     assert float(finished.contrast.std()) > 0
@@ -227,8 +252,7 @@ def noise_store(tmp_path_factory) -> ParticleStore:
 
 def test_noise_is_not_reproduced(noise_store):
     consensus = reconstruct(noise_store)
-    size = noise_store.disk.size
-    schedule = Schedule(growing_radii(8), 3, 1, consensus.precision, torch.ones(size), False, 0)
+    schedule = schedule_for(noise_store, consensus.precision, iterations=3)
     halves = fit_halves(noise_store, consensus.map, schedule, zdim=3, report=lambda state, likelihood: None)
     finished = merge_and_finish(noise_store, halves, schedule, report=lambda step, likelihood: None)
     assert float(finished.reproducibility.abs().max()) < 0.35

@@ -47,6 +47,21 @@ def test_dark_particles_are_inverted_and_white_ones_kept(sample, posed, sign, bl
     assert ("back-projection of 200" if posed else "200 phase-flipped") in found.reason
 
 
+def test_the_trial_map_is_of_centred_particles():
+    """Small bright balls far off their centres: the right shifts make a sharper map, of larger skewness."""
+    generator = torch.Generator().manual_seed(3)
+    pose = Pose(random_rotations(N, generator), 60 * torch.rand(N, 2, generator=generator) - 30)
+    ball = Padded.of([Cloud(np.zeros((1, 3)), np.ones(1))])
+    label = torch.zeros(N, dtype=torch.long)
+    images = DISK.from_images(clean_images(ball, label, Grid(BOX, PIXEL_A, 6.0), pose=pose, ctf=None))
+    skewness = []
+    for sign in (1, 0, -1):
+        tried = Pose(pose.rotation, sign * pose.shift_A)
+        found = decide_contrast(images, DISK, pixel_A=PIXEL_A, pose=tried, ctf=None, blob_sign=None)
+        skewness.append(float(found.reason.split()[1]))
+    assert skewness[0] > 1.5 * max(skewness[1:])
+
+
 def test_without_ctf(sample):
     """Nothing is flipped, then: images that are white in the middle are white particles."""
     _, pose = sample

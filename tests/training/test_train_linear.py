@@ -19,12 +19,14 @@ import torch
 from cryomorph.config.errors import InputError
 from cryomorph.config.linear import LinearConfig
 from cryomorph.config.prepare import ImageSource
+from cryomorph.io.mrc import write_map
 from cryomorph.io.star import read_star, write_star
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.prepare import prepare
 from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.linear import train_linear
+from cryomorph.training.stages import heterogeneity_mask
 
 ALWAYS = {
     "config.json",
@@ -254,6 +256,7 @@ def test_overwrite_makes_the_run_again(config, tmp_path):
         ({"max_radius": 5}, "--max-radius 5: expected 6 or more"),
         ({"seed": -1}, "--seed -1: expected 0 or more"),
         ({"recipe": "paper"}, "--recipe paper: the linear method has no publication's schedule"),
+        ({"mask": "gone.mrc"}, "--mask gone.mrc: no such file; expected a mask file, auto or sphere"),
         ({"particles": Path("gone.star")}, "gone.star: no such particle file or store"),
     ],
 )
@@ -322,3 +325,31 @@ def test_a_smaller_band_makes_smaller_maps(config, tmp_path):
     run = train_linear(replace(config, output=tmp_path / "run", max_radius=6))
     assert run.model_tensors()["maps"].shape == (3, 12, 12, 12)
     assert run.representation().volume(torch.zeros(2), 16).shape == (16, 16, 16)
+
+
+def test_masks_of_every_kind(tiny_run, tmp_path):
+    consensus = tiny_run.consensus_map()
+    sphere, auto = (heterogeneity_mask(asked, consensus, 16.0) for asked in ("sphere", "auto"))
+    assert float(sphere[8, 8, 8]) == 1
+    assert float(sphere[0].max()) == 0
+    assert bool((auto <= sphere + 1e-6).all())
+    # all that is dense lies inside
+    assert float(auto[(consensus > 0.25 * consensus.max()) & (sphere == 1)].min()) > 0.99
+    write_map(tmp_path / "mask.mrc", sphere.numpy(), 16.0)
+    assert torch.equal(heterogeneity_mask(str(tmp_path / "mask.mrc"), consensus, 16.0), sphere)
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (np.ones((8, 8, 8)), "has 8 x 8 x 8 voxels, expected the working box, 16"),
+        (np.full((16, 16, 16), 2.0), "has values from 2 to 2, expected a mask from 0 to 1"),
+        (np.full((16, 16, 16), -0.5), "has values from -0.5 to -0.5, expected a mask from 0 to 1"),
+        (np.zeros((16, 16, 16)), "has values from 0 to 0, expected a mask from 0 to 1"),
+        (np.full((16, 16, 16), np.nan), "has values from nan to nan, expected a mask from 0 to 1"),
+    ],
+)
+def test_masks_that_are_none_are_refused(tiny_run, tmp_path, mask, said):
+    write_map(tmp_path / "mask.mrc", mask.astype(np.float32), 16.0)
+    with pytest.raises(InputError, match=re.escape(said)):
+        heterogeneity_mask(str(tmp_path / "mask.mrc"), tiny_run.consensus_map(), 16.0)

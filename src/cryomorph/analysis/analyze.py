@@ -85,7 +85,7 @@ def analyze(config: AnalyzeConfig) -> Path:
     for number, (path, maps) in enumerate(zip(paths, along, strict=True)):
         nearest = la.nearest_particles(space.z, path)
         pictures = paint(maps, f"maps along PC{number + 1}")
-        parts.append(sections.component_section(space.pca, number, path, pictures, nearest=nearest))
+        parts.append(sections.component_section(space.pca, number, path, pictures=pictures, nearest=nearest))
     if space.mixture is not None and at_mixture is not None:
         pictures = paint(at_mixture, "mixture maps")
         parts.append(sections.mixture_section(space.pca, space.mixture, pictures=pictures))

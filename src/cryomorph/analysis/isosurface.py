@@ -83,7 +83,7 @@ def draw_surface(
     rotation = view_rotation(view)
     rays = size * SUPERSAMPLE
     pixel = surface.fine * (surface.box if extent is None else extent) / rays
-    hit, point = cast(surface, rotation, rays, pixel)
+    hit, point = cast(surface, rotation, rays, pixel=pixel)
     picture = torch.zeros(rays, rays, 4)
     if len(point):
         normal = normals(surface, point) @ rotation.T

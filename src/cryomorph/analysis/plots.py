@@ -102,8 +102,8 @@ def clusters(
     points: Float[np.ndarray, "n 2"],
     labels: Int64[np.ndarray, " n"],
     centre_index: Int64[np.ndarray, " k"],
-    names: tuple[str, str] = ("PC1", "PC2"),
     *,
+    names: tuple[str, str] = ("PC1", "PC2"),
     title: str,
     unit: bool = True,
 ) -> Figure:

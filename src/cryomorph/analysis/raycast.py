@@ -123,7 +123,7 @@ def sample(field: Float32[Tensor, "1 1 n n n"], point: Float32[Tensor, "*p 3"]) 
 
 
 def cast(
-    surface: Surface, rotation: Float32[Tensor, "3 3"], rays: int, pixel: float
+    surface: Surface, rotation: Float32[Tensor, "3 3"], rays: int, *, pixel: float
 ) -> tuple[Bool[Tensor, "rays rays"], Float32[Tensor, "hits 3"]]:
     """Where parallel rays first meet the surface: which of them do, row by row from the top, and the points."""
     start, stop = _enter(surface, rotation, rays, pixel)

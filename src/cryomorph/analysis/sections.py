@@ -201,7 +201,7 @@ def cluster_section(
             embedding,
             clusters.labels,
             clusters.centre_index,
-            ("UMAP 1", "UMAP 2"),
+            names=("UMAP 1", "UMAP 2"),
             title=f"The same {k} clusters in UMAP",
             unit=False,
         )
@@ -236,8 +236,8 @@ def component_section(
     pca: Pca,
     component: int,
     path: Float[np.ndarray, "points q"],
-    pictures: Sequence[Rgba],
     *,
+    pictures: Sequence[Rgba],
     nearest: Int64[np.ndarray, " points"] | None = None,
 ) -> Section:
     """Maps along a principal component (0-based; shown counted from 1), and how many particles there are along it.

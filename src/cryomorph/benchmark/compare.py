@@ -71,7 +71,7 @@ def compare(runs: Sequence[Path], truth_folder: Path, *, count: int = 100, recon
     found = ceiling(scorer, np.bincount(truth.label[picked], minlength=truth.states))
     scored = []
     for path, run, rows in zip(runs, folders, rows_of, strict=True):
-        chosen = Chosen.of(run, rows, truth, picked)
+        chosen = Chosen.of(run, rows, truth, picked=picked)
         latent = latent_scores(run.latent_mean(), truth.label[rows], truth.coord[rows], discrete=truth.discrete)
         scored.append(Row(str(path), with_gaps(chosen.score(decode(run, chosen.z), scorer), found) | latent))
         if reconstruct and run.has_consensus:
@@ -109,7 +109,7 @@ class Chosen:
 
     @classmethod
     def of(
-        cls, run: RunFolder, rows: Int64[np.ndarray, " m"], truth: TruthSet, picked: Int64[np.ndarray, " p"]
+        cls, run: RunFolder, rows: Int64[np.ndarray, " m"], truth: TruthSet, *, picked: Int64[np.ndarray, " p"]
     ) -> Chosen:
         """Look the picked particles up in a run.
 

@@ -19,8 +19,8 @@ from cryomorph.config.errors import InputError
 from cryomorph.particles.metadata import Particles, read_particles
 from cryomorph.particles.store import Batch
 from cryomorph.physics.ctf import evaluate_ctf
-from cryomorph.physics.disk import FourierDisk, fourier_disk
-from cryomorph.physics.pose import shift_phase
+from cryomorph.physics.disk import fourier_disk
+from cryomorph.physics.pose import Pose, shift_phase
 from cryomorph.physics.slicing import padded_grid
 from cryomorph.volumes.backproject import Accumulator, batch_size_for, inside_band
 from cryomorph.volumes.masks import spherical_mask
@@ -65,7 +65,8 @@ def sum_states(truth: TruthSet, folder: Path) -> Sums:
         InputError: the particles have no poses, or are not those of the truth.
     """
     particles = read_particles(truth.particles)
-    if len(particles) != len(truth) or particles.box != truth.box or particles.pose is None:
+    pose = particles.pose
+    if len(particles) != len(truth) or particles.box != truth.box or pose is None:
         raise InputError(
             f"{truth.particles}: {len(particles)} particles of box {particles.box}, expected {len(truth)} of box "
             f"{truth.box} with orientations, as truth.npz has; make the set again"
@@ -77,7 +78,7 @@ def sum_states(truth: TruthSet, folder: Path) -> Sums:
     weight = np.memmap(folder / "weight", dtype=np.float32, mode="w+", shape=shape)
     for state in track(range(truth.states), "back-projecting the true states"):
         sums = Accumulator.zeros(box)
-        for batch in _batches(particles, np.flatnonzero(truth.label == state), fourier_disk(box)):
+        for batch in _batches(particles, pose, np.flatnonzero(truth.label == state)):
             sums.add(batch)
         folded = sums.folded()
         numerator[state] = folded.numerator[inside, 0].numpy()
@@ -85,19 +86,19 @@ def sum_states(truth: TruthSet, folder: Path) -> Sums:
     return Sums(box, inside, numerator, weight)
 
 
-def _batches(particles: Particles, index: Int64[np.ndarray, " m"], disk: FourierDisk) -> Iterator[Batch]:
+def _batches(particles: Particles, pose: Pose, index: Int64[np.ndarray, " m"]) -> Iterator[Batch]:
     """Particles as centred Fourier coefficients; simulated noise is white, so it needs no weighting."""
-    assert particles.pose is not None
+    disk = fourier_disk(particles.box)
     size = batch_size_for(disk.size)
     frequency = disk.frequency / disk.box
     for start in range(0, len(index), size):
         rows = torch.from_numpy(index[start : start + size])
         image = disk.from_images(torch.from_numpy(particles.read(rows.numpy())))
-        image = image * shift_phase(frequency, particles.pose.shift_A[rows].float() / particles.pixel_A)
+        image = image * shift_phase(frequency, pose.shift_A[rows].float() / particles.pixel_A)
         ctf = torch.ones(len(rows), disk.size)
         if particles.ctf is not None:
             ctf = evaluate_ctf(particles.ctf[rows], frequency / particles.pixel_A)
-        yield Batch(rows, image, ctf.float(), particles.pose.rotation[rows].float())
+        yield Batch(rows, image, ctf.float(), pose.rotation[rows].float())
 
 
 @dataclass(frozen=True)

@@ -255,6 +255,8 @@ def _interrupted(config: Any) -> str:
             f"interrupted: what was finished is kept in {getattr(config, 'output', 'its folder')}; "
             "the same command with --resume goes on from there"
         )
+    if type(config).__name__ == "PrepareConfig":
+        return f"interrupted: what was finished is kept in {config.output}.part; the same command goes on from there"
     return "interrupted: finished files are kept, nothing half-written was left behind"
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,6 +29,35 @@ def say(message: str) -> None:
 def warn(message: str) -> None:
     """Print one warning."""
     console().print(f"warning: {message}", style="yellow", markup=False)
+
+
+@contextmanager
+def progress(description: str, total: float) -> Iterator[Callable[[float, str], None]]:
+    """One bar for work of many unequal parts; what is given advances it by an amount and says what is being done."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as bar:
+        task = bar.add_task(description, total=total)
+
+        def advance(amount: float, doing: str) -> None:
+            bar.update(task, advance=amount, description=doing)
+
+        yield advance
 
 
 def track(items: Iterable[T], description: str, *, total: int | None = None) -> Iterator[T]:

@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from cryomorph.config.console import track
 from cryomorph.inference.ppca import EmProblem, LatentPosterior, Subspace, em_iteration, infer
 from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.store import Batch, ParticleStore
@@ -23,6 +22,13 @@ GROWTH = 1.34
 FIRST_TIMES = 3  # the first band starts at random and gets this many times the iterations
 COMPONENT_POWER = 0.1  # prior power of a component, as a share of the mean map's in each shell
 START_AMPLITUDE = 0.3
+
+
+Advance = Callable[[float, str], None]
+
+
+def _silently(amount: float, doing: str) -> None:
+    """No progress bar."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,22 @@ class Schedule:
     mask: Float32[Tensor, "z y x"]
     estimate_contrast: bool
     seed: int
+
+    @property
+    def half_steps(self) -> tuple[int, ...]:
+        """The band of every step of the half sets' fits."""
+        repeats = [self.iterations * (FIRST_TIMES if number == 0 else 1) for number in range(len(self.radii))]
+        return tuple(radius for radius, times in zip(self.radii, repeats, strict=True) for _ in range(times))
+
+    @property
+    def steps(self) -> int:
+        """How many steps the whole fit takes."""
+        return len(self.half_steps) + self.final_iterations
+
+    def work(self, store: ParticleStore, *radii: int) -> float:
+        """Coefficients that steps at these bands go through; those of the whole fit where none is named."""
+        of_all = (*self.half_steps, *[self.radii[-1]] * (self.final_iterations + 1))
+        return float(len(store) * sum(store.disk.count(radius) for radius in radii or of_all))
 
     def problem(self, radius: int, zdim: int) -> EmProblem:
         """The fixed parts of EM at one band."""
@@ -98,6 +120,7 @@ def fit_halves(
     zdim: int,
     resume: HalfState | None = None,
     report: Callable[[HalfState, float], None],
+    advance: Advance = _silently,
 ) -> HalfState:
     """Fit a subspace to each half set, apart, from one random start; `report` gets every step's state and likelihood.
 
@@ -106,16 +129,17 @@ def fit_halves(
         resume: a state that `report` was given earlier; the fit goes on after it and ends the same.
     """
     state = resume if resume is not None else _random_start(start_map, schedule, zdim)
-    for step, radius in enumerate(_steps(schedule)):
+    for step, radius in enumerate(schedule.half_steps):
         if step < state.step:
+            advance(schedule.work(store, radius), "resuming")
             continue
         problem = schedule.problem(radius, zdim)
         maps, likelihood = [], 0.0
         for half in (0, 1):
             model = Subspace(padded_grid(2 * radius), rebox(state.maps[half], 2 * radius))
             subset = (store.half == half).nonzero().squeeze(1)
-            label = f"half {half + 1}, band {radius}, step {step + 1}/{len(list(_steps(schedule)))}"
-            model, posterior = em_iteration(_pass(store, radius, subset, label), model, problem)
+            label = f"linear: step {step + 1} of {schedule.steps}, band {radius}, half {half + 1}"
+            model, posterior = em_iteration(_pass(store, radius, subset, advance, label), model, problem)
             maps.append(model.maps)
             likelihood += float(posterior.log_likelihood.double().sum())
         state = HalfState(step + 1, torch.stack(maps))
@@ -129,6 +153,7 @@ def merge_and_finish(
     schedule: Schedule,
     *,
     report: Callable[[int, float], None],
+    advance: Advance = _silently,
 ) -> LinearFit:
     """One model for all particles: start from what the half sets share, iterate, infer, and report in a fixed basis."""
     radius = schedule.radii[-1]
@@ -136,10 +161,10 @@ def merge_and_finish(
     problem = schedule.problem(radius, zdim)
     model = Subspace(padded_grid(2 * radius), merged(halves.maps))
     for step in range(schedule.final_iterations):
-        label = f"all particles, step {step + 1}/{schedule.final_iterations}"
-        model, posterior = em_iteration(_pass(store, radius, None, label), model, problem)
+        label = f"linear: step {len(schedule.half_steps) + step + 1} of {schedule.steps}, all particles"
+        model, posterior = em_iteration(_pass(store, radius, None, advance, label), model, problem)
         report(step + 1, float(posterior.log_likelihood.double().mean()))
-    posterior = infer(_pass(store, radius, None, "latent coordinates"), model, problem)
+    posterior = infer(_pass(store, radius, None, advance, "linear: latent coordinates"), model, problem)
     return in_reported_basis(model.maps, posterior, halves.maps)
 
 
@@ -203,12 +228,6 @@ def _left_singular(rows: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:
     return vectors, values.to(rows), right
 
 
-def _steps(schedule: Schedule) -> Iterator[int]:
-    """The band of every step of the half sets' fits."""
-    for number, radius in enumerate(schedule.radii):
-        yield from [radius] * (schedule.iterations * (FIRST_TIMES if number == 0 else 1))
-
-
 def _random_start(start_map: Float32[Tensor, "z y x"], schedule: Schedule, zdim: int) -> HalfState:
     """The consensus, and components of white noise shaped by the prior: the same for both half sets."""
     radius = schedule.radii[0]
@@ -225,7 +244,11 @@ def _random_start(start_map: Float32[Tensor, "z y x"], schedule: Schedule, zdim:
     return HalfState(0, torch.stack([maps, maps]))
 
 
-def _pass(store: ParticleStore, radius: int, subset: Int64[Tensor, " k"] | None, label: str) -> Iterator[Batch]:
-    """All batches of a subset at one band, with a progress bar."""
+def _pass(
+    store: ParticleStore, radius: int, subset: Int64[Tensor, " k"] | None, advance: Advance, label: str
+) -> Iterator[Batch]:
+    """All batches of a subset at one band; `advance` hears of each."""
     loader = ParticleLoader(store, batch_size_for(store.disk.count(radius)), radius=radius, subset=subset)
-    return track(loader, label, total=len(loader))
+    for batch in loader:
+        yield batch
+        advance(float(batch.image.numel()), label)

@@ -17,7 +17,7 @@ from cryomorph.physics.ctf import Ctf
 
 
 def bare_stacks(
-    path: Path, files: tuple[str, ...], stacks: list[MrcStack], index: Int64[np.ndarray, " m"] | None
+    path: Path, files: tuple[str, ...], stacks: list[MrcStack], *, index: Int64[np.ndarray, " m"] | None
 ) -> Metadata:
     """All images of the stacks, one stack after another, or those of `index`: no poses, no CTF.
 
@@ -39,8 +39,8 @@ def with_ctf(metadata: Metadata, path: Path, box: int) -> tuple[Metadata, float]
         InputError: as `read_ctf`; or the rows do not match the particles, or state different boxes or pixel sizes.
     """
     values = _rows_in_use(read_ctf(path), metadata, path)
-    stated_box = one_value(values[:, 0].copy(), metadata.row, path, "boxes (column 0)")
-    stated_pixel_A = one_value(values[:, 1].copy(), metadata.row, path, "pixel sizes (column 1)")
+    stated_box = one_value(values[:, 0].copy(), metadata.row, path, what="boxes (column 0)")
+    stated_pixel_A = one_value(values[:, 1].copy(), metadata.row, path, what="pixel sizes (column 1)")
     if not (stated_box > 0 and stated_pixel_A > 0):
         raise InputError(f"{path} has box {stated_box:g} and pixel size {stated_pixel_A:g}: expected positive numbers")
     u, v, angle, voltage, cs, contrast, phase = torch.from_numpy(values[:, 2:]).float().T.contiguous()

@@ -79,7 +79,7 @@ def parse_cs(
         ctf=_ctf(columns) if with_ctf else None,
         blob_sign=columns.one("blob/sign", "contrast signs (blob/sign)"),
         half=(
-            half_set(columns.numbers("alignments3D/split"), 0, row, f"{path}: alignments3D/split")
+            half_set(columns.numbers("alignments3D/split"), 0, row, where=f"{path}: alignments3D/split")
             if columns.has("alignments3D/split")
             else None
         ),
@@ -118,7 +118,7 @@ class _Columns:
         if not self.has(name):
             return None
         values = self.numbers(name).reshape(len(self.row), -1)
-        value = one_value(values[:, 0].copy(), self.row, self.path, what)
+        value = one_value(values[:, 0].copy(), self.row, self.path, what=what)
         if name != "blob/sign" and not value > 0:
             raise InputError(f"{self.path}: {name} is {value:g}: expected a positive number")
         return float(str(np.float32(value)))  # 2.95, not 2.950000047683716
@@ -126,7 +126,7 @@ class _Columns:
 
 def _pose(columns: _Columns) -> tuple[Float64[torch.Tensor, "n 3 3"] | None, Float64[np.ndarray, "n 2"] | None]:
     wanted = {name: columns.has(name) for name in POSE_COLUMNS}
-    if not require_all(wanted, columns.path, "pose", "give the file that has them as --passthrough"):
+    if not require_all(wanted, columns.path, what="pose", advice="give the file that has them as --passthrough"):
         return None, None
     rotvec = torch.from_numpy(columns.numbers(POSE))
     shift_A = columns.numbers(SHIFT) * columns.numbers(SHIFT_PIXEL)[:, None]
@@ -136,7 +136,7 @@ def _pose(columns: _Columns) -> tuple[Float64[torch.Tensor, "n 3 3"] | None, Flo
 def _ctf(columns: _Columns) -> Ctf | None:
     wanted = {name: columns.has(name) for name in CTF_COLUMNS.values()}
     advice = "give the file that has them as --passthrough, or a cryoDRGN ctf.pkl"
-    if not require_all(wanted, columns.path, "CTF", advice):
+    if not require_all(wanted, columns.path, what="CTF", advice=advice):
         return None
     values = {field: columns.numbers(name) for field, name in CTF_COLUMNS.items()}
     for field, (name, default) in CTF_DEFAULTS.items():

@@ -78,7 +78,7 @@ def parse_star(
         shift=shift,
         shift_in=shift_in,
         ctf=_ctf(columns) if with_ctf else None,
-        half=None if half is None else half_set(half, 1, columns.row, f"{path}: rlnRandomSubset"),
+        half=None if half is None else half_set(half, 1, columns.row, where=f"{path}: rlnRandomSubset"),
         ignored=tuple(name for name, terms in ABERRATIONS.items() if _differs(columns, terms)),
     )
 
@@ -178,7 +178,7 @@ def _pixel_A(columns: _Columns) -> float | None:
 
 
 def _positive(columns: _Columns, values: Float64[np.ndarray, " n"], name: str) -> float:
-    value = one_value(values, columns.row[: len(values)], columns.path, f"pixel sizes ({name})")
+    value = one_value(values, columns.row[: len(values)], columns.path, what=f"pixel sizes ({name})")
     if not value > 0:
         raise InputError(f"{columns.path}: {name} is {value:g}: expected a positive number")
     return value
@@ -187,7 +187,7 @@ def _positive(columns: _Columns, values: Float64[np.ndarray, " n"], name: str) -
 def _box(columns: _Columns) -> int | None:
     if not columns.has("rlnImageSize"):
         return None
-    return int(one_value(columns.numbers("rlnImageSize"), columns.row, columns.path, "boxes (rlnImageSize)"))
+    return int(one_value(columns.numbers("rlnImageSize"), columns.row, columns.path, what="boxes (rlnImageSize)"))
 
 
 def _pose(
@@ -199,7 +199,7 @@ def _pose(
     in_A = any(map(columns.has, ORIGINS_A)) or columns.optics is not None
     origins = ORIGINS_A if in_A else ORIGINS_PIXEL
     wanted = {name: columns.has(name) for name in (*ANGLES, *origins)}
-    require_all(wanted, columns.path, "pose", "give the output of a 3D refinement, or remove the others")
+    require_all(wanted, columns.path, what="pose", advice="give the output of a 3D refinement, or remove the others")
     angles = np.stack([columns.numbers(name) for name in ANGLES], axis=1)
     shift = np.stack([columns.numbers(name) for name in origins], axis=1)
     return rotation_from_euler(torch.from_numpy(angles)), shift, "angstrom" if in_A else "pixel"
@@ -208,7 +208,7 @@ def _pose(
 def _ctf(columns: _Columns) -> Ctf | None:
     wanted = {name: columns.has(name) for name in CTF_COLUMNS.values()}
     if not require_all(
-        wanted, columns.path, "CTF", "add them or give a cryoDRGN ctf.pkl; without any, no CTF is applied"
+        wanted, columns.path, what="CTF", advice="add them or give a cryoDRGN ctf.pkl; without any, no CTF is applied"
     ):
         return None
     values = {field: columns.numbers(name) for field, name in CTF_COLUMNS.items()}

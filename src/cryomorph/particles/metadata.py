@@ -114,7 +114,7 @@ def read_particles(
         files = tuple(read_stack_list(path)) if path.suffix == ".txt" else (path.name,)
         paths = locate(files, path, **where) if path.suffix == ".txt" else (path,)  # type: ignore[arg-type]
         stacks = open_stacks(paths)
-        metadata = bare_stacks(path, files, stacks, rows)
+        metadata = bare_stacks(path, files, stacks, index=rows)
     else:
         metadata = _parse(path, rows, passthrough, with_pose=poses is None, with_ctf=ctf is None)
         paths = locate(metadata.files, path, **where, must_exist=check_images)  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ def check_index(index: Int64[np.ndarray, " m"] | None, total: int, path: Path) -
     return rows
 
 
-def require_all(wanted: dict[str, bool], path: Path, what: str, advice: str) -> bool:
+def require_all(wanted: dict[str, bool], path: Path, *, what: str, advice: str) -> bool:
     """Whether all columns are there; False where none is.
 
     Raises:
@@ -96,7 +96,7 @@ def require_all(wanted: dict[str, bool], path: Path, what: str, advice: str) -> 
     return not missing
 
 
-def one_value(values: Float64[np.ndarray, " n"], row: Int64[np.ndarray, " n"], path: Path, what: str) -> float:
+def one_value(values: Float64[np.ndarray, " n"], row: Int64[np.ndarray, " n"], path: Path, *, what: str) -> float:
     """The one value that all particles share.
 
     Raises:
@@ -114,7 +114,7 @@ def one_value(values: Float64[np.ndarray, " n"], row: Int64[np.ndarray, " n"], p
 
 
 def half_set(
-    values: Float64[np.ndarray, " n"], first: int, row: Int64[np.ndarray, " n"], where: str
+    values: Float64[np.ndarray, " n"], first: int, row: Int64[np.ndarray, " n"], *, where: str
 ) -> Int64[np.ndarray, " n"]:
     """Half sets 0 and 1 from a column that counts them from `first`.
 

@@ -187,9 +187,11 @@ def turn(
     if moving.all():
         raise InputError(f"selection '{selection}' is all of {model.path}: expected a part of it that moves")
     _check_count(conformations)
-    point = default_pivot(model, moving) if pivot is None else parse_point(pivot, "--pivot")
-    if point is None:
-        assert pivot is not None
+    if pivot is None:
+        point = default_pivot(model, moving)
+    elif (given := parse_point(pivot, "--pivot")) is not None:
+        point = given
+    else:
         point = model.position[select(model, pivot)].mean(axis=0)
     direction = default_axis(model, moving, point) if axis is None else parse_point(axis, "--axis")
     if direction is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from time import perf_counter
 
 import torch
@@ -43,7 +44,7 @@ def train_linear(config: LinearConfig) -> RunFolder:
         if not config.resume:
             run.discard()
         raise
-    fit = linear_stage(run, store, consensus_stage(run, store), config)
+    fit = linear_stage(run, store, consensus_stage(run, store), config=config)
     run.save_latent(fit.latent_mean, fit.latent_std)
     if config.contrast:
         run.save_array("contrast.npy", fit.contrast.numpy())
@@ -72,6 +73,8 @@ def _check(config: LinearConfig) -> None:
         raise InputError(f"--seed {config.seed}: expected 0 or more")
     if config.max_radius < 6:
         raise InputError(f"--max-radius {config.max_radius}: expected 6 or more")
+    if config.mask not in ("auto", "sphere") and not Path(config.mask).is_file():
+        raise InputError(f"--mask {config.mask}: no such file; expected a mask file, auto or sphere")
     if not config.particles.exists():
         raise InputError(f"{config.particles}: no such particle file or store")
     if config.overwrite and config.output.resolve() in config.particles.resolve().parents:

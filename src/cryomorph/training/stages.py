@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from cryomorph.config.console import progress
 from cryomorph.config.errors import InputError
 from cryomorph.config.linear import LinearConfig
 from cryomorph.config.prepare import ImageSource
@@ -101,7 +102,7 @@ def consensus_stage(run: RunFolder, store: ParticleStore) -> Consensus:
     return Consensus(run.consensus_map(), spectra["precision"], spectra["noise"])
 
 
-def linear_stage(run: RunFolder, store: ParticleStore, consensus: Consensus, config: LinearConfig) -> LinearFit:
+def linear_stage(run: RunFolder, store: ParticleStore, consensus: Consensus, *, config: LinearConfig) -> LinearFit:
     """The linear subspace: half sets apart, compared, merged; every step is kept, so that a killed run goes on."""
     begin = perf_counter()
     last = min(store.box // 2, config.max_radius)
@@ -124,10 +125,17 @@ def linear_stage(run: RunFolder, store: ParticleStore, consensus: Consensus, con
     def after_step(step: int, likelihood: float) -> None:
         run.record(stage="linear", step=step, log_likelihood=likelihood, seconds=perf_counter() - begin)
 
-    halves = fit_halves(
-        store, consensus.map, schedule, zdim=config.zdim, resume=_last_state(run), report=after_half_step
-    )
-    fit = merge_and_finish(store, halves, schedule, report=after_step)
+    with progress("linear", schedule.work(store)) as advance:
+        halves = fit_halves(
+            store,
+            consensus.map,
+            schedule,
+            zdim=config.zdim,
+            resume=_last_state(run),
+            report=after_half_step,
+            advance=advance,
+        )
+        fit = merge_and_finish(store, halves, schedule, report=after_step, advance=advance)
     run.log(f"linear: {config.zdim} components to radius {last}; {perf_counter() - begin:.1f} s")
     return fit
 
@@ -152,7 +160,7 @@ def heterogeneity_mask(asked: str, consensus: Float32[Tensor, "z y x"], pixel_A:
     mask, _ = read_map(asked)
     if mask.shape != (box,) * 3:
         raise InputError(f"{asked} has {' x '.join(map(str, mask.shape))} voxels, expected the working box, {box}")
-    if mask.min() < -1e-3 or mask.max() > 1.001 or mask.max() <= 0:
+    if not (mask.min() >= -1e-3 and 0 < mask.max() <= 1.001):  # so put, NaN is refused too
         raise InputError(f"{asked} has values from {mask.min():g} to {mask.max():g}, expected a mask from 0 to 1")
     return torch.tensor(mask)
 
