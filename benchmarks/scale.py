@@ -1,4 +1,4 @@
-"""A large set on a small machine: `cryomorph prepare` of 100,000 images at box 128, then one EM iteration from the store.
+"""A large set on a small machine: `cryomorph prepare` of 100,000 images at box 128, then one EM iteration on it.
 
 A smaller simulated set is repeated by the rows of a STAR file. Every step runs in a process of its own; printed are its
 seconds, its processor seconds and the most memory that was resident in it at once (what the kernel counts, mapped
@@ -31,7 +31,9 @@ def step(title: str, *command: object) -> float:
         raise SystemExit(f"{title} failed")
     spent, resident = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
     load = os.getloadavg()[0]
-    print(f"{title}: {seconds:.1f} s, {spent:.1f} processor s, {resident:.0f} MiB resident, load {load:.1f}", flush=True)
+    print(
+        f"{title}: {seconds:.1f} s, {spent:.1f} processor s, {resident:.0f} MiB resident, load {load:.1f}", flush=True
+    )
     return seconds
 
 
@@ -95,10 +97,12 @@ def em_iteration_of(folder: Path) -> None:
     import torch
 
     from cryomorph.config.linear import LinearConfig
-    from cryomorph.inference.linear_fit import Schedule, _pass
+    from cryomorph.inference.linear_fit import Schedule
     from cryomorph.inference.ppca import Subspace, em_iteration
+    from cryomorph.particles.loader import ParticleLoader
     from cryomorph.particles.store import ParticleStore
     from cryomorph.physics.slicing import padded_grid
+    from cryomorph.volumes.backproject import batch_size_for
     from cryomorph.volumes.masks import spherical_mask
 
     store = ParticleStore.open(folder)
@@ -117,8 +121,9 @@ def em_iteration_of(folder: Path) -> None:
     maps = 1e-3 * torch.randn(LinearConfig.zdim + 1, *(2 * radius,) * 3, generator=chance)
     model = Subspace(padded_grid(2 * radius), maps)
     problem = schedule.problem(radius, LinearConfig.zdim)
+    loader = ParticleLoader(store, batch_size_for(store.disk.count(radius)), radius=radius)
     start = time.perf_counter()
-    em_iteration(_pass(store, radius, None, "EM"), model, problem)
+    em_iteration(loader, model, problem)
     seconds = time.perf_counter() - start
     print(
         f"  {len(store)} images, zdim {LinearConfig.zdim}, band {radius} ({store.disk.count(radius)} coefficients): "
@@ -130,7 +135,7 @@ def em_iteration_of(folder: Path) -> None:
 def main() -> None:
     """Run every step, or the one that a parent process asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", type=Path, required=True, help="where the set is made or found, and the store made")
+    parser.add_argument("--workdir", type=Path, required=True, help="for the set, unless it is there, and the store")
     parser.add_argument("-n", "--n", type=int, default=100_000, help="particles of the store")
     parser.add_argument("--box", type=int, default=128)
     parser.add_argument("--apix", type=float, default=2.0)

@@ -111,15 +111,15 @@ def test_the_same_point_gives_the_same_map(shared_run, maps):
 def test_sizes_double_up_to_a_share(shared_run, n):
     sizes = replace(shared_run, latent=shared_run.latent[:n]).sizes()
     assert sizes == sorted(set(sizes))
-    assert sizes[0] >= 2
+    assert sizes[0] >= min(64, n // 3)
     assert sizes[-1] < n
-    assert all(abs(large - 2 * small) <= 1 or small == 2 for small, large in pairwise(sizes))
+    assert all(abs(large - 2 * small) <= 1 for small, large in pairwise(sizes[1:]))
 
 
-@pytest.mark.parametrize("sizes", [[2, 4, 9], [5], [3, 50, 120]])
+@pytest.mark.parametrize("sizes", [[2, 4, 9], [5], [50, 1000, 5000]])
 def test_rings_are_nested_disjoint_sorted_and_nearest(sizes):
     rng = np.random.default_rng(2)
-    latent, target = rng.normal(size=(200, 3)).astype(np.float32), rng.normal(size=3)
+    latent, target = rng.normal(size=(20_000, 3)).astype(np.float32), rng.normal(size=3)
     rings = _rings(latent, target, sizes)
     assert [len(ring) for ring in rings] == np.diff([0, *sizes]).tolist()
     assert all(bool((ring.diff() > 0).all()) for ring in rings)

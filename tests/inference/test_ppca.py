@@ -281,6 +281,38 @@ def test_contrasts_average_one_from_a_start_at_another_scale(truth):
     assert float(images @ predicted / (predicted @ predicted)) == pytest.approx(1, abs=0.05)
 
 
+def on_grid(coefficients: np.ndarray) -> torch.Tensor:
+    """Rows of the padded grid that hold coefficients (size, c) of the plane `kz = 0`, and their conjugate mates."""
+    grid = padded_grid(BOX)
+    rows = torch.zeros(grid.rows, coefficients.shape[1], dtype=torch.complex64)
+    values = torch.from_numpy(coefficients).to(torch.complex64)
+    for value, (kx, ky) in zip(values, fourier_disk(BOX).frequency.tolist(), strict=True):
+        for sign in (1, -1):
+            if sign * kx >= 0:
+                line = (2 * sign * ky) % grid.edge
+                rows[line * grid.half + 2 * sign * kx] = value if sign == 1 else value.conj()
+    return rows
+
+
+def test_iteration_solves_the_expected_normal_equations(truth):
+    """On-grid slices: `sum C^2 E[e e^T] + prior` against `sum C X E[e]`, the posterior's covariance included."""
+    b, prior = truth.batch, 0.7
+    n, ctf = 12, truth.batch.ctf[:12].numpy().astype(float)
+    image = truth.batch.image[:n].numpy().astype(complex) / 8  # so faint that z stays uncertain
+    faint = Batch(
+        b.index[:n], torch.from_numpy(image).to(torch.complex64), b.ctf[:n], torch.eye(3).expand(n, 3, 3).clone()
+    )
+    everywhere = EmProblem(problem(prior).precision, torch.ones(ctf.shape[1]), torch.ones(BOX, BOX, BOX))
+    model, posterior = em_iteration([faint], start(5, 0.004), everywhere)
+    e = np.c_[np.ones(n), posterior.mean.double().numpy()]
+    second = e[:, :, None] * e[:, None]
+    second[:, 1:, 1:] += posterior.covariance.double().numpy()
+    assert posterior.covariance.diagonal(dim1=1, dim2=2).min() > 0.05
+    system = np.einsum("nm,ncd->mcd", ctf**2, second) + prior * np.eye(ZDIM + 1)
+    solved = np.linalg.solve(system, np.einsum("nm,nm,nc->mc", ctf, image, e)[..., None])[..., 0]
+    torch.testing.assert_close(model.maps, padded_grid(BOX).to_volumes(on_grid(solved)), rtol=1e-3, atol=1e-6)
+
+
 def test_m_step_is_least_squares_at_every_grid_point():
     """On-grid slices (identity rotation): a coefficient's row is a ridge regression of the images on `(1, z)`."""
     rng = np.random.default_rng(6)
@@ -297,15 +329,11 @@ def test_m_step_is_least_squares_at_every_grid_point():
     summed = [grid.fold(part) for part in slices.insert(numerator, weight)]
     maps = m_step(grid, *summed, precision=torch.full((ZDIM + 1, BOX // 2 + 1), prior))
 
-    expected = torch.zeros(grid.rows, ZDIM + 1, dtype=torch.complex64)
-    for m, (kx, ky) in enumerate(disk.frequency.tolist()):
+    solved = []
+    for m in range(disk.size):
         rows = np.concatenate([ctf[:, m : m + 1] * e, np.sqrt(prior) * np.eye(ZDIM + 1)])
-        solved = np.linalg.lstsq(rows, np.r_[image[:, m], np.zeros(ZDIM + 1)].astype(complex), rcond=None)[0]
-        for sign in (1, -1):
-            if sign * kx >= 0:
-                line = (2 * sign * ky) % grid.edge
-                value = torch.from_numpy(solved if sign == 1 else solved.conj()).to(torch.complex64)
-                expected[line * grid.half + 2 * sign * kx] = value
+        solved.append(np.linalg.lstsq(rows, np.r_[image[:, m], np.zeros(ZDIM + 1)].astype(complex), rcond=None)[0])
+    expected = on_grid(np.stack(solved))
     torch.testing.assert_close(maps, grid.to_volumes(expected), rtol=1e-4, atol=1e-6)
     inside, _ = inside_band(grid)
     assert len(inside) < grid.rows

@@ -194,3 +194,13 @@ def test_consensus_of_a_run(tiny_run):
     spectra = tiny_run.spectra()
     assert spectra["precision"].shape == spectra["noise"].shape == (9,)
     assert bool((spectra["precision"] > 0).all())
+
+
+def test_a_run_that_cannot_be_replaced_is_put_back(tmp_path):
+    RunFolder.create(tmp_path / "run", {"zdim": 2}, resume=False, overwrite=False)
+    (tmp_path / "run" / "kept").write_text("years of work")
+    RunFolder.create(tmp_path / "run", {"zdim": 3}, resume=False, overwrite=True).discard()
+    assert (tmp_path / "run" / "kept").read_text() == "years of work"
+    RunFolder.create(tmp_path / "run", {"zdim": 3}, resume=False, overwrite=True).settle()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert not (tmp_path / "run" / "kept").exists()

@@ -22,6 +22,7 @@ from cryomorph.volumes.masks import spherical_mask
 WIDTHS = 5  # nested neighbourhoods, each twice as large as the one before
 LARGEST_SHARE = 3  # the widest holds a third of the particles,
 LARGEST_COUNT = 10_000  # or this many
+SMALLEST_COUNT = 64  # the narrowest is what all are compared with: with a dozen particles chance would choose
 UNSEEN = 0.01  # weight, as a share of its shell's mean, that keeps points that few images reach from blowing up
 SMOOTHING = 1.25  # width of the window in which errors are compared, in units of the consensus resolution
 
@@ -38,8 +39,8 @@ class LocalMap:
 class Neighbourhoods:
     """All that reconstructions near different latent points of a run share.
 
-    Distances between latent points are in units of `unit` (q,), the typical posterior standard deviation: a neighbour is
-    a particle that its image can hardly tell from the target.
+    Distances between latent points are in units of `unit` (q,), the typical posterior standard deviation: a neighbour
+    is a particle that its image can hardly tell from the target.
     """
 
     store: ParticleStore
@@ -71,7 +72,7 @@ class Neighbourhoods:
     def sizes(self) -> list[int]:
         """Particles in each nested neighbourhood, ascending."""
         largest = min(len(self.latent) // LARGEST_SHARE, LARGEST_COUNT)
-        return sorted({max(2, largest >> step) for step in range(WIDTHS)})
+        return sorted({max(min(SMALLEST_COUNT, largest), largest >> step) for step in range(WIDTHS)})
 
 
 def reconstruct_near(

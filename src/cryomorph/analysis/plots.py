@@ -266,8 +266,7 @@ def posterior_spread(std: Float[np.ndarray, "n q"]) -> Figure:
                   linestyle=("-", "--", ":")[i // len(PALETTE) % 3])  # fmt: skip
     axes.axvline(1, color=FAINT, linestyle=":")
     axes.set(xlabel="posterior standard deviation (prior = 1)", ylabel="particles", xlim=(0, top))
-    informed = int((median < 0.9).sum())
-    axes.set_title(f"Images inform {informed} of {len(median)} components")
+    axes.set_title("How precisely each place is known")
     axes.legend(title="component", fontsize=7.5, title_fontsize=8, ncols=1 + len(median) // 9)
     return figure
 

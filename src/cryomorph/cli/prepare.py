@@ -34,6 +34,8 @@ def run(config: PrepareConfig) -> None:
         seed=config.seed,
     )
     seconds = perf_counter() - begin
+    manifest = store.manifest
+    say(f"contrast {'inverted' if manifest.inverted else 'kept'}: {manifest.contrast_reason}")
     say(
         f"{config.output}: {len(store)} particles, box {store.box}, {store.pixel_A:.3f} A per pixel; "
         f"{seconds:.1f} s, {len(store) / seconds:.0f} images per second"

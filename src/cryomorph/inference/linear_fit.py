@@ -122,7 +122,7 @@ def fit_halves(
     report: Callable[[HalfState, float], None],
     advance: Advance = _silently,
 ) -> HalfState:
-    """Fit a subspace to each half set, apart, from one random start; `report` gets every step's state and likelihood.
+    """Fit a subspace to each half set, apart, from random starts; `report` gets every step's state and likelihood.
 
     Args:
         start_map: the consensus map, for the mean to start from.
@@ -229,19 +229,23 @@ def _left_singular(rows: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _random_start(start_map: Float32[Tensor, "z y x"], schedule: Schedule, zdim: int) -> HalfState:
-    """The consensus, and components of white noise shaped by the prior: the same for both half sets."""
+    """The consensus, and components of white noise shaped by the prior: noise of its own for each half set.
+
+    A start that the half sets share would still be in both of them where the data say nothing, and pass for agreement.
+    """
     radius = schedule.radii[0]
     generator = torch.Generator().manual_seed(schedule.seed)
-    noise = torch.randn(zdim, *(2 * radius,) * 3, generator=generator)
     grid = padded_grid(2 * radius)
     mask = schedule.mask_at(radius)
-    rows = grid.from_volumes(noise * mask)
     shell = grid.radius.round().long()
     inside = grid.radius < radius
     power = COMPONENT_POWER / (grid.padding**3 * schedule.mean_precision[shell.clamp(max=radius)])
-    rows = rows * (inside * START_AMPLITUDE * (power / rows[inside].abs().square().mean()).sqrt())[:, None]
-    maps = torch.cat([rebox(start_map, 2 * radius)[None], grid.to_volumes(rows)]) * mask
-    return HalfState(0, torch.stack([maps, maps]))
+    halves = []
+    for _ in range(2):
+        rows = grid.from_volumes(torch.randn(zdim, *(2 * radius,) * 3, generator=generator) * mask)
+        rows = rows * (inside * START_AMPLITUDE * (power / rows[inside].abs().square().mean()).sqrt())[:, None]
+        halves.append(torch.cat([rebox(start_map, 2 * radius)[None], grid.to_volumes(rows)]) * mask)
+    return HalfState(0, torch.stack(halves))
 
 
 def _pass(

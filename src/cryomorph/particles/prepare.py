@@ -20,7 +20,7 @@ from torch import Tensor
 from cryomorph.config.console import say, track, warn
 from cryomorph.config.errors import InputError
 from cryomorph.io.atomic import atomic_path
-from cryomorph.particles.contrast import Contrast, decide_contrast
+from cryomorph.particles.contrast import TRIAL_BOX, Contrast, decide_contrast
 from cryomorph.particles.metadata import Particles, write_particles
 from cryomorph.particles.store import COEFFICIENTS, FORMAT, Manifest, ParticleStore, write_manifest
 from cryomorph.physics.disk import FourierDisk, fourier_disk
@@ -174,7 +174,8 @@ def _look_at_sample(
     """Noise amplitude of each shell and the contrast, from up to `SAMPLE` images spread over the set."""
     n = len(particles)
     spread = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
-    power = torch.zeros(disk.box // 2 + 1)
+    power, squares = torch.zeros(disk.box // 2 + 1), 0.0
+    trial = fourier_disk(min(disk.box, TRIAL_BOX)).size  # coefficients that the contrast is decided from
     kept: list[Tensor] = []
     chosen: list[np.ndarray] = []
     size = max(1, BLOCK_BYTES // (4 * particles.box**2))
@@ -184,7 +185,9 @@ def _look_at_sample(
         if not good.any():
             continue
         power += outside_power(images[good], disk) * int(good.sum())
-        kept.append(disk.from_images(images[good]))
+        coefficients = disk.from_images(images[good])
+        squares += float(coefficients.abs().square().mean(1).double().sum())
+        kept.append(coefficients[:, :trial].clone())
         chosen.append(part[good.numpy()])
     if not chosen:
         raise InputError(
@@ -193,23 +196,21 @@ def _look_at_sample(
     index = torch.from_numpy(np.concatenate(chosen))
     # a noiseless set has no noise to divide by: its own root mean square keeps float16 in range (METHODS 0)
     noise = (power / len(index)).sqrt()
-    coefficients = torch.cat(kept)
-    rms = coefficients.abs().square().mean().sqrt()
+    rms = (squares / len(index)) ** 0.5
     if noise.mean() < 1e-3 * rms:
         warn("the images' corners hold no noise: they are divided by their own root mean square instead")
-        noise = torch.full_like(noise, float(rms))
+        noise = torch.full_like(noise, rms)
     noise = noise.clamp(min=1e-3 * float(noise.max()))
     if invert != "auto":
         return noise, Contrast(invert == "yes", f"--invert {invert}")
     contrast = decide_contrast(
-        coefficients / noise[disk.shell],
+        torch.cat(kept) / noise[disk.shell[:trial]],
         disk,
         pixel_A=particles.pixel_A * particles.box / disk.box,
         pose=None if particles.pose is None else particles.pose[index],
         ctf=None if particles.ctf is None else particles.ctf[index],
         blob_sign=particles.blob_sign,
     )
-    say(f"contrast: {'inverted' if contrast.inverted else 'kept'}: {contrast.reason}")
     return noise, contrast
 
 
@@ -237,7 +238,7 @@ def _write_coefficients(
         bad = _is_bad(images)
         images[bad] = 0
         stored = _as_stored(disk.from_images(images), scale)
-        _write_all(descriptor, stored.numpy().tobytes(), progress.header + rows.start * disk.size * 4)
+        _write_all(descriptor, stored.numpy().data, progress.header + rows.start * disk.size * 4)
         return number, rows, bad.numpy()
 
     todo = np.flatnonzero(~progress.done).tolist()
@@ -257,9 +258,9 @@ def _as_stored(
     return torch.view_as_real(coefficients * scale).clamp(-65504, 65504).half()
 
 
-def _write_all(descriptor: int, content: bytes, offset: int) -> None:
+def _write_all(descriptor: int, content: memoryview, offset: int) -> None:
     """Write at an offset; one call may write less than it was given, where a disk runs full."""
-    rest = memoryview(content)
+    rest = content.cast("B")
     while rest:
         written = os.pwrite(descriptor, rest, offset)
         rest, offset = rest[written:], offset + written

@@ -71,7 +71,8 @@ class RunFolder:
                 return run
             if not overwrite:
                 raise InputError(f"{path} holds a run: --resume goes on with it, --overwrite replaces it")
-            shutil.rmtree(run.path)
+            shutil.rmtree(run._replaced, ignore_errors=True)
+            run.path.rename(run._replaced)
         elif resume:
             raise InputError(f"{path} holds no run to resume: leave --resume away to start one")
         run.path.mkdir(parents=True, exist_ok=True)
@@ -108,9 +109,20 @@ class RunFolder:
         except ValueError as error:
             raise InputError(f"{self.path / name} cannot be read ({error}): train anew with --overwrite") from error
 
+    @property
+    def _replaced(self) -> Path:
+        """Where the run that `overwrite` replaces waits until the new one has started."""
+        return self.path.with_name(self.path.name + ".replaced")
+
+    def settle(self) -> None:
+        """Let go of the run that this one replaces: its particles are in order."""
+        shutil.rmtree(self._replaced, ignore_errors=True)
+
     def discard(self) -> None:
-        """Remove a run that could not be started, so that the mended command finds its place free."""
+        """Remove a run that could not be started, and put back the one that it was to replace."""
         shutil.rmtree(self.path)
+        if self._replaced.is_dir():
+            self._replaced.rename(self.path)
 
     @property
     def store_path(self) -> Path:

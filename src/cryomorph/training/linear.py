@@ -44,6 +44,7 @@ def train_linear(config: LinearConfig) -> RunFolder:
         if not config.resume:
             run.discard()
         raise
+    run.settle()
     fit = linear_stage(run, store, consensus_stage(run, store), config=config)
     run.save_latent(fit.latent_mean, fit.latent_std)
     if config.contrast:
