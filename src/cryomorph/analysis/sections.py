@@ -136,8 +136,9 @@ def latent_section(
             Figure(
                 plots.posterior_spread(std),
                 "How precisely each particle's place is known, for each component, if the component itself is right: "
-                "what half sets do not share may look precise here too. Near 0: the image decides. At 1: the image says "
-                "nothing. Two particles closer than this width cannot be told apart, whatever the plots above suggest.",
+                "what half sets do not share may look precise here too. Near 0: the image decides. At 1: the image "
+                "says nothing. Two particles closer than this width cannot be told apart, whatever the plots above "
+                "suggest.",
                 "Histograms of the posterior standard deviations",
                 vector=True,
             )

@@ -156,7 +156,7 @@ def locate_slices(
     (x0, fx), (y0, fy), (z0, fz) = (_cell(axis * sign) for axis in (x, y, z))
     row = torch.empty(len(x), 8, dtype=torch.int32, device=x.device)
     weight = torch.empty(len(x), 8, device=x.device)
-    # one column after another: a fraction of the time of a broadcast product over the eight corners (benchmarks/slicing.py)
+    # one column after another: faster than a broadcast product over the eight corners (benchmarks/slicing.py)
     for number, (dz, dy) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
         line = (((z0 + dz) % grid.edge) * grid.edge + (y0 + dy) % grid.edge) * grid.half + x0
         share = (fz if dz else 1 - fz) * (fy if dy else 1 - fy)
