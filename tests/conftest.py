@@ -11,7 +11,13 @@ import torch
 if TYPE_CHECKING:
     from cryomorph.runs.folder import RunFolder
 
-torch.set_num_threads(1)  # tiny tensors: a second thread waits more than it works
+
+def pytest_runtest_setup() -> None:
+    """One thread for every test: on tiny tensors a second waits more than it works.
+
+    Set anew each time, since other libraries change it, and with it the last digits that some tests compare.
+    """
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
