@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from cryomorph.analysis.decode import decode_at
 from cryomorph.analysis.neighbours import Neighbourhoods, reconstruct_near
 from cryomorph.benchmark.metrics import gap_closed, latent_scores
 from cryomorph.benchmark.oracle import Ceiling, ceiling
 from cryomorph.benchmark.score import MapScorer
 from cryomorph.benchmark.sets import TruthSet
-from cryomorph.config.console import track
 from cryomorph.config.errors import InputError
 from cryomorph.io.star import read_star
 from cryomorph.runs.folder import RunFolder
@@ -73,7 +72,9 @@ def compare(runs: Sequence[Path], truth_folder: Path, *, count: int = 100, recon
     for path, run, rows in zip(runs, folders, rows_of, strict=True):
         chosen = Chosen.of(run, rows, truth, picked=picked)
         latent = latent_scores(run.latent_mean(), truth.label[rows], truth.coord[rows], discrete=truth.discrete)
-        scored.append(Row(str(path), with_gaps(chosen.score(decode(run, chosen.z), scorer), found) | latent))
+        scored.append(
+            Row(str(path), with_gaps(chosen.score(decode_at(run, chosen.z, run.store().box), scorer), found) | latent)
+        )
         if reconstruct and run.has_consensus:
             maps = reconstruct_near(Neighbourhoods.of(run), chosen.z, f"reconstructing {path.name}")
             scored.append(Row(f"{path}, reconstructed", with_gaps(chosen.score((m.map for m in maps), scorer), found)))
@@ -131,15 +132,6 @@ class Chosen:
         """Mean scores of a map for each of the particles, in their order."""
         once = np.ones(scorer.truth.states, dtype=np.int64)
         return scorer.mean(zip(self.state.tolist(), maps, strict=True), once)
-
-
-def decode(run: RunFolder, z: Float32[np.ndarray, "k q"]) -> Iterator[Float32[Tensor, "z y x"]]:
-    """The run's map at each latent, at its working box."""
-    representation = run.representation()
-    box = run.store().box
-    with torch.no_grad():
-        for row in track(torch.from_numpy(z), f"decoding {run.path.name}", total=len(z)):
-            yield representation.volume(row, box).float().cpu()
 
 
 def truth_rows(run: RunFolder, truth: TruthSet) -> Int64[np.ndarray, " m"]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
 T = TypeVar("T")
 
@@ -34,24 +35,9 @@ def warn(message: str) -> None:
 @contextmanager
 def progress(description: str, total: float) -> Iterator[Callable[[float, str], None]]:
     """One bar for work of many unequal parts; what is given advances it by an amount and says what is being done."""
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import TaskProgressColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as bar:
+    with _bar(TaskProgressColumn()) as bar:
         task = bar.add_task(description, total=total)
 
         def advance(amount: float, doing: str) -> None:
@@ -66,24 +52,18 @@ def track(items: Iterable[T], description: str, *, total: int | None = None) -> 
     Args:
         total: how many items, where `items` has no length.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import MofNCompleteColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
+    with _bar(MofNCompleteColumn()) as bar:
+        yield from bar.track(items, total=total, description=description)
+
+
+def _bar(done: ProgressColumn) -> Progress:
+    """A bar that shows what is done in its own way, and the times; it goes when the work is over."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     # in a file or a batch system's log a bar would be a heap of lines: what was done is said when it is done
     quiet = not console().is_terminal
-    with Progress(*columns, console=console(), transient=True, disable=quiet) as progress:
-        yield from progress.track(items, total=total, description=description)
+    columns = (TextColumn("{task.description}"), BarColumn(), done, *times)
+    return Progress(*columns, console=console(), transient=True, disable=quiet)

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from cryomorph.config.console import say, track, warn
 from cryomorph.config.errors import InputError
+from cryomorph.config.prepare import ImageSource
 from cryomorph.io.atomic import atomic_path
 from cryomorph.particles.contrast import TRIAL_BOX, Contrast, decide_contrast
-from cryomorph.particles.metadata import Particles, write_particles
+from cryomorph.particles.metadata import Particles, read_particles, write_particles
 from cryomorph.particles.store import COEFFICIENTS, FORMAT, Manifest, ParticleStore, write_manifest
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.noise import outside_power
@@ -74,6 +75,30 @@ def prepare(
         shutil.rmtree(folder)
     building.rename(folder)
     return ParticleStore.open(folder)
+
+
+def prepare_source(
+    source: Path, folder: Path, images: ImageSource, *, overwrite: bool = False, seed: int = 0
+) -> ParticleStore:
+    """Make the store of a particle file, as its options say: `read_particles`, then `prepare`."""
+    particles = read_particles(
+        source,
+        datadir=images.datadir,
+        strip_prefix=images.strip_prefix,
+        passthrough=images.passthrough,
+        poses=images.poses,
+        ctf=images.ctf,
+        index=images.index,
+    )
+    return prepare(
+        particles,
+        folder,
+        box=images.box,
+        skip_bad=images.skip_bad,
+        invert=images.invert,
+        overwrite=overwrite,
+        seed=seed,
+    )
 
 
 def working_box(given: int, asked: int | None) -> int:

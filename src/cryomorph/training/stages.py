@@ -24,8 +24,7 @@ from cryomorph.inference.linear_fit import (
 )
 from cryomorph.io.atomic import atomic_path
 from cryomorph.io.mrc import read_map
-from cryomorph.particles.metadata import read_particles
-from cryomorph.particles.prepare import prepare
+from cryomorph.particles.prepare import prepare_source
 from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
@@ -57,16 +56,7 @@ def open_or_prepare(source: Path, target: Path, images: ImageSource, *, seed: in
         return ParticleStore.open(source)
     if (target / "manifest.json").is_file():
         return ParticleStore.open(target)
-    particles = read_particles(
-        source,
-        datadir=images.datadir,
-        strip_prefix=images.strip_prefix,
-        passthrough=images.passthrough,
-        poses=images.poses,
-        ctf=images.ctf,
-        index=images.index,
-    )
-    return prepare(particles, target, box=images.box, skip_bad=images.skip_bad, invert=images.invert, seed=seed)
+    return prepare_source(source, target, images, seed=seed)
 
 
 def particles_stage(run: RunFolder, source: Path, images: ImageSource, *, seed: int) -> ParticleStore:
