@@ -20,9 +20,9 @@ def test_command_line_fills_the_config():
     ("wrong", "message"),
     [
         ({"clusters": 0}, "clusters 0: expected 1 or more"),
-        ({"pc_points": 1}, "pc_points 1: expected 2 or more"),
-        ({"outlier_z": -1.0}, "outlier_z -1"),
-        ({"umap_min_distance": 1.0}, "umap_min_distance 1"),
+        ({"pc_points": 1}, "--pc-points 1: expected 2 or more"),
+        ({"outlier_z": -1.0}, "--outlier-z -1"),
+        ({"umap_min_distance": 1.0}, "--umap-min-distance 1"),
         ({"box": 33}, "box 33: expected an even number"),
     ],
 )

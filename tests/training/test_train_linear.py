@@ -353,3 +353,14 @@ def test_masks_that_are_none_are_refused(tiny_run, tmp_path, mask, said):
     write_map(tmp_path / "mask.mrc", mask.astype(np.float32), 16.0)
     with pytest.raises(InputError, match=re.escape(said)):
         heterogeneity_mask(str(tmp_path / "mask.mrc"), tiny_run.consensus_map(), 16.0)
+
+
+def test_a_wrong_mask_neither_starts_nor_replaces_a_run(whole, config, tmp_path):
+    shutil.copytree(whole.path, tmp_path / "run", symlinks=True)
+    write_map(tmp_path / "mask.mrc", np.ones((8, 8, 8), np.float32), 1.0)
+    with pytest.raises(InputError, match="expected the working box"):
+        train_linear(replace(config, output=tmp_path / "run", overwrite=True, mask=str(tmp_path / "mask.mrc")))
+    assert RunFolder.open(tmp_path / "run").latent_mean().shape == whole.latent_mean().shape
+    inside = str(tmp_path / "run" / "consensus" / "mask.mrc")
+    with pytest.raises(InputError, match="copy it elsewhere first"):
+        train_linear(replace(config, output=tmp_path / "run", overwrite=True, mask=inside))

@@ -17,16 +17,22 @@ if TYPE_CHECKING:
     from cryomorph.particles.store import ParticleStore
     from cryomorph.volumes.backproject import Reconstruction
 
+SCRATCH = ".particles-"
+
 
 def run(config: BackprojectConfig) -> None:
     """Back-project into the output folder and print the resolution."""
     from cryomorph.training.stages import open_or_prepare
 
-    if config.output.exists() and any(config.output.iterdir()) and not config.overwrite:
-        raise InputError(f"{config.output} is not empty: give --overwrite to replace its maps, or another -o")
+    if config.output.exists():
+        # what a kill left behind: no signal can be caught for those
+        for left in config.output.glob(f"{SCRATCH}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        if any(config.output.iterdir()) and not config.overwrite:
+            raise InputError(f"{config.output} is not empty: give --overwrite to replace its maps, or another -o")
     made = not config.output.exists()
     config.output.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".particles-", dir=config.output))
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=config.output))
     try:
         store = open_or_prepare(config.particles, scratch / "store", config.images, seed=config.seed)
         _reconstruct(config, store)

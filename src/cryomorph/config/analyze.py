@@ -49,10 +49,12 @@ class AnalyzeConfig:
         for name, smallest in least.items():
             found = getattr(self, name)
             if found < smallest:
-                raise InputError(f"{name} {found}: expected {smallest} or more")
+                raise InputError(f"--{name.replace('_', '-')} {found}: expected {smallest} or more")
         if self.outlier_z <= 0:
-            raise InputError(f"outlier_z {self.outlier_z:g}: expected a positive number, such as 3")
+            raise InputError(f"--outlier-z {self.outlier_z:g}: expected a positive number, such as 3")
         if not 0 <= self.umap_min_distance < 1:
-            raise InputError(f"umap_min_distance {self.umap_min_distance:g}: expected 0 or more and below 1")
+            raise InputError(f"--umap-min-distance {self.umap_min_distance:g}: expected 0 or more and below 1")
         if self.box is not None and (self.box < 8 or self.box % 2):
-            raise InputError(f"box {self.box}: expected an even number of voxels from 8 up, or none for the run's own")
+            raise InputError(
+                f"--box {self.box}: expected an even number of voxels from 8 up, or none for the run's own"
+            )

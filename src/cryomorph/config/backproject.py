@@ -32,6 +32,6 @@ class BackprojectConfig:
     flip_hand: bool = False
     """Write the mirror image of every map."""
     seed: int = 0
-    """Seed of the half sets, where the particle file names none."""
+    """Seed of the half sets, where neither the particle file nor a store has its own."""
     overwrite: bool = False
     """Replace maps that are there already."""

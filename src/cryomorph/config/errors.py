@@ -1,5 +1,8 @@
 """The errors that are the user's to mend: printed as one sentence, without a traceback."""
 
 
-class InputError(ValueError):
-    """Something given by the user is wrong: the message says what was found, what was expected and what to do."""
+class InputError(Exception):
+    """Something given by the user is wrong: the message says what was found, what was expected and what to do.
+
+    No `ValueError`: parsers catch those of a config and wrap them in words of their own.
+    """

@@ -42,7 +42,7 @@ class LinearConfig:
     images: Annotated[ImageSource, tyro.conf.arg(name="")] = field(default_factory=ImageSource)
     """Where the images are and how to take them in."""
     seed: int = 0
-    """Seed of the random start and of the half sets."""
+    """Seed of the random starts, and of the half sets where neither the particle file nor a store has its own."""
     resume: bool = False
     """Go on with a run that was interrupted, from its last checkpoint."""
     overwrite: bool = False

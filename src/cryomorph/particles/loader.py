@@ -20,7 +20,7 @@ class ParticleLoader:
 
     Shuffling draws blocks of `block` neighbouring particles in random order and mixes the particles of `pool` blocks:
     reads stay long, batches are mixed, and memory is bounded by `pool * block` images whatever the store's size.
-    Every pass over a shuffled loader uses a new order, drawn from `seed` and the `epoch` given to `batches`.
+    The order of a shuffled pass is drawn from `seed` and the `epoch` given to `batches`; plain iteration is epoch 0.
     """
 
     store: ParticleStore

@@ -12,10 +12,11 @@ from cryomorph.config.linear import LinearConfig
 from cryomorph.config.load import as_json
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training.stages import consensus_stage, linear_stage, particles_stage
+from cryomorph.training.stages import consensus_stage, linear_stage, particles_stage, read_mask
 
 REPRODUCIBLE = 0.5  # half-set correlation above which a component is called reproducible
 SMALLEST_SET = 20
+NAMED_MASKS = ("auto", "sphere")
 
 
 def train_linear(config: LinearConfig) -> RunFolder:
@@ -40,6 +41,8 @@ def train_linear(config: LinearConfig) -> RunFolder:
             raise InputError(
                 f"{len(store)} particles are too few for --zdim {config.zdim}: give more, or a smaller --zdim"
             )
+        if config.mask not in NAMED_MASKS:
+            read_mask(Path(config.mask), store.box)
     except (InputError, OSError):
         if not config.resume:
             run.discard()
@@ -74,8 +77,10 @@ def _check(config: LinearConfig) -> None:
         raise InputError(f"--seed {config.seed}: expected 0 or more")
     if config.max_radius < 6:
         raise InputError(f"--max-radius {config.max_radius}: expected 6 or more")
-    if config.mask not in ("auto", "sphere") and not Path(config.mask).is_file():
+    if config.mask not in NAMED_MASKS and not Path(config.mask).is_file():
         raise InputError(f"--mask {config.mask}: no such file; expected a mask file, auto or sphere")
+    if config.overwrite and config.output.resolve() in Path(config.mask).resolve().parents:
+        raise InputError(f"--mask {config.mask} lies in the run that --overwrite replaces: copy it elsewhere first")
     if not config.particles.exists():
         raise InputError(f"{config.particles}: no such particle file or store")
     if config.overwrite and config.output.resolve() in config.particles.resolve().parents:

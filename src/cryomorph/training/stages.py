@@ -96,13 +96,15 @@ def linear_stage(run: RunFolder, store: ParticleStore, consensus: Consensus, *, 
     """The linear subspace: half sets apart, compared, merged; every step is kept, so that a killed run goes on."""
     begin = perf_counter()
     last = min(store.box // 2, config.max_radius)
+    # the corners hold some signal and the residual some heterogeneity: the lower of both is the noise
+    noise = consensus.noise.clamp(max=1.0)
+    noise[0] = noise[1]
     schedule = Schedule(
         radii=growing_radii(last),
         iterations=config.iterations,
         final_iterations=config.final_iterations,
-        mean_precision=consensus.precision,
-        # the corners hold some signal and the residual some heterogeneity: the lower of both is the noise
-        whitening=consensus.noise.clamp(max=1.0).rsqrt()[store.disk.shell],
+        mean_precision=consensus.precision / noise,
+        whitening=noise.rsqrt()[store.disk.shell],
         mask=heterogeneity_mask(config.mask, consensus.map, store.pixel_A),
         estimate_contrast=config.contrast,
         seed=config.seed,
@@ -147,11 +149,16 @@ def heterogeneity_mask(asked: str, consensus: Float32[Tensor, "z y x"], pixel_A:
     if asked == "auto":
         low = lowpass(consensus, pixel_A, max(MASK_LOWPASS_A, 3 * pixel_A))
         return auto_mask(low, pixel_A, threshold=MASK_THRESHOLD * float(low.max())) * sphere
-    mask, _ = read_map(asked)
+    return read_mask(Path(asked), box)
+
+
+def read_mask(path: Path, box: int) -> Float32[Tensor, "z y x"]:
+    """A mask from a file; `InputError` where its box is another or its values are not within 0 and 1."""
+    mask, _ = read_map(path)
     if mask.shape != (box,) * 3:
-        raise InputError(f"{asked} has {' x '.join(map(str, mask.shape))} voxels, expected the working box, {box}")
+        raise InputError(f"{path} has {' x '.join(map(str, mask.shape))} voxels, expected the working box, {box}")
     if not (mask.min() >= -1e-3 and 0 < mask.max() <= 1.001):  # so put, NaN is refused too
-        raise InputError(f"{asked} has values from {mask.min():g} to {mask.max():g}, expected a mask from 0 to 1")
+        raise InputError(f"{path} has values from {mask.min():g} to {mask.max():g}, expected a mask from 0 to 1")
     return torch.tensor(mask)
 
 
