@@ -230,7 +230,7 @@ def fsc_curves(curves: Mapping[str, Float[np.ndarray, " shells"] | None], *, pix
     if main is not None:
         at = resolution_A(drawn[main], pixel_A, 0.143, box=box)
         axes.set_title(f"{at:.1f} Å at FSC 0.143 ({main.replace('_', ' ')})")
-        axes.legend(loc="upper right", fontsize=8)
+        axes.legend(loc="lower left", fontsize=8)
     _resolution_axis(axes, nyquist)
     axes.set(ylabel="Fourier shell correlation", ylim=(min(-0.08, *(c.min() for c in drawn.values())) - 0.02, 1.04))
     return figure
