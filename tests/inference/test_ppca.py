@@ -166,6 +166,9 @@ def start(seed: int, size: float) -> Subspace:
     return Subspace(padded_grid(BOX), torch.cat([torch.zeros(1, BOX, BOX, BOX), size * noise]) * SPHERE)
 
 
+WHITE = torch.ones(fourier_disk(BOX).size)
+
+
 def problem(precision: float = 0.05, *, contrast: bool = False) -> EmProblem:
     size = fourier_disk(BOX).size
     return EmProblem(torch.full((ZDIM + 1, BOX // 2 + 1), precision), torch.ones(size), SPHERE, contrast)
@@ -182,7 +185,11 @@ def fitted(truth) -> tuple[Subspace, LatentPosterior, list[float]]:
     for _ in range(20):
         model, posterior = em_iteration(truth.batches(), model, problem())
         likelihood.append(float(posterior.log_likelihood.double().mean()))
-    return model, infer(truth.batches(), model, problem()), likelihood
+    return (
+        model,
+        infer(truth.batches(), model, whitening=WHITE),
+        likelihood,
+    )
 
 
 def test_em_raises_the_likelihood_at_every_iteration(fitted):
@@ -217,7 +224,7 @@ def test_posterior_spread_covers_the_error():
     """The errors of z, in units of what the posterior says, have variance 1: tells a factor of two in the noise."""
     truth = Truth(600, signal=0.4)  # so weak that interpolation errors do not count
     exact = Subspace(padded_grid(BOX), torch.from_numpy(truth.maps()).float().reshape(-1, BOX, BOX, BOX))
-    posterior = infer(truth.batches(), exact, problem())
+    posterior = infer(truth.batches(), exact, whitening=WHITE)
     error = posterior.mean.double() - torch.from_numpy(truth.z)
     chi2 = torch.einsum("nq,nqr,nr->n", error, torch.linalg.inv(posterior.covariance.double()), error)
     assert float(chi2.mean()) == pytest.approx(ZDIM, rel=0.15)
@@ -239,7 +246,7 @@ def test_e_step_is_the_posterior_of_the_dense_design(truth):
 def test_infer_is_the_e_step_of_an_iteration_whatever_the_batches(truth, fitted):
     model = fitted[0]
     _, together = em_iteration([truth.batch], model, problem())
-    apart = infer(truth.batches(), model, problem())
+    apart = infer(truth.batches(), model, whitening=WHITE)
     torch.testing.assert_close(apart.mean, together.mean, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(apart.log_likelihood, together.log_likelihood, rtol=1e-4, atol=1e-2)
 
@@ -250,8 +257,8 @@ def test_whitening_scales_images_and_ctf_alike(truth, fitted):
     factor = torch.linspace(0.5, 2, b.image.shape[1])
     stored = Batch(b.index, b.image / factor, b.ctf / factor, b.rotation)
     corrected = EmProblem(problem().precision, factor, SPHERE)
-    found = infer([stored], fitted[0], corrected)
-    torch.testing.assert_close(found.mean, infer([b], fitted[0], problem()).mean, rtol=1e-3, atol=1e-4)
+    found = infer([stored], fitted[0], whitening=corrected.whitening)
+    torch.testing.assert_close(found.mean, infer([b], fitted[0], whitening=WHITE).mean, rtol=1e-3, atol=1e-4)
 
 
 def test_iteration_with_contrast_recovers_amplitudes(truth):

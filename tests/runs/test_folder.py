@@ -15,6 +15,7 @@ import torch
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
 from cryomorph.representations.linear import LinearSubspace
+from cryomorph.runs.checkpoint import save_tensors
 from cryomorph.runs.folder import RunFolder
 
 ASKED = {"method": "linear", "zdim": 4, "seed": 0, "images": {"box": None}}
@@ -121,7 +122,7 @@ def test_model_and_latent_round_trips(tmp_path):
     generator = torch.Generator().manual_seed(0)
     maps, mean, std = (torch.randn(shape, generator=generator) for shape in ((3, 8, 8, 8), (5, 2), (5, 2)))
     run.save_latent(mean, std.abs())
-    run.save_model(LinearSubspace(maps), {"variance": torch.tensor([2.0, 1.0])}, "linear")
+    run.save_model(LinearSubspace(maps), {"variance": torch.tensor([2.0, 1.0])})
     opened = RunFolder.open(tmp_path)
     np.testing.assert_array_equal(opened.latent_mean(), mean.numpy())
     np.testing.assert_array_equal(opened.latent_std(), std.abs().numpy())
@@ -133,7 +134,7 @@ def test_model_and_latent_round_trips(tmp_path):
 
 def test_a_method_of_a_later_version_is_said(tmp_path):
     run = start(tmp_path)
-    run.save_model(LinearSubspace(torch.zeros(2, 8, 8, 8)), {}, "telepathy")
+    save_tensors(run.path / "model.safetensors", {"maps": torch.zeros(2, 8, 8, 8)}, method="telepathy")
     with pytest.raises(InputError, match="method 'telepathy' is not one that this version knows"):
         run.representation()
 

@@ -22,7 +22,7 @@ SCRATCH = ".particles-"
 
 def run(config: BackprojectConfig) -> None:
     """Back-project into the output folder and print the resolution."""
-    from cryomorph.training.stages import open_or_prepare
+    from cryomorph.training.start import open_or_prepare
 
     if config.output.exists():
         # what a kill left behind: no signal can be caught for those

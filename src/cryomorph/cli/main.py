@@ -50,6 +50,18 @@ COMMANDS = {
         "Write the maps of chosen particles or latent points, in the order asked for.",
         "cryomorph decode run -o maps --particles index.txt",
     ),
+    "encode": Command(
+        "cryomorph.config.encode:EncodeConfig",
+        "cryomorph.cli.encode",
+        "Find the latent points of new particles under a trained model.",
+        "cryomorph encode run more.star -o run_more",
+    ),
+    "import": Command(
+        "cryomorph.config.import_run:ImportConfig",
+        "cryomorph.cli.import_run",
+        "Bring a cryoDRGN 4 run over: its latent points and its decoder.",
+        "cryomorph import cryodrgn_output -o run",
+    ),
     "analyze": Command(
         "cryomorph.config.analyze:AnalyzeConfig",
         "cryomorph.cli.analyze",
@@ -174,14 +186,34 @@ def _options(config: str, prog: str, command: Command, rest: list[str]) -> Any:
     """Parse a command's options into its config."""
     import tyro
 
+    kind = _load(config)
     return tyro.cli(
-        _load(config),
+        kind,
+        default=_defaults_from_file(kind, rest),
         prog=prog,
         description=f"{command.summary}\n\nExample: {command.example}",
         args=rest,
         # options that may be absent are left out, not given as the word "None"; comments in a config are not help
         config=(tyro.conf.DisallowNone, tyro.conf.HelptextFromCommentsOff, tyro.conf.PositionalMetavarFromFieldName),
     )
+
+
+def _defaults_from_file(kind: Any, rest: list[str]) -> Any:
+    """What `--config FILE` says, for commands that have it; options on the command line go before it."""
+    from dataclasses import fields, replace
+
+    import tyro
+
+    given = next((i for i, word in enumerate(rest) if word == "--config" or word.startswith("--config=")), None)
+    if given is None or "config" not in {f.name for f in fields(kind)}:
+        return None
+    word = rest[given]
+    if "=" not in word and given + 1 >= len(rest):
+        return None  # the option parser says what is missing
+    path = Path(word.split("=", 1)[1] if "=" in word else rest[given + 1])
+    from cryomorph.config.load import load_config
+
+    return replace(load_config(kind, path, fill={"output": "."}, leave="method"), output=tyro.MISSING)
 
 
 def _load(reference: str) -> Any:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from cryomorph.config.linear import LinearConfig
+from cryomorph.config.neural_field import NeuralFieldConfig
 
 
-def run(config: LinearConfig) -> None:
+def run(config: LinearConfig | NeuralFieldConfig) -> None:
     """Fit the method whose options were given."""
-    from cryomorph.training.linear import train_linear
+    if isinstance(config, NeuralFieldConfig):
+        from cryomorph.training.neural_field import train_neural_field
 
-    train_linear(config)
+        train_neural_field(config)
+    else:
+        from cryomorph.training.linear import train_linear
+
+        train_linear(config)

@@ -33,8 +33,12 @@ def save_config(config: Any, path: Path | str) -> None:
         part.unlink(missing_ok=True)
 
 
-def load_config(cls: type[C], path: Path | str) -> C:
+def load_config(cls: type[C], path: Path | str, *, fill: dict[str, Any] | None = None, leave: str = "") -> C:
     """Read a config dataclass from JSON; keys that are left out take the dataclass's defaults.
+
+    Args:
+        fill: values for fields that the file does not have.
+        leave: a key of the file that is no field.
 
     Raises:
         InputError: the file is missing or no JSON object; a key is unknown (the nearest known one is suggested),
@@ -51,6 +55,7 @@ def load_config(cls: type[C], path: Path | str) -> C:
         raise InputError(f"{path}: not JSON ({error}); write the config again or mend that place") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: found a JSON {type(content).__name__}, expected an object of config keys")
+    content = {**(fill or {}), **{key: value for key, value in content.items() if key != leave}}
     _refuse_unknown(cls, content, path)
     try:
         return TypeAdapter(cls).validate_python(content)

@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-METHODS = {"linear": "cryomorph.config.linear:LinearConfig"}
+METHODS = {
+    "linear": "cryomorph.config.linear:LinearConfig",
+    "neural-field": "cryomorph.config.neural_field:NeuralFieldConfig",
+}

@@ -164,7 +164,12 @@ def merge_and_finish(
         label = f"linear: step {len(schedule.half_steps) + step + 1} of {schedule.steps}, all particles"
         model, posterior = em_iteration(_pass(store, radius, None, advance, label), model, problem)
         report(step + 1, float(posterior.log_likelihood.double().mean()))
-    posterior = infer(_pass(store, radius, None, advance, "linear: latent coordinates"), model, problem)
+    posterior = infer(
+        _pass(store, radius, None, advance, "linear: latent coordinates"),
+        model,
+        whitening=schedule.whitening,
+        estimate_contrast=schedule.estimate_contrast,
+    )
     return in_reported_basis(model.maps, posterior, halves.maps)
 
 

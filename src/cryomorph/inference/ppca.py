@@ -107,11 +107,6 @@ class EmProblem:
     mask: Float32[Tensor, "z y x"]
     estimate_contrast: bool = False
 
-    def whitened(self, batch: Batch) -> Batch:
-        """The batch with its noise corrected to variance 1."""
-        factor = self.whitening[: batch.image.shape[1]]
-        return Batch(batch.index, batch.image * factor, batch.ctf * factor, batch.rotation)
-
 
 def e_step(
     batch: Batch, slices: Slices, model: Complex64[Tensor, "rows c"], *, estimate_contrast: bool
@@ -126,15 +121,21 @@ def e_step(
     return posterior_of(gram, overlap, estimate_contrast=estimate_contrast)
 
 
-def infer(batches: Iterable[Batch], model: Subspace, problem: EmProblem) -> LatentPosterior:
-    """Posterior of every particle: the E-step alone."""
+def infer(
+    batches: Iterable[Batch],
+    model: Subspace,
+    *,
+    whitening: Float32[Tensor, " size"],
+    estimate_contrast: bool = False,
+) -> LatentPosterior:
+    """Posterior of every particle: the E-step alone; `whitening` as in `EmProblem`."""
     rows = model.grid.from_volumes(model.maps)
     frequency = fourier_disk(model.grid.box).frequency
     parts = []
     for given in batches:
-        batch = problem.whitened(given)
+        batch = given.whitened(whitening)
         slices = locate_slices(model.grid, frequency[: batch.image.shape[1]], batch.rotation)
-        parts.append(e_step(batch, slices, rows, estimate_contrast=problem.estimate_contrast))
+        parts.append(e_step(batch, slices, rows, estimate_contrast=estimate_contrast))
     return LatentPosterior.cat(parts)
 
 
@@ -151,7 +152,7 @@ def em_iteration(batches: Iterable[Batch], model: Subspace, problem: EmProblem) 
     weight = torch.zeros(model.grid.rows, upper.shape[1])
     parts = []
     for given in batches:
-        batch = problem.whitened(given)
+        batch = given.whitened(problem.whitening)
         slices = locate_slices(model.grid, frequency[: batch.image.shape[1]], batch.rotation)
         posterior = e_step(batch, slices, rows, estimate_contrast=problem.estimate_contrast)
         first, second = _moments(posterior)

@@ -36,10 +36,12 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, *, pickles: int = 1) -> Any:
+    """What a file holds: one pickle, or a list of several that follow each other."""
     try:
         with path.open("rb") as file:
-            return _ArrayUnpickler(file, encoding="latin1").load()
+            found = [_ArrayUnpickler(file, encoding="latin1").load() for _ in range(pickles)]
+            return found[0] if pickles == 1 else found
     except InputError as error:
         raise InputError(f"{path}: {error}; expected a cryoDRGN .pkl of arrays") from error
     except OSError as error:
@@ -126,3 +128,40 @@ def read_index(path: str | Path) -> Int64[np.ndarray, " m"]:
     if array.ndim != 1 or array.dtype.kind not in "iu" or (array.astype(np.int64) < 0).any():
         raise InputError(f"{path} has type {array.dtype} and shape {array.shape}: expected one row of integers from 0")
     return array.astype(np.int64)
+
+
+def read_latent(path: str | Path) -> tuple[Float32[np.ndarray, "n zdim"], Float32[np.ndarray, "n zdim"]]:
+    """Latent means and log-variances of cryoDRGN's `z.pkl`: two pickles, one after the other.
+
+    Raises:
+        InputError: the file is not such a pair, or their shapes differ.
+    """
+    path = Path(path)
+    mean, log_variance = (_numeric(value, path) for value in _load(path, pickles=2))
+    if mean.ndim != 2 or mean.shape != log_variance.shape:
+        raise InputError(
+            f"{path} holds arrays of shapes {mean.shape} and {log_variance.shape}: expected latent means and "
+            "log-variances, one row a particle"
+        )
+    return mean.astype(np.float32), log_variance.astype(np.float32)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """cryoDRGN's `config.yaml`, read without letting it make objects.
+
+    Raises:
+        InputError: the file is missing, is no YAML, or lacks a part that every cryoDRGN 4 run has.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): expected cryoDRGN's config.yaml") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    for part in ("dataset_args", "lattice_args", "model_args"):
+        if not isinstance(content, dict) or not isinstance(content.get(part), dict):
+            raise InputError(f"{path} has no {part}: expected the config.yaml of cryoDRGN 4")
+    return content

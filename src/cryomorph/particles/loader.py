@@ -48,9 +48,14 @@ class ParticleLoader:
     def __iter__(self) -> Iterator[Batch]:
         return self.batches()
 
-    def batches(self, epoch: int = 0) -> Iterator[Batch]:
-        """One pass over the particles; each is visited exactly once."""
-        order = self._order(epoch).split(self.batch_size) if len(self.index) else ()
+    def batches(self, epoch: int = 0, *, start: int = 0) -> Iterator[Batch]:
+        """One pass over the particles; each is visited exactly once.
+
+        Args:
+            epoch: which order to draw.
+            start: batches at the beginning of the pass that are left out without being read.
+        """
+        order = self._order(epoch).split(self.batch_size)[start:] if len(self.index) else ()
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
             ahead = reader.submit(self.store.batch, order[0], self.count) if order else None
             for following in (*order[1:], None):

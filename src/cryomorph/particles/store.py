@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cryomorph.config.errors import InputError
 from cryomorph.io.atomic import atomic_path
 from cryomorph.physics.ctf import Ctf, evaluate_ctf
 from cryomorph.physics.disk import FourierDisk, fourier_disk
-from cryomorph.physics.pose import Pose, shift_phase
+from cryomorph.physics.pose import Pose, rotation_from_rotvec, shift_phase
 
 FORMAT = 1
 COEFFICIENTS = "coefficients.npy"
@@ -58,6 +58,26 @@ class Batch:
     def __len__(self) -> int:
         return len(self.index)
 
+    def whitened(self, factor: Float32[Tensor, " size"]) -> Batch:
+        """The same particles with every coefficient of the disk multiplied by a factor, their noise's correction."""
+        factor = factor[: self.image.shape[1]]
+        return replace(self, image=self.image * factor, ctf=self.ctf * factor)
+
+    def within(self, count: int) -> Batch:
+        """The same particles with the first `count` coefficients of each image."""
+        return replace(self, image=self.image[:, :count], ctf=self.ctf[:, :count])
+
+    def moved(self, offset: Float32[Tensor, "b 5"], disk: FourierDisk) -> Batch:
+        """The same particles with their poses turned by `exp(offset[:3])` and their shifts longer by `offset[3:]`.
+
+        Args:
+            offset: a rotation vector in radians about the image's axes, then `(x, y)` in pixels.
+            disk: the coefficients that the batch holds.
+        """
+        phase = shift_phase(disk.frequency.to(offset) / disk.box, offset[:, 3:])
+        rotation = rotation_from_rotvec(offset[:, :3]) @ self.rotation
+        return replace(self, image=self.image * phase, rotation=rotation)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return Batch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
@@ -69,6 +89,8 @@ class ParticleStore:
 
     folder: Path
     manifest: Manifest
+    refined: Pose | None = None
+    """Poses to use instead of the source's own."""
 
     @classmethod
     def open(cls, folder: Path) -> ParticleStore:
@@ -122,6 +144,8 @@ class ParticleStore:
     @cached_property
     def pose(self) -> Pose | None:
         """Poses, or None where the source had none."""
+        if self.refined is not None:
+            return self.refined
         if not (self.folder / "rotation.npy").is_file():
             return None
         return Pose(torch.from_numpy(self._array("rotation.npy")), torch.from_numpy(self._array("shift_A.npy")))
@@ -142,6 +166,10 @@ class ParticleStore:
     def noise_amplitude(self) -> Float32[Tensor, " shells"]:
         """Noise amplitude of a coefficient in each shell (0 to `box/2`), by which the stored ones were divided."""
         return torch.from_numpy(self._array("noise_amplitude.npy"))
+
+    def with_pose(self, pose: Pose) -> ParticleStore:
+        """The same particles with other poses."""
+        return replace(self, refined=pose)
 
     def require_pose(self) -> Pose:
         """The poses, or an error that says what can be done without them."""

@@ -17,13 +17,15 @@ class FourierDisk:
     """Coefficients with `0 < |k| < box/2` and `ky > 0 or (ky == 0 and kx > 0)`, sorted by radius.
 
     A band limit is a prefix: `x[..., :disk.count(radius)]` holds every coefficient with `|k| < radius`.
-    Frequencies are integers (Fourier pixels of `box`); divide by `box` for cycles per pixel.
+    Frequencies are integers (Fourier pixels of `box`); divide by `box` for cycles per pixel. A disk with a `band` holds
+    that prefix alone.
 
     Raises:
         InputError: the box is odd or smaller than 4.
     """
 
     box: int
+    band: float | None = None
 
     def __post_init__(self) -> None:
         if self.box % 2 or self.box < 4:
@@ -36,7 +38,8 @@ class FourierDisk:
         k = torch.arange(-half, half)
         ky, kx = torch.meshgrid(torch.arange(0, half), k, indexing="ij")
         squared = kx**2 + ky**2
-        keep = (squared > 0) & (squared < half**2) & ((ky > 0) | (kx > 0))
+        limit = half if self.band is None else min(self.band, half)
+        keep = (squared > 0) & (squared < limit**2) & ((ky > 0) | (kx > 0))
         kx, ky, squared = kx[keep], ky[keep], squared[keep]
         # radius, then ky, then kx: a total order, so that every machine writes the same store
         order = torch.argsort((squared * self.box + ky) * 2 * self.box + kx + half)
@@ -56,6 +59,10 @@ class FourierDisk:
     def size(self) -> int:
         """How many complex coefficients: about `pi/8 box^2`."""
         return len(self.frequency)
+
+    def within(self, radius: float | int) -> FourierDisk:
+        """The disk of the coefficients with `|k| < radius`: a prefix of this one."""
+        return fourier_disk(self.box, float(radius))
 
     def count(self, radius: float | int) -> int:
         """How many coefficients have `|k| < radius`: the length of that band's prefix."""
@@ -102,6 +109,6 @@ class FourierDisk:
 
 
 @lru_cache(maxsize=32)
-def fourier_disk(box: int) -> FourierDisk:
-    """The disk of a box, made once."""
-    return FourierDisk(box)
+def fourier_disk(box: int, band: float | None = None) -> FourierDisk:
+    """The disk of a box, or its prefix below a band limit, made once."""
+    return FourierDisk(box, band)

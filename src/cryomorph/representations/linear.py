@@ -41,7 +41,7 @@ class LinearSubspace(Representation):
         grid = padded_grid(self.band)
         count = disk.count(self.band / 2)
         parts = locate_slices(grid, disk.frequency[:count], rotation).extract(grid.from_volumes(self.maps))
-        weight = torch.cat([torch.ones_like(z[:, :1]), z], dim=1).to(parts.dtype)
+        weight = torch.cat([z.new_ones(len(z), 1), z], dim=1).to(parts.dtype)
         inside = torch.einsum("bmc,bc->bm", parts, weight)
         return torch.nn.functional.pad(inside, (0, disk.size - count))
 

@@ -15,18 +15,20 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from cryomorph.config.console import say
+from cryomorph.config.console import say, warn
 from cryomorph.config.errors import InputError
 from cryomorph.io.atomic import atomic_path
 from cryomorph.io.mrc import read_map, write_map
+from cryomorph.models.registry import facts_of, representation_from
 from cryomorph.particles.store import ParticleStore
+from cryomorph.physics.pose import Pose
 from cryomorph.representations.base import Representation
-from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.provenance import provenance, write_json
 from cryomorph.volumes.backproject import Reconstruction
 
 MODEL = "model.safetensors"
+REFINED = "refined_poses.safetensors"
 CONSENSUS_MAPS = ("map", "half1", "half2", "mask")
 
 
@@ -35,6 +37,8 @@ class RunFolder:
     """A run on disk. `open` reads one that exists, `create` starts one."""
 
     path: Path
+    quiet: bool = False
+    """Whether to leave the user and the logs alone: another process speaks for this one."""
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -130,10 +134,19 @@ class RunFolder:
         return self.path / "particles"
 
     def store(self) -> ParticleStore:
-        """The particle store of the run."""
+        """The particle store of the run, with its poses as the run refined them."""
         if self.store_path.is_symlink() and not self.store_path.exists():
             raise InputError(f"{self.store_path} points to {self.store_path.readlink()}, which is gone: put it back")
-        return ParticleStore.open(self.store_path)
+        store = ParticleStore.open(self.store_path)
+        refined = self.path / REFINED
+        if not refined.is_file():
+            return store
+        tensors = load_tensors(refined)[0]
+        return store.with_pose(Pose(tensors["rotation"], tensors["shift_A"]))
+
+    def save_pose(self, pose: Pose) -> None:
+        """Keep refined poses: every later reading of the run's particles uses them, and particles.star says them."""
+        save_tensors(self.path / REFINED, {"rotation": pose.rotation, "shift_A": pose.shift_A})
 
     def _latent(self, name: str) -> Float32[np.ndarray, "n q"]:
         return np.asarray(np.load(self.path / f"{name}.npy", allow_pickle=False), dtype=np.float32)
@@ -156,20 +169,25 @@ class RunFolder:
         with atomic_path(self.path / name) as part:
             np.save(part, array)
 
-    def save_model(self, representation: Representation, tensors: dict[str, Tensor], method: str) -> None:
+    def save_model(self, representation: Representation, tensors: dict[str, Tensor], **facts: str) -> None:
         """Write the model, with what else belongs to it: the file whose presence says that the run is complete."""
-        save_tensors(self.path / MODEL, {**representation.state_dict(), **tensors}, method=method)
+        state = {**representation.state_dict(), **tensors}
+        save_tensors(self.path / MODEL, state, **facts_of(representation), **facts)
 
     def model_tensors(self) -> dict[str, Tensor]:
         """All tensors that were saved with the model."""
         return load_tensors(self.path / MODEL)[0]
 
+    def model_facts(self) -> dict[str, str]:
+        """What the model file says of its tensors."""
+        return load_tensors(self.path / MODEL)[1]
+
     def representation(self) -> Representation:
         """The trained representation."""
-        tensors, facts = load_tensors(self.path / MODEL)
-        if facts.get("method") != "linear":
-            raise InputError(f"{self.path / MODEL}: method {facts.get('method')!r} is not one that this version knows")
-        return LinearSubspace(tensors["maps"])
+        try:
+            return representation_from(*load_tensors(self.path / MODEL))
+        except (KeyError, InputError) as error:
+            raise InputError(f"{self.path / MODEL}: {error}") from error
 
     def save_consensus(self, result: Reconstruction, noise: Float32[Tensor, " shells"]) -> None:
         """Write the consensus: maps, FSC table and plot, and what later stages need of it."""
@@ -200,12 +218,24 @@ class RunFolder:
 
     def log(self, message: str) -> None:
         """Say a line and keep it in run.log."""
+        if self.quiet:
+            return
         say(message)
         with (self.path / "run.log").open("a") as file:
             file.write(f"{datetime.now().isoformat(timespec='seconds')}  {message}\n")
 
-    def record(self, **values: float | int | str) -> None:
+    def warn(self, message: str) -> None:
+        """Say a warning and keep it in run.log."""
+        if self.quiet:
+            return
+        warn(message)
+        with (self.path / "run.log").open("a") as file:
+            file.write(f"{datetime.now().isoformat(timespec='seconds')}  warning: {message}\n")
+
+    def record(self, **values: float | int | str | list[float]) -> None:
         """Append one row to metrics.jsonl."""
+        if self.quiet:
+            return
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(values) + "\n")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -11,9 +11,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from cryomorph.config.console import progress
-from cryomorph.config.errors import InputError
 from cryomorph.config.linear import LinearConfig
-from cryomorph.config.prepare import ImageSource
 from cryomorph.inference.linear_fit import (
     HalfState,
     LinearFit,
@@ -22,12 +20,10 @@ from cryomorph.inference.linear_fit import (
     growing_radii,
     merge_and_finish,
 )
-from cryomorph.io.atomic import atomic_path
-from cryomorph.io.mrc import read_map
-from cryomorph.particles.prepare import prepare_source
 from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
+from cryomorph.training.start import read_mask
 from cryomorph.volumes.backproject import reconstruct, residual_noise
 from cryomorph.volumes.grid import lowpass
 from cryomorph.volumes.masks import auto_mask, spherical_mask
@@ -45,37 +41,16 @@ class Consensus:
     precision: Float32[Tensor, " shells"]
     noise: Float32[Tensor, " shells"]
 
+    @property
+    def noise_power(self) -> Float32[Tensor, " shells"]:
+        """Noise power by shell, in units of the store's.
 
-def open_or_prepare(source: Path, target: Path, images: ImageSource, *, seed: int) -> ParticleStore:
-    """The store that a user gave, or the one made into `target` from the particle file that was given."""
-    if source.is_dir():
-        if images != ImageSource():
-            given = [f.name for f in fields(images) if getattr(images, f.name) != f.default]
-            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise InputError(f"{source} is a store, made already: leave {options} away, or give the particle file")
-        return ParticleStore.open(source)
-    if (target / "manifest.json").is_file():
-        return ParticleStore.open(target)
-    return prepare_source(source, target, images, seed=seed)
-
-
-def particles_stage(run: RunFolder, source: Path, images: ImageSource, *, seed: int) -> ParticleStore:
-    """The run's store: prepared into the run folder, or linked to where it is."""
-    begin = perf_counter()
-    store = open_or_prepare(source, run.store_path, images, seed=seed)
-    if source.is_dir() and not run.store_path.exists():
-        run.store_path.symlink_to(source.resolve(), target_is_directory=True)
-    store.require_pose()
-    kept = run.path / store.manifest.metadata
-    if not kept.exists():
-        with atomic_path(kept) as part:
-            part.write_bytes((store.folder / store.manifest.metadata).read_bytes())
-    contrast = "inverted" if store.manifest.inverted else "kept"
-    run.log(
-        f"particles: {len(store)} images, box {store.box}, {store.pixel_A:.3f} A per pixel; contrast {contrast} "
-        f"({store.manifest.contrast_reason}); {perf_counter() - begin:.1f} s"
-    )
-    return store
+        What surrounds the particle holds some of its signal and the residual some of its heterogeneity: the lower of
+        both is the noise.
+        """
+        noise = self.noise.clamp(max=1.0)
+        noise[0] = noise[1]
+        return noise
 
 
 def consensus_stage(run: RunFolder, store: ParticleStore) -> Consensus:
@@ -96,9 +71,7 @@ def linear_stage(run: RunFolder, store: ParticleStore, consensus: Consensus, *, 
     """The linear subspace: half sets apart, compared, merged; every step is kept, so that a killed run goes on."""
     begin = perf_counter()
     last = min(store.box // 2, config.max_radius)
-    # the corners hold some signal and the residual some heterogeneity: the lower of both is the noise
-    noise = consensus.noise.clamp(max=1.0)
-    noise[0] = noise[1]
+    noise = consensus.noise_power
     schedule = Schedule(
         radii=growing_radii(last),
         iterations=config.iterations,
@@ -150,16 +123,6 @@ def heterogeneity_mask(asked: str, consensus: Float32[Tensor, "z y x"], pixel_A:
         low = lowpass(consensus, pixel_A, max(MASK_LOWPASS_A, 3 * pixel_A))
         return auto_mask(low, pixel_A, threshold=MASK_THRESHOLD * float(low.max())) * sphere
     return read_mask(Path(asked), box)
-
-
-def read_mask(path: Path, box: int) -> Float32[Tensor, "z y x"]:
-    """A mask from a file; `InputError` where its box is another or its values are not within 0 and 1."""
-    mask, _ = read_map(path)
-    if mask.shape != (box,) * 3:
-        raise InputError(f"{path} has {' x '.join(map(str, mask.shape))} voxels, expected the working box, {box}")
-    if not (mask.min() >= -1e-3 and 0 < mask.max() <= 1.001):  # so put, NaN is refused too
-        raise InputError(f"{path} has values from {mask.min():g} to {mask.max():g}, expected a mask from 0 to 1")
-    return torch.tensor(mask)
 
 
 def _last_state(run: RunFolder) -> HalfState | None:

@@ -127,3 +127,18 @@ def _resample_axis(transform: Complex[Tensor, "*n k"], given: int, box: int) -> 
             out[..., nyquist] = transform[..., nyquist] / 2
             out[..., box - nyquist] = transform[..., nyquist] / 2
     return out
+
+
+def shell_amplitude(map: Float[Tensor, "z y x"]) -> Float[Tensor, " shells"]:
+    """Root mean square of a map's Fourier coefficients in each shell, 0 to `box/2`; shell 0 takes that of shell 1.
+
+    Never less than a thousandth of the highest.
+    """
+    box = cubic_box(map)
+    shell = (frequency_grid(box) * box).round().long().flatten()
+    power = torch.fft.rfftn(map).abs().square().flatten()
+    inside = shell <= box // 2
+    total = torch.bincount(shell[inside], power[inside], minlength=box // 2 + 1)
+    amplitude = (total / torch.bincount(shell[inside], minlength=box // 2 + 1)).sqrt().to(map)
+    amplitude[0] = amplitude[1]
+    return amplitude.clamp(min=1e-3 * float(amplitude.max()))

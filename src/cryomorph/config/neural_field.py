@@ -1,0 +1,141 @@
+"""What `cryomorph train neural-field` may be asked, and what its recipes choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from cryomorph.config.prepare import ImageSource
+from cryomorph.config.training import TrainingConfig
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the networks. Where no default is shown, the recipe chooses."""
+
+    width: int | None = None
+    """Width of the field's hidden layers (the papers: 128, 256, 512, 1024)."""
+    layers: int | None = None
+    """Number of the field's hidden layers (the papers: 3, 10)."""
+    network: Literal["residual", "plain"] | None = None
+    """Hidden layers with skip connections, or without, as in the papers."""
+    encoding: Literal["gaussian", "geometric", "geometric-low", "iclr"] | None = None
+    """Positional encoding of frequencies: random ones, or geometric series as in the papers."""
+    feature_sigma: float | None = None
+    """Width of the random frequencies, in units of half the box."""
+    feature_share: float | None = None
+    """Number of the random frequencies over the box."""
+    encoder: Literal["table", "mlp"] | None = None
+    """Where latent points come from: a table with every particle's own, or a network that sees the image."""
+    encoder_width: int | None = None
+    """Width of the encoder network (default: the field's)."""
+    encoder_layers: int | None = None
+    """Number of the encoder network's hidden layers (default: the field's)."""
+    encoder_band: float | None = None
+    """Band limit of what the encoder network sees, in Fourier pixels (default: all)."""
+
+
+@dataclass(frozen=True)
+class NeuralFieldConfig:
+    """Train a neural field in Fourier space (cryoDRGN): the full heterogeneous model.
+
+    The default recipe starts from the linear method: its maps teach the field, its latent points start the table, then
+    both are trained on the images. The paper recipe is the publication's own, for comparison: a variational
+    autoencoder from a random start. --zdim 0 gives one map of all particles.
+    """
+
+    particles: tyro.conf.Positional[Path]
+    """A particle file (.star, .cs, .txt, .mrcs), prepared on the fly into RUN/particles, or a store from `prepare`."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Run folder to make."""
+    zdim: int = 8
+    """Dimension of the latent space; 0 is homogeneous reconstruction."""
+    recipe: Literal["default", "paper"] = "default"
+    """Schedule: default is ours, paper is that of the publications (Adam 1e-4, batch 8, plain MLP, white noise)."""
+    config: Path | None = None
+    """Take all options that are not given here from this file: another run's config.json."""
+    network: Annotated[NetworkConfig, tyro.conf.arg(name="")] = field(default_factory=NetworkConfig)
+    """Sizes of the networks."""
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+    """How long, how fast and on what to train."""
+    linear_zdim: int | None = None
+    """Components of the linear stage (default: zdim, at most 20; 6 where zdim is 1)."""
+    warm_steps: int | None = None
+    """Steps of fitting the field to the linear maps before it sees an image."""
+    mask: str = "auto"
+    """Where the linear maps may differ: a mask file in the working box, sphere, or auto."""
+    images: Annotated[ImageSource, tyro.conf.arg(name="")] = field(default_factory=ImageSource)
+    """Where the images are and how to take them in."""
+    seed: int = 0
+    """Seed of everything that is drawn at random."""
+    resume: bool = False
+    """Go on with a run that was interrupted, from its last checkpoint."""
+    overwrite: bool = False
+    """Replace a run that is there already."""
+
+
+DEFAULT: dict[str, Any] = {
+    "width": 256,
+    "layers": 3,
+    "network": "residual",
+    "encoding": "gaussian",
+    "feature_sigma": 0.7,
+    "feature_share": 3.0,
+    "encoder": "table",
+    "optimiser": "muon",
+    "latent_rate": 0.0,
+    "final_latents": "table",
+    "epochs": 8,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "rate_schedule": "cosine",
+    "beta": 2.0,
+    "beta_schedule": "constant",
+    "noise": "radial",
+    "band_share": 0.3,
+    "patience": 3,
+    "warm_steps": 300,
+}
+PAPER: dict[str, Any] = {
+    "width": 256,
+    "layers": 3,
+    "network": "plain",
+    "encoding": "geometric",
+    "feature_sigma": 0.5,
+    "feature_share": 1.5,
+    "encoder": "mlp",
+    "optimiser": "adam",
+    "latent_rate": 0.0,
+    "final_latents": "table",
+    "epochs": 20,
+    "batch_size": 8,
+    "learning_rate": 1e-4,
+    "rate_schedule": "constant",
+    "beta_schedule": "constant",
+    "noise": "white",
+    "band_share": 0.0,
+    "patience": 0,
+    "warm_steps": 0,
+}
+RECIPES = {"default": DEFAULT, "paper": PAPER}
+ONE_COORDINATE = 6  # linear components for a latent space of one dimension: a curved line needs several
+MOST_COMPONENTS = 20
+
+
+def resolved(config: NeuralFieldConfig) -> NeuralFieldConfig:
+    """The config with everything filled in that was left to the recipe."""
+    chosen = dict(RECIPES[config.recipe])
+    chosen.setdefault("beta", 1 / max(config.zdim, 1))
+    chosen["linear_zdim"] = ONE_COORDINATE if config.zdim == 1 else min(config.zdim, MOST_COMPONENTS)
+    network = _filled(config.network, chosen)
+    chosen |= {"encoder_width": network.width, "encoder_layers": network.layers}
+    return _filled(replace(config, network=_filled(network, chosen), training=_filled(config.training, chosen)), chosen)
+
+
+def _filled(part: Any, chosen: dict[str, Any]) -> Any:
+    """A dataclass whose empty fields take the values chosen for them."""
+    empty = [f.name for f in fields(part) if getattr(part, f.name) is None and f.name in chosen]
+    return replace(part, **{name: chosen[name] for name in empty})

@@ -1,0 +1,1 @@
+"""Where a particle lies in the latent space."""

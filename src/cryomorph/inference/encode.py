@@ -1,0 +1,67 @@
+"""Latent points of particles under a trained model: by its encoder, or by Gauss-Newton on each one's likelihood."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from cryomorph.config.console import track
+from cryomorph.inference.gauss_newton import Unknowns, gauss_newton
+from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.particles.loader import ParticleLoader
+from cryomorph.particles.store import ParticleStore
+
+POINTS = 1 << 13
+ITERATIONS = 3
+
+Latents = tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]]
+
+
+@torch.no_grad()
+def encode_amortised(model: Heterogeneous, store: ParticleStore, subset: Int64[Tensor, " k"]) -> Latents:
+    """Means and standard deviations by the encoder network, for all particles of a store; rows not asked for are 0."""
+    mean, std = _empty(store, model)
+    loader = ParticleLoader(store, 512, subset=subset)
+    for given in track(loader, "encoding", total=len(loader)):
+        batch = model.placed(given.to(mean.device), store.disk)
+        posterior = model.posterior(batch)
+        mean[batch.index], std[batch.index] = posterior.mean, (0.5 * posterior.log_variance).exp()
+    return mean, std
+
+
+def encode_by_gradient(
+    model: Heterogeneous,
+    store: ParticleStore,
+    subset: Int64[Tensor, " k"],
+    *,
+    half_precision: bool,
+    iterations: int = ITERATIONS,
+) -> Latents:
+    """The most probable latent points and their Laplace standard deviations, from where the model's table has them."""
+    mean, std = _empty(store, model)
+    disk = store.disk
+    loader = ParticleLoader(store, max(1, POINTS // disk.size), subset=subset)
+    for given in track(loader, "encoding", total=len(loader)):
+        batch = model.placed(given.to(mean.device), disk)
+        prior = model.prior_std.expand(len(batch), -1)
+        unknowns = Unknowns(prior)
+        start = model.posterior(batch).mean.detach()
+        found = gauss_newton(
+            model.representation,
+            batch,
+            start,
+            unknowns=unknowns,
+            disk=disk,
+            iterations=iterations,
+            half_precision=half_precision,
+        )
+        mean[batch.index] = found.value
+        std[batch.index] = found.covariance.diagonal(dim1=1, dim2=2).sqrt()
+    return mean, std
+
+
+def _empty(store: ParticleStore, model: Heterogeneous) -> Latents:
+    shape = (len(store), model.representation.zdim)
+    device = model.prior_std.device
+    return torch.zeros(shape, device=device), torch.zeros(shape, device=device)

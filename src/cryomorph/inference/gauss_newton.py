@@ -1,0 +1,149 @@
+"""Gauss-Newton on one particle's own parameters: its latent point, its rotation, its shift.
+
+The posterior of few parameters under a fixed model, for every particle of a batch at once. With a linear model and the
+latent point alone, one step is the exact posterior of probabilistic PCA.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+from torch.func import jvp, vmap
+
+from cryomorph.particles.store import Batch
+from cryomorph.physics.disk import FourierDisk
+from cryomorph.representations.base import Representation
+
+FIRST_DAMPING = 1e-3
+WORSE, BETTER = 10.0, 0.3
+
+
+@dataclass(frozen=True)
+class Unknowns:
+    """Which parameters are free, and their Gaussian priors, all in one row: latent, rotation vector, shift.
+
+    `prior_std` (b, p) about zero: latent coordinates unless `fixed_z` (b, zdim) holds them, then, where `pose`, three
+    radians about the image's axes and two pixels.
+    """
+
+    prior_std: Float32[Tensor, "b p"]
+    fixed_z: Float32[Tensor, "b zdim"] | None = None
+    pose: bool = False
+
+    def split(self, values: Float32[Tensor, "b p"]) -> tuple[Float32[Tensor, "b zdim"], Float32[Tensor, "b offset"]]:
+        """Rows of parameters as latent points and offsets of the pose (of width 0 where the pose is known)."""
+        if self.fixed_z is not None:
+            return self.fixed_z, values
+        zdim = values.shape[1] - (5 if self.pose else 0)
+        return values[:, :zdim], values[:, zdim:]
+
+
+@dataclass(frozen=True)
+class LocalPosterior:
+    """Gaussian about the best point found: `value` (b, p), `covariance` (b, p, p), and `nll` (b,) of the images there.
+
+    Rotations are offsets `exp(v) R` and shifts are offsets in pixels, from the pose of the batch.
+    """
+
+    value: Float32[Tensor, "b p"]
+    covariance: Float32[Tensor, "b p p"]
+    nll: Float32[Tensor, " b"]
+
+
+@torch.no_grad()
+def gauss_newton(
+    representation: Representation,
+    batch: Batch,
+    start: Float32[Tensor, "b p"],
+    *,
+    unknowns: Unknowns,
+    disk: FourierDisk,
+    iterations: int = 2,
+    half_precision: bool = False,
+) -> LocalPosterior:
+    """Minimise `|X - C V|^2 + prior` over each particle's own parameters, with Levenberg's damping.
+
+    Args:
+        start: latent points, then offsets of the pose where they are unknown.
+        disk: the coefficients that the batch holds.
+        half_precision: take the network's products in bfloat16.
+
+    Raises nothing: a particle whose steps make it worse stays where it was best.
+    """
+    precision = unknowns.prior_std.square().reciprocal()
+    best, best_value = start, start.new_full((len(start),), torch.inf)
+    best_nll = best_value
+    system = torch.diag_embed(precision)
+    pull = torch.zeros_like(start)
+    damping = start.new_full((len(start),), FIRST_DAMPING)
+    here = start
+    for _ in range(iterations + 1):
+        residual, jacobian = _linearised(
+            representation, batch, here, unknowns=unknowns, disk=disk, half_precision=half_precision
+        )
+        nll = residual.square().sum(1)
+        value = nll + 0.5 * (precision * here.square()).sum(1)
+        better = value < best_value  # never where it is not a number
+        damping = torch.where(better, damping * BETTER, damping * WORSE)
+        best = torch.where(better[:, None], here, best)
+        best_value, best_nll = torch.where(better, value, best_value), torch.where(better, nll, best_nll)
+        # sums over the half-plane count twice in the whole plane
+        hessian = 2 * jacobian.mT @ jacobian + torch.diag_embed(precision)
+        gradient = 2 * (jacobian.mT @ residual[..., None])[..., 0] - precision * here
+        system = torch.where(better[:, None, None], hessian, system)
+        pull = torch.where(better[:, None], gradient, pull)
+        damped = system + torch.diag_embed(damping[:, None] * system.diagonal(dim1=1, dim2=2) + 1e-12)
+        here = best + torch.linalg.solve(damped, pull[..., None])[..., 0]
+    factor = torch.linalg.cholesky_ex(system)[0]
+    return LocalPosterior(best, torch.cholesky_inverse(factor), best_nll)
+
+
+def _linearised(
+    representation: Representation,
+    batch: Batch,
+    here: Float32[Tensor, "b p"],
+    *,
+    unknowns: Unknowns,
+    disk: FourierDisk,
+    half_precision: bool,
+) -> tuple[Float32[Tensor, "b m2"], Float32[Tensor, "b m2 p"]]:
+    """Residual `X - C V` and the derivatives of `C V`, as real numbers, at each particle's point."""
+    z, offset = unknowns.split(here)
+    placed = batch.moved(offset, disk) if unknowns.pose else batch
+
+    def model(point: Tensor, rotation: Tensor) -> Float32[Tensor, "b m2"]:
+        with torch.autocast(point.device.type, torch.bfloat16, enabled=half_precision):
+            slices = representation.slices(point, rotation, disk)
+        return torch.view_as_real(placed.ctf * slices).flatten(1)
+
+    points, rotations = [], []
+    if unknowns.fixed_z is None:
+        for direction in torch.eye(z.shape[1]).to(z):
+            points.append(direction.expand_as(z))
+            rotations.append(torch.zeros_like(placed.rotation))
+    if unknowns.pose:
+        for axis in torch.eye(3).to(z):
+            points.append(torch.zeros_like(z))
+            rotations.append(_cross(axis) @ placed.rotation)
+    value = model(z, placed.rotation)
+    columns = vmap(lambda dz, dr: jvp(model, (z, placed.rotation), (dz, dr))[1])(
+        torch.stack(points), torch.stack(rotations)
+    )
+    jacobian = columns.permute(1, 2, 0)
+    if unknowns.pose:
+        # centring the image by s more is moving the model by -s
+        turning = 2j * torch.pi * disk.frequency.to(z) / disk.box
+        slices = torch.view_as_complex(value.unflatten(1, (-1, 2)))
+        shifts = [torch.view_as_real(slices * turning[:, axis]).flatten(1) for axis in (0, 1)]
+        jacobian = torch.cat([jacobian, torch.stack(shifts, dim=2)], dim=2)
+    return torch.view_as_real(placed.image).flatten(1) - value, jacobian
+
+
+def _cross(axis: Float32[Tensor, 3]) -> Float32[Tensor, "3 3"]:
+    """The matrix of `axis x .`: the derivative of a rotation about the axis."""
+    x, y, z = axis
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)

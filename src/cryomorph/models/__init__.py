@@ -1,0 +1,1 @@
+"""Encoder, representation and objective put together, and the methods by name."""

@@ -1,0 +1,78 @@
+"""The one sentence of every method: image -> z -> slice -> loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from jaxtyping import Float32
+from torch import Tensor, nn
+
+from cryomorph.encoders.base import Encoder, Posterior
+from cryomorph.encoders.poses import PoseTable
+from cryomorph.objectives.kl import kl_divergence
+from cryomorph.objectives.likelihood import negative_log_likelihood
+from cryomorph.particles.store import Batch
+from cryomorph.physics.disk import FourierDisk
+from cryomorph.representations.base import Representation
+
+
+@dataclass(frozen=True)
+class ImageLoss:
+    """What each image of a batch costs: `nll` (b,), and `kl` (b, zdim) by latent coordinate."""
+
+    nll: Float32[Tensor, " b"]
+    kl: Float32[Tensor, "b zdim"]
+
+
+@final
+class Heterogeneous(nn.Module):
+    """An encoder that says where a particle lies, and a representation that says what the molecule looks like there.
+
+    Args:
+        encoder: None for one map of all particles.
+        prior_std: (zdim,) standard deviation of the prior of each latent coordinate.
+        whitening: (size,) factor of each coefficient of the store that gives it unit noise, in the noise model chosen.
+        poses: corrections of the given poses, where they are refined.
+    """
+
+    def __init__(
+        self,
+        representation: Representation,
+        encoder: Encoder | None,
+        *,
+        prior_std: Float32[Tensor, " zdim"],
+        whitening: Float32[Tensor, " size"],
+        poses: PoseTable | None = None,
+    ) -> None:
+        super().__init__()
+        self.representation = representation
+        self.encoder = encoder
+        self.poses = poses
+        self.prior_std: Tensor
+        self.whitening: Tensor
+        self.register_buffer("prior_std", prior_std)
+        self.register_buffer("whitening", whitening)
+
+    def placed(self, batch: Batch, disk: FourierDisk) -> Batch:
+        """The batch, which holds the coefficients of `disk`, with unit noise and with its poses as refined so far."""
+        white = batch.whitened(self.whitening)
+        return white if self.poses is None else self.poses(white, disk)
+
+    def posterior(self, batch: Batch) -> Posterior:
+        """Where the particles of a batch from `placed` lie; a latent space of no dimension has one point."""
+        if self.encoder is None:
+            nothing = self.prior_std.new_zeros(len(batch), 0)
+            return Posterior(nothing, nothing)
+        return self.encoder(batch)
+
+    def forward(self, batch: Batch, disk: FourierDisk, noise: Float32[Tensor, "b zdim"]) -> ImageLoss:
+        """The loss of a batch from `placed`, over the coefficients of `disk`; `noise`, standard normal, samples z.
+
+        The batch may hold more than the disk's coefficients: the encoder sees all of them.
+        """
+        seen = batch.within(disk.size)
+        posterior = self.posterior(batch)
+        kl = kl_divergence(posterior.mean, posterior.log_variance, self.prior_std)
+        slices = self.representation.slices(posterior.sample(noise), seen.rotation, disk)
+        return ImageLoss(negative_log_likelihood(seen, slices), kl)

@@ -1,0 +1,119 @@
+"""A neural field's model as its config describes it, and where its particles lie before it has seen them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from cryomorph.config.neural_field import NeuralFieldConfig
+from cryomorph.encoders.base import Encoder
+from cryomorph.encoders.mlp import MlpEncoder
+from cryomorph.encoders.poses import PoseTable
+from cryomorph.encoders.table import TableEncoder
+from cryomorph.inference.landscape_prior import under_landscape
+from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.particles.store import ParticleStore
+from cryomorph.representations.encodings import frequency_matrix
+from cryomorph.representations.linear import LinearSubspace
+from cryomorph.representations.neural_field import FieldShape, NeuralField
+from cryomorph.training.stages import Consensus
+from cryomorph.training.warm_start import Lesson
+from cryomorph.volumes.grid import shell_amplitude
+
+FIRST_SPREAD = 0.1  # of a latent coordinate that the linear model does not have, in units of its prior
+
+
+@dataclass(frozen=True)
+class LinearStart:
+    """What the linear stage leaves to the others: the subspace, and where the particles lie in it."""
+
+    subspace: LinearSubspace
+    mean: Float32[Tensor, "n q"]
+    std: Float32[Tensor, "n q"]
+
+    @property
+    def prior_std(self) -> Float32[Tensor, " q"]:
+        """Standard deviation of each coordinate over the particles, their uncertainty included."""
+        return (self.mean.var(0) + self.std.square().mean(0)).sqrt()
+
+    def on_landscape(self, seed: int) -> LinearStart:
+        """The same particles where the density of all of them puts each one."""
+        if not self.mean.shape[1]:
+            return self
+        mean, std = under_landscape(self.mean, self.std, self.prior_std, seed=seed)
+        return replace(self, mean=mean, std=std)
+
+
+def build_model(
+    config: NeuralFieldConfig, store: ParticleStore, found: Consensus, lesson: Lesson | None
+) -> Heterogeneous:
+    """The model as the config describes it, the same in every process.
+
+    Args:
+        found: the consensus, for the noise and the amplitude of the maps.
+        lesson: where the particles lie to begin with; None for a start from nothing, with a standard normal prior.
+    """
+    network = config.network
+    nothing = torch.zeros(len(store), config.zdim)
+    start = lesson if lesson is not None else Lesson(nothing, nothing + 1, nothing, shared=True)
+    prior_std = torch.ones(config.zdim) if lesson is None else lesson.prior_std
+    torch.manual_seed(config.seed)
+    frequencies = frequency_matrix(
+        network.encoding or "gaussian",
+        store.box,
+        sigma=network.feature_sigma or 0.5,
+        count=round((network.feature_share or 1.5) * store.box),
+        seed=config.seed,
+    )
+    shape = FieldShape(
+        store.box, config.zdim, network.width or 256, network.layers or 3, residual=network.network == "residual"
+    )
+    # from nothing the output is in units of the noise, as in the papers
+    amplitude = None if lesson is None else shell_amplitude(found.map)
+    field = NeuralField(shape, frequencies, amplitude, prior_std)
+    encoder: Encoder | None = None
+    if config.zdim and network.encoder == "table":
+        encoder = TableEncoder(start.point, start.spread)
+    elif config.zdim:
+        encoder = MlpEncoder(
+            store.disk.count(network.encoder_band or store.box / 2),
+            config.zdim,
+            width=network.encoder_width or 256,
+            layers=network.encoder_layers or 3,
+            residual=network.network == "residual",
+        )
+    poses = PoseTable(len(store)) if config.training.refine_poses else None
+    whitening = noise_whitening(store, found, config.training.noise or "radial")
+    return Heterogeneous(field, encoder, prior_std=prior_std, whitening=whitening, poses=poses)
+
+
+def noise_whitening(store: ParticleStore, found: Consensus, noise: str) -> Float32[Tensor, " size"]:
+    """What multiplies a stored coefficient to give it unit noise: under the radial model, or under the white one.
+
+    The store's noise comes from outside the particle; where the consensus leaves less, that is nearer to the truth.
+    """
+    shell = store.disk.shell
+    if noise == "white":
+        amplitude = store.noise_amplitude[shell]
+        return amplitude / amplitude.square().mean().sqrt()
+    return found.noise_power.rsqrt()[shell]
+
+
+def first_lesson(start: LinearStart, zdim: int) -> Lesson:
+    """Where the particles lie in the field's latent space before it has seen them.
+
+    The linear model's own coordinates where it has as many; its first ones, spread evenly, where it has more.
+    """
+    if start.mean.shape[1] == zdim:
+        return Lesson(start.mean, start.std, start.mean, shared=True)
+    if start.mean.shape[1] < zdim:
+        missing = zdim - start.mean.shape[1]
+        mean = torch.nn.functional.pad(start.mean, (0, missing))
+        std = torch.nn.functional.pad(start.std, (0, missing), value=FIRST_SPREAD)
+        return Lesson(mean, std, start.mean, shared=False)
+    rank = start.mean[:, :zdim].argsort(0).argsort(0)
+    even = torch.special.ndtri((rank + 0.5) / len(rank)).float()
+    return Lesson(even, torch.full_like(even, FIRST_SPREAD), start.mean, shared=False)

@@ -1,0 +1,61 @@
+"""What this machine has: its device, the number format that it multiplies fastest, a compiler."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from cryomorph.config.console import warn
+from cryomorph.config.errors import InputError
+from cryomorph.config.training import TrainingConfig
+from cryomorph.representations.base import Representation
+from cryomorph.representations.neural_field import NeuralField
+
+
+def choose_device(asked: str) -> torch.device:
+    """The device that was asked for; `auto` is a GPU where there is one.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise InputError(f"--device {asked}: no such device; expected cpu, cuda or cuda:0, say") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {asked}: expected cpu, cuda or cuda:0, say")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {asked}: this machine has {torch.cuda.device_count()} GPUs that torch can use")
+    return device
+
+
+def choose_precision(plan: TrainingConfig, device: torch.device) -> TrainingConfig:
+    """The plan with its number format decided: bfloat16 where the machine has matrix units for it."""
+    if plan.precision != "auto":
+        return plan
+    if device.type == "cuda":
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        # with vector units alone bfloat16 wins nothing: benchmarks/neural_field.py
+        fast = torch.cpu._is_amx_tile_supported()
+    return replace(plan, precision="bfloat16" if fast else "float32")
+
+
+def compile_network(representation: Representation, asked: str, device: torch.device) -> bool:
+    """Compile a field's network in place, if that was asked for or pays; says so where it cannot be done."""
+    if not isinstance(representation, NeuralField) or asked == "no" or (asked == "auto" and device.type != "cuda"):
+        return False
+    network = representation.network
+    network.compile(dynamic=None)
+    try:
+        phase = torch.zeros(2, 16, representation.frequencies.shape[1], device=device)
+        network(phase, phase[..., :1] + 1, phase.new_zeros(2, representation.zdim)).sum().backward()
+        network.zero_grad(set_to_none=True)
+    except Exception as error:  # whatever a compiler or its tools may raise
+        network._compiled_call_impl = None
+        warn(f"the network is not compiled ({str(error).splitlines()[0]}): training goes on without, more slowly")
+        return False
+    return True

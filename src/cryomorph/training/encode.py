@@ -1,0 +1,123 @@
+"""New particles under a trained model: prepared, located in its latent space, kept as a run of their own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from cryomorph.config.encode import EncodeConfig
+from cryomorph.config.errors import InputError
+from cryomorph.encoders.base import Encoder
+from cryomorph.encoders.mlp import MlpEncoder
+from cryomorph.encoders.table import TableEncoder
+from cryomorph.inference.encode import encode_amortised, encode_by_gradient
+from cryomorph.inference.ppca import Subspace, infer
+from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.particles.loader import ParticleLoader
+from cryomorph.particles.store import ParticleStore
+from cryomorph.physics.slicing import padded_grid
+from cryomorph.representations.linear import LinearSubspace
+from cryomorph.runs.checkpoint import load_tensors
+from cryomorph.runs.folder import RunFolder
+from cryomorph.training.device import choose_device
+from cryomorph.training.stages import consensus_stage
+from cryomorph.training.start import check_paths, start_run, take_particles
+
+NEIGHBOURS = 15
+SAME_PIXEL = 1e-3
+LINEAR = "linear.safetensors"
+Latents = tuple[Float32[Tensor, "n q"], Float32[Tensor, "n q"]]
+
+
+def encode_particles(config: EncodeConfig) -> RunFolder:
+    """Encode particles with a run's model; returns their run.
+
+    Raises:
+        InputError: particles of another box or pixel size, a run without a latent space, or a folder in use.
+    """
+    begin = perf_counter()
+    trained = RunFolder.open(config.run)
+    representation = trained.representation()
+    before = trained.store()
+    if not representation.zdim:
+        raise InputError(f"{config.run} has no latent space (--zdim 0): every particle has the same map")
+    check_paths(config)
+    if not config.particles.is_dir() and config.images.box is None:
+        config = replace(config, images=replace(config.images, box=before.box))
+    run = start_run(config, trained.config()["method"])
+
+    def accept(store: ParticleStore) -> None:
+        if store.box != before.box or abs(store.pixel_A / before.pixel_A - 1) > SAME_PIXEL:
+            raise InputError(
+                f"{config.particles}: box {store.box} at {store.pixel_A:.4g} A per pixel, expected those of the model, "
+                f"{before.box} at {before.pixel_A:.4g}: resample the images"
+            )
+
+    store = take_particles(run, config, accept)
+    whitening = consensus_stage(run, store).noise_power.rsqrt()[store.disk.shell]
+    device = choose_device(config.device)
+    if isinstance(representation, LinearSubspace):
+        tensors = {"maps": representation.maps, "mean": _t(trained.latent_mean()), "std": _t(trained.latent_std())}
+        mean, std = _linear_latents(store, tensors, whitening)
+    else:
+        mean, std = _trained_latents(trained, store, whitening, device)
+    run.save_latent(mean.cpu(), std.cpu())
+    own = set(representation.state_dict())
+    extra = {name: value for name, value in trained.model_tensors().items() if name not in own}
+    run.save_model(representation, extra, encoder=trained.model_facts().get("encoder", ""))
+    run.log(f"{len(store)} particles encoded by {config.run}; {perf_counter() - begin:.1f} s")
+    return run
+
+
+def _trained_latents(
+    trained: RunFolder, store: ParticleStore, whitening: Float32[Tensor, " size"], device: torch.device
+) -> Latents:
+    """By the run's encoder network; without one by Gauss-Newton, from where the linear model puts the particles."""
+    tensors, facts = trained.model_tensors(), trained.model_facts()
+    everything = torch.arange(len(store))
+    encoder: Encoder
+    if facts.get("encoder") == "mlp":
+        encoder = MlpEncoder.of({k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")})
+    else:
+        path = trained.path / LINEAR
+        if not path.is_file():
+            raise InputError(f"{trained.path} has neither an encoder network nor {LINEAR}: it cannot encode particles")
+        linear = load_tensors(path)[0]
+        first, _ = _linear_latents(store, linear, whitening)
+        start = _carried_over(first, linear["mean"], _t(trained.latent_mean()))
+        encoder = TableEncoder(start, torch.ones_like(start))
+    representation = trained.representation()
+    model = Heterogeneous(representation, encoder, prior_std=tensors["prior_std"], whitening=whitening)
+    model = model.to(device).eval().requires_grad_(False)
+    if isinstance(encoder, MlpEncoder):
+        return encode_amortised(model, store, everything)
+    return encode_by_gradient(model, store, everything, half_precision=False)
+
+
+def _linear_latents(store: ParticleStore, linear: dict[str, Tensor], whitening: Float32[Tensor, " size"]) -> Latents:
+    """Exact posterior in a fitted subspace, in its own coordinates; the prior is how its particles are spread."""
+    prior = (linear["mean"].var(0) + linear["std"].square().mean(0)).sqrt()
+    maps = linear["maps"]
+    scaled = torch.cat([maps[:1], maps[1:] * prior[:, None, None, None]])
+    grid = padded_grid(maps.shape[-1])
+    loader = ParticleLoader(store, 256, radius=maps.shape[-1] // 2)
+    posterior = infer(loader, Subspace(grid, scaled), whitening=whitening)
+    return posterior.mean * prior, posterior.covariance.diagonal(dim1=1, dim2=2).sqrt() * prior
+
+
+def _carried_over(
+    points: Float32[Tensor, "n q"], known: Float32[Tensor, "k q"], latent: Float32[Tensor, "k zdim"]
+) -> Float32[Tensor, "n zdim"]:
+    """Where points of the linear space lie in the trained one: as its own particles near them do."""
+    from sklearn.neighbors import KNeighborsRegressor
+
+    regressor = KNeighborsRegressor(min(NEIGHBOURS, len(known)), weights="distance")
+    return _t(regressor.fit(known.numpy(), latent.numpy()).predict(points.numpy()))
+
+
+def _t(array: object) -> Float32[Tensor, "n q"]:
+    return torch.as_tensor(array, dtype=torch.float32)

@@ -1,0 +1,92 @@
+"""The training loop of every method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+from cryomorph.config.console import progress, warn
+from cryomorph.runs.checkpoint import load_tensors, save_tensors
+from cryomorph.runs.folder import RunFolder
+from cryomorph.training.guard import named
+from cryomorph.training.trainer import Trainer
+
+REPORT_EVERY = 50
+CHECKPOINTS_KEPT = 2
+
+
+def train(trainer: Trainer, run: RunFolder, after_epoch: Callable[[], None] | None = None) -> None:
+    """Train until the epochs are over or the held-out loss is flat; a run that was interrupted goes on.
+
+    Args:
+        after_epoch: what else belongs to an epoch, such as refining poses.
+    """
+    resume(trainer, run)
+    total = trainer.epochs * len(trainer.trained)
+    saved = perf_counter()
+    with progress("training", total) as advance:
+        advance(trainer.done * total, "training")
+        while not trainer.finished:
+            disk = trainer.disk
+            begin, images = perf_counter(), 0
+            for batch in trainer.batches():
+                trainer.step(batch, disk)
+                images += len(batch)
+                advance(len(batch), label(trainer))
+                if trainer.progress.step % REPORT_EVERY == 0:
+                    report(trainer, run, images / (perf_counter() - begin))
+                    if trainer.parallel.agreed(perf_counter() - saved > 60 * trainer.plan.checkpoint_minutes):
+                        checkpoint(trainer, run)
+                        saved = perf_counter()
+            report(trainer, run, images / (perf_counter() - begin))
+            if after_epoch is not None:
+                after_epoch()
+            closed = trainer.finish_epoch()
+            run.record(stage="epoch", seconds=perf_counter() - begin, **closed)
+            checkpoint(trainer, run)
+            saved = perf_counter()
+    if trainer.progress.stopped:
+        run.log(f"held-out loss is flat since {trainer.plan.patience} epochs: ended after {trainer.progress.epoch}")
+
+
+def report(trainer: Trainer, run: RunFolder, images_per_second: float) -> None:
+    """Write down what was measured, and say it when steps had to be left out."""
+    facts = trainer.report()
+    run.record(stage="joint", images_per_second=round(images_per_second * trainer.parallel.world, 1), **facts)
+    trainer.spoken = facts
+    if "skipped" in facts and trainer.parallel.first:
+        images = [int(i) for i in facts["skipped_images"]]
+        warn(f"{facts['skipped']} steps were not numbers or far too large and were left out: particles {named(images)}")
+        if "rolled_back" in facts:
+            warn("the model was put back to where it was sound; the learning rate is halved")
+
+
+def label(trainer: Trainer) -> str:
+    """What the progress bar says."""
+    facts = trainer.spoken
+    text = f"epoch {trainer.progress.epoch + 1} of {trainer.epochs}, band {trainer.disk.band:.0f}"
+    if "nll" in facts:
+        kl = facts["kl"]
+        text += f", loss {facts['nll']:.4f}"
+        text += f", KL {' '.join(f'{value:.1f}' for value in kl)}" if kl else ""
+    return text
+
+
+def checkpoint(trainer: Trainer, run: RunFolder) -> None:
+    """Write the state of a training; the last few are kept."""
+    trainer.gather()
+    if trainer.parallel.first:
+        tensors, facts = trainer.state()
+        folder = run.path / "checkpoints"
+        save_tensors(folder / f"epoch-{trainer.progress.epoch:04d}.safetensors", tensors, progress=facts)
+        for old in sorted(folder.glob("epoch-*.safetensors"))[:-CHECKPOINTS_KEPT]:
+            old.unlink()
+
+
+def resume(trainer: Trainer, run: RunFolder) -> None:
+    """Take up the last checkpoint, where there is one."""
+    found = sorted((run.path / "checkpoints").glob("epoch-*.safetensors"))
+    if found:
+        tensors, facts = load_tensors(found[-1])
+        trainer.restore(tensors, facts["progress"])
+        run.log(f"resumed after epoch {trainer.progress.epoch}, step {trainer.progress.step}")

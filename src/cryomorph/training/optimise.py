@@ -1,0 +1,77 @@
+"""Optimisers: Adam for all weights, or Muon for the matrices between activations and Adam for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Optimiser = Literal["muon", "adam"]
+MUON_RATE = 5.0  # Muon's learning rate over Adam's
+
+
+class Optimisers:
+    """The optimisers of a model's weights, stepped together.
+
+    Muon (Jordan et al. 2024) steps along the nearest orthogonal matrix of the momentum. On the slices of a field it
+    needs a tenth of Adam's steps: benchmarks/neural_field.py.
+    """
+
+    def __init__(self, model: nn.Module, kind: Optimiser) -> None:
+        self.weights = [p for p in model.parameters() if p.requires_grad]
+        self._each: list[torch.optim.Optimizer] = []
+        matrices = [p for p in self.weights if kind == "muon" and p.ndim == 2 and min(p.shape) > 2]
+        others = [p for p in self.weights if all(p is not matrix for matrix in matrices)]
+        if matrices:
+            self._each.append(torch.optim.Muon(matrices, lr=0.0, weight_decay=0.0))
+        if others:
+            self._each.append(torch.optim.Adam(others, lr=0.0, fused=True))
+
+    def step(self, rate: float, keep: Tensor | None = None) -> None:
+        """One step at a learning rate; where `keep` is 0 the gradients are left out, on the device, without a wait."""
+        if keep is not None:
+            for weight in self.weights:
+                if weight.grad is not None:
+                    # a gradient that is no number is none after a product with 0 either
+                    weight.grad = torch.where(keep > 0, torch.nan_to_num(weight.grad), 0)
+        for each in self._each:
+            factor = MUON_RATE if isinstance(each, torch.optim.Muon) else 1.0
+            for group in each.param_groups:
+                group["lr"] = rate * factor
+            each.step()
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for weight in self.weights:
+            weight.grad = None
+
+    def norm(self) -> Tensor:
+        """Norm of all gradients together."""
+        return torch.nn.utils.get_total_norm([p.grad for p in self.weights if p.grad is not None])
+
+    def state(self) -> dict[str, Tensor]:
+        """What the optimisers remember, by the weight's number."""
+        return {f"{number}.{name}": value for number, memory in self._memories() for name, value in memory.items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Put back what `state` gave; weights that it does not name forget."""
+        for number, weight in enumerate(self.weights):
+            mine = {
+                name.split(".", 1)[1]: value.clone()
+                for name, value in state.items()
+                if name.split(".")[0] == str(number)
+            }
+            for each in self._each:
+                if any(weight is p for group in each.param_groups for p in group["params"]):
+                    if mine:
+                        each.state[weight] = mine
+                    else:
+                        each.state.pop(weight, None)
+
+    def _memories(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        for number, weight in enumerate(self.weights):
+            for each in self._each:
+                if weight in each.state:
+                    yield number, each.state[weight]

@@ -1,0 +1,110 @@
+"""Several processes as one training: who am I, wait for the others, add up (torchrun starts them)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+PATIENCE = timedelta(hours=12)  # the first process prepares the particles while the others wait
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """This process among `world` of them; a lone one is rank 0 of 1."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the run and speaks to the user."""
+        return self.rank == 0
+
+    def share(self, index: Int64[Tensor, " n"]) -> Int64[Tensor, " k"]:
+        """This process's own particles: every `world`-th, disjoint from all other processes'."""
+        return index[self.rank :: self.world]
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world > 1:
+            distributed.barrier()
+
+    @torch.no_grad()
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of a tensor over all processes."""
+        if self.world > 1:
+            value = value.clone()
+            distributed.all_reduce(value)
+        return value
+
+    def least(self, number: int) -> int:
+        """The least of a number over all processes: how many steps all of them can take."""
+        if self.world == 1:
+            return number
+        least = torch.tensor(number, device=self.device)
+        distributed.all_reduce(least, distributed.ReduceOp.MIN)
+        return int(least)
+
+    def agreed(self, wish: bool) -> bool:  # noqa: FBT001
+        """What the first process wishes."""
+        if self.world == 1:
+            return wish
+        flag = torch.tensor(int(wish), device=self.device)
+        distributed.broadcast(flag, 0)
+        return bool(flag)
+
+    @torch.no_grad()
+    def gather_rows(self, table: Tensor) -> None:
+        """Give every process all rows of a table `(n, ...)` of which each changed its own share."""
+        if self.world > 1:
+            mine = torch.zeros_like(table)
+            own = self.share(torch.arange(len(table), device=table.device))
+            mine[own] = table[own]
+            distributed.all_reduce(mine)
+            table.copy_(mine)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model with its gradients averaged over the processes."""
+        if self.world == 1:
+            return model
+        ids = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+    @contextmanager
+    def first_alone(self) -> Iterator[bool]:
+        """True in the first process at once, and in the others once it is through: `with ... as go`."""
+        if not self.first:
+            self.barrier()
+        yield self.first
+        if self.first:
+            self.barrier()
+
+
+@contextmanager
+def parallel(device: torch.device) -> Iterator[Parallel]:
+    """Join the processes that `torchrun` started; alone without it.
+
+    Args:
+        device: `cuda` becomes this process's own GPU of the node.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Parallel(0, 1, device)
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield Parallel(distributed.get_rank(), world, device)
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,226 @@
+"""The neural field's recipes: lists of stages, run one after another on one session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from cryomorph.config.console import progress
+from cryomorph.config.linear import LinearConfig
+from cryomorph.config.neural_field import NeuralFieldConfig
+from cryomorph.encoders.mlp import MlpEncoder
+from cryomorph.encoders.table import TableEncoder
+from cryomorph.inference.encode import encode_amortised, encode_by_gradient
+from cryomorph.inference.landscape_prior import under_landscape
+from cryomorph.inference.pose_refine import refine_poses
+from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.particles.store import ParticleStore
+from cryomorph.representations.linear import LinearSubspace
+from cryomorph.runs.checkpoint import load_tensors, save_tensors
+from cryomorph.runs.folder import RunFolder
+from cryomorph.runs.provenance import write_json
+from cryomorph.training.build import LinearStart, build_model, first_lesson
+from cryomorph.training.checks import check
+from cryomorph.training.device import compile_network
+from cryomorph.training.loop import train
+from cryomorph.training.parallel import Parallel
+from cryomorph.training.stages import Consensus, consensus_stage, linear_stage
+from cryomorph.training.trainer import Trainer
+from cryomorph.training.warm_start import Lesson, average_transfer, warm_start
+
+LINEAR = "linear.safetensors"
+WARM = "checkpoints/warm.safetensors"
+WARM_BATCH = 16
+Latents = tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]]
+
+
+@dataclass
+class Session:
+    """A training in progress: what stages read and what they leave to the next."""
+
+    run: RunFolder
+    store: ParticleStore
+    config: NeuralFieldConfig
+    parallel: Parallel
+    consensus: Consensus | None = None
+    linear: LinearStart | None = None
+    model: Heterogeneous | None = None
+
+    @property
+    def half_precision(self) -> bool:
+        """Whether products are taken in bfloat16."""
+        return self.config.training.precision == "bfloat16"
+
+
+Stage = Callable[[Session], None]
+
+
+def run_recipe(session: Session) -> None:
+    """Run all stages of the recipe that the config names."""
+    for stage in RECIPES[session.config.recipe]:
+        stage(session)
+
+
+def consensus(session: Session) -> None:
+    """One map of all particles: its noise and its amplitude are what later stages start from."""
+    with session.parallel.first_alone():
+        session.consensus = consensus_stage(session.run, session.store)
+
+
+def linear(session: Session) -> None:
+    """The linear subspace; without a latent space it is the consensus alone."""
+    found = _required(session.consensus)
+    config = session.config
+    if not config.zdim:
+        nothing = torch.zeros(len(session.store), 0)
+        session.linear = LinearStart(LinearSubspace(found.map[None]), nothing, nothing)
+        return
+    path = session.run.path / LINEAR
+    with session.parallel.first_alone():
+        if not path.is_file():
+            asked = LinearConfig(
+                config.particles, config.output, zdim=config.linear_zdim or 6, mask=config.mask, seed=config.seed
+            )
+            fit = linear_stage(session.run, session.store, found, config=asked)
+            kept = {"maps": fit.maps, "mean": fit.latent_mean, "std": fit.latent_std}
+            save_tensors(path, kept | {"reproducibility": fit.reproducibility, "variance": fit.variance})
+    tensors = load_tensors(path)[0]
+    session.linear = LinearStart(LinearSubspace(tensors["maps"]), tensors["mean"], tensors["std"])
+
+
+def warm(session: Session) -> None:
+    """Teach the field the linear maps; the particles' linear latent points are where its table starts."""
+    config, start = session.config, _required(session.linear)
+    lesson = first_lesson(start.on_landscape(config.seed), config.zdim)
+    session.model = build_for(session, lesson)
+    path = session.run.path / WARM
+    with session.parallel.first_alone() as alone:
+        if alone and not path.is_file():
+            begin = perf_counter()
+            device = session.parallel.device
+            with progress("warm start", config.warm_steps or 0) as advance:
+                missing = warm_start(
+                    session.model.representation,
+                    start.subspace.to(device),
+                    lesson,
+                    transfer=average_transfer(session.store, session.model.whitening, seed=config.seed).to(device),
+                    disk=session.store.disk,
+                    steps=config.warm_steps or 0,
+                    batch_size=WARM_BATCH,
+                    seed=config.seed,
+                    half_precision=session.half_precision,
+                    after_step=lambda step, share: advance(1, f"warm start, {share:.1%} of the linear maps missing"),
+                )
+            save_tensors(path, session.model.state_dict())
+            session.run.log(
+                f"warm start: the field holds {1 - missing:.1%} of the linear maps' power; "
+                f"{perf_counter() - begin:.1f} s"
+            )
+    session.model.load_state_dict(load_tensors(path)[0])
+
+
+def joint(session: Session) -> None:
+    """Train representation and latent points on the images."""
+    config, parallel = session.config, session.parallel
+    if session.model is None:
+        session.model = build_for(session, None)
+    model = session.model
+    begin = perf_counter()
+    compile_network(model.representation, config.training.compile, parallel.device)
+    trainer = Trainer(model, session.store, config.training, parallel=parallel, seed=config.seed)
+
+    def after_epoch() -> None:
+        if model.poses is not None and trainer.progress.epoch + 1 >= config.training.pose_epoch:
+            facts = refine_poses(
+                model,
+                session.store,
+                parallel.share(torch.arange(len(session.store))),
+                disk=trainer.disk,
+                total=parallel.total,
+                half_precision=session.half_precision,
+            )
+            parallel.gather_rows(model.poses.offset)
+            session.run.record(stage="poses", epoch=trainer.progress.epoch + 1, **facts)
+
+    train(trainer, session.run, after_epoch)
+    session.run.log(f"joint: {trainer.progress.epoch} epochs; {perf_counter() - begin:.1f} s")
+
+
+def encode(session: Session) -> None:
+    """The latent point of every particle under the final weights; the run is complete after this."""
+    model, run, parallel = _required(session.model), session.run, session.parallel
+    begin = perf_counter()
+    model.eval().requires_grad_(False)
+    share = parallel.share(torch.arange(len(session.store)))
+    if model.poses is not None:
+        parallel.gather_rows(model.poses.offset)
+    if session.config.zdim:
+        mean, std = latents(session, share)
+    else:
+        mean = std = torch.zeros(len(session.store), 0)
+    if parallel.first:
+        finish(session, mean.cpu(), std.cpu())
+        run.log(f"encode: {perf_counter() - begin:.1f} s")
+    parallel.barrier()
+
+
+def latents(
+    session: Session, share: Int64[Tensor, " k"]
+) -> tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]]:
+    """Means and standard deviations of all particles; `share` are those that this process is to look at."""
+    model = _required(session.model)
+    if isinstance(model.encoder, TableEncoder) and session.config.training.final_latents == "table":
+        return model.encoder.mean, model.encoder.std
+    if isinstance(model.encoder, TableEncoder):
+        mean, std = encode_by_gradient(model, session.store, share, half_precision=session.half_precision)
+    else:
+        mean, std = encode_amortised(model, session.store, share)
+    session.parallel.gather_rows(mean)
+    session.parallel.gather_rows(std)
+    if isinstance(model.encoder, TableEncoder):
+        return under_landscape(mean.cpu(), std.cpu(), model.prior_std.cpu(), seed=session.config.seed)
+    return mean, std
+
+
+RECIPES: dict[str, tuple[Stage, ...]] = {
+    "default": (consensus, linear, warm, joint, encode),
+    "paper": (consensus, joint, encode),
+}
+
+
+def finish(session: Session, mean: Float32[Tensor, "n zdim"], std: Float32[Tensor, "n zdim"]) -> None:
+    """Write what the run leaves behind; the model last."""
+    run, model = session.run, _required(session.model).cpu()
+    run.save_latent(mean, std)
+    if model.poses is not None:
+        run.save_pose(model.poses.corrected(session.store.require_pose(), session.store.pixel_A))
+    checks = check(model, session.store, (mean, std), _required(session.consensus).map)
+    write_json(run.path / "checks.json", asdict(checks))
+    for sentence in checks.warnings():
+        run.warn(sentence)
+    extra = {"prior_std": model.prior_std, "whitening": model.whitening}
+    if isinstance(model.encoder, MlpEncoder):
+        extra |= {f"encoder.{name}": value for name, value in model.encoder.state_dict().items()}
+    run.save_model(model.representation, extra, encoder=session.config.network.encoder or "")
+
+
+T = TypeVar("T")
+
+
+def build_for(session: Session, lesson: Lesson | None) -> Heterogeneous:
+    """The model of a session, on this process's device."""
+    model = build_model(session.config, session.store, _required(session.consensus), lesson)
+    return model.to(session.parallel.device)
+
+
+def _required(value: T | None) -> T:
+    """What an earlier stage left; a recipe that lacks that stage is a bug."""
+    if value is None:
+        raise RuntimeError("a stage of this recipe needs what an earlier one makes")
+    return value

@@ -1,0 +1,146 @@
+"""How every training begins: a run folder, particles in it, options that can work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from cryomorph.config.errors import InputError
+from cryomorph.config.load import as_json
+from cryomorph.config.prepare import ImageSource
+from cryomorph.io.atomic import atomic_path
+from cryomorph.io.mrc import read_map
+from cryomorph.particles.prepare import prepare_source
+from cryomorph.particles.store import ParticleStore
+from cryomorph.runs.folder import RunFolder
+
+SMALLEST_SET = 20
+NAMED_MASKS = ("auto", "sphere")
+CONTROLS = ("resume", "overwrite", "output", "config")
+"""Options that say how to run, not what: a resumed run may be given others."""
+
+
+class TrainConfig(Protocol):
+    """What the configs of all methods share."""
+
+    @property
+    def particles(self) -> Path:
+        """Particle file or store."""
+
+    @property
+    def output(self) -> Path:
+        """Run folder."""
+
+    @property
+    def images(self) -> ImageSource:
+        """How to take the images in."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+
+    @property
+    def resume(self) -> bool:
+        """Whether to go on with a run."""
+
+    @property
+    def overwrite(self) -> bool:
+        """Whether to replace a run."""
+
+
+def start_run(config: TrainConfig, method: str) -> RunFolder:
+    """The run folder of a training, new or taken up; it keeps what was asked."""
+    asked: dict[str, Any] = {"method": method, **as_json(config)}
+    for control in CONTROLS:
+        asked.pop(control, None)
+    return RunFolder.create(config.output, asked, resume=config.resume, overwrite=config.overwrite)
+
+
+def take_particles(run: RunFolder, config: TrainConfig, accept: Callable[[ParticleStore], None]) -> ParticleStore:
+    """The run's particles, once `accept` raised nothing; a new run that cannot be started leaves nothing behind."""
+    try:
+        store = particles_stage(run, config.particles, config.images, seed=config.seed)
+        accept(store)
+    except (InputError, OSError):
+        if not config.resume:
+            run.discard()
+        raise
+    run.settle()
+    return store
+
+
+def require_enough(store: ParticleStore, zdim: int) -> None:
+    """Refuse sets that are too small for a latent space."""
+    if len(store) < max(SMALLEST_SET, 2 * zdim):
+        raise InputError(f"{len(store)} particles are too few for --zdim {zdim}: give more, or a smaller --zdim")
+
+
+def check_paths(config: TrainConfig) -> None:
+    """Refuse particle files that are not there, or that the run would remove, before anything is written."""
+    if config.seed < 0:
+        raise InputError(f"--seed {config.seed}: expected 0 or more")
+    if not config.particles.exists():
+        raise InputError(f"{config.particles}: no such particle file or store")
+    if config.overwrite and config.output.resolve() in config.particles.resolve().parents:
+        raise InputError(
+            f"--overwrite would remove {config.particles} with the run {config.output} that holds it: give another -o"
+        )
+
+
+def check_mask(mask: str, output: Path, *, overwrite: bool) -> None:
+    """Refuse a mask file that is not there, or that the run would remove."""
+    if mask in NAMED_MASKS:
+        return
+    if not Path(mask).is_file():
+        raise InputError(f"--mask {mask}: no such file; expected a mask file, auto or sphere")
+    if overwrite and output.resolve() in Path(mask).resolve().parents:
+        raise InputError(f"--mask {mask} lies in the run that --overwrite replaces: copy it elsewhere first")
+
+
+def open_or_prepare(source: Path, target: Path, images: ImageSource, *, seed: int) -> ParticleStore:
+    """The store that a user gave, or the one made into `target` from the particle file that was given."""
+    if source.is_dir():
+        if images != ImageSource():
+            given = [f.name for f in fields(images) if getattr(images, f.name) != f.default]
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InputError(f"{source} is a store, made already: leave {options} away, or give the particle file")
+        return ParticleStore.open(source)
+    if (target / "manifest.json").is_file():
+        return ParticleStore.open(target)
+    return prepare_source(source, target, images, seed=seed)
+
+
+def particles_stage(run: RunFolder, source: Path, images: ImageSource, *, seed: int) -> ParticleStore:
+    """The run's store: prepared into the run folder, or linked to where it is."""
+    begin = perf_counter()
+    store = open_or_prepare(source, run.store_path, images, seed=seed)
+    if source.is_dir() and not run.store_path.exists():
+        run.store_path.symlink_to(source.resolve(), target_is_directory=True)
+    store.require_pose()
+    kept = run.path / store.manifest.metadata
+    if not kept.exists():
+        with atomic_path(kept) as part:
+            part.write_bytes((store.folder / store.manifest.metadata).read_bytes())
+    contrast = "inverted" if store.manifest.inverted else "kept"
+    run.log(
+        f"particles: {len(store)} images, box {store.box}, {store.pixel_A:.3f} A per pixel; contrast {contrast} "
+        f"({store.manifest.contrast_reason}); {perf_counter() - begin:.1f} s"
+    )
+    return store
+
+
+def read_mask(path: Path, box: int) -> Float32[Tensor, "z y x"]:
+    """A mask from a file; `InputError` where its box is another or its values are not within 0 and 1."""
+    mask, _ = read_map(path)
+    if mask.shape != (box,) * 3:
+        raise InputError(f"{path} has {' x '.join(map(str, mask.shape))} voxels, expected the working box, {box}")
+    if not (mask.min() >= -1e-3 and 0 < mask.max() <= 1.001):  # so put, NaN is refused too
+        raise InputError(f"{path} has values from {mask.min():g} to {mask.max():g}, expected a mask from 0 to 1")
+    return torch.tensor(mask)
