@@ -81,6 +81,25 @@ def test_a_band_is_a_prefix(store):
         torch.testing.assert_close(narrow.ctf, whole.ctf[:, : loader.count])
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("start", [0, 1, 5, 6, 7, 99])
+def test_start_leaves_out_exactly_the_first_batches(store, monkeypatch, shuffle, start):
+    """A resumed pass goes on where it stopped, and what came before is not read again."""
+    loader = ParticleLoader(store, 8, shuffle=shuffle, seed=2, block=4, pool=3)
+    whole = list(loader.batches(1))
+    asked, batch = [], ParticleStore.batch
+
+    def noted(self, index, count=None):
+        asked.append(index.tolist())
+        return batch(self, index, count)
+
+    monkeypatch.setattr(ParticleStore, "batch", noted)
+    rest = list(loader.batches(1, start=start))
+    assert [b.index.tolist() for b in rest] == [b.index.tolist() for b in whole[start:]] == asked
+    for found, expected in zip(rest, whole[start:], strict=True):
+        assert torch.equal(found.image, expected.image) and torch.equal(found.rotation, expected.rotation)
+
+
 def test_one_batch_is_read_ahead(store, monkeypatch):
     """While a batch is worked on the next one is being read, and no more than that one."""
     asked, reading = [], threading.Event()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import write_stack
@@ -125,6 +126,72 @@ def test_half_sets_are_the_file_s_or_drawn_evenly(particles, store, tmp_path):
     assert alone.half.bincount().tolist() == [N // 2, N // 2]  # one half set is none
     other = prepare(particles, tmp_path / "c", invert="no", seed=1)
     assert other.half.tolist() != store.half.tolist()
+
+
+def test_other_poses_replace_the_source_s_own(store):
+    index, pose = torch.tensor([3, 8]), store.require_pose()
+    other = Pose(pose.rotation.mT.contiguous(), torch.zeros(N, 2))
+    found = store.with_pose(other).batch(index)
+    assert torch.equal(found.rotation, other.rotation[index])
+    torch.testing.assert_close(found.image, store.coefficients(index))
+    assert torch.equal(found.ctf, store.batch(index).ctf)
+    assert store.require_pose() is pose  # the store itself is as it was
+
+
+# --- what is done to a batch ------------------------------------------------------------------------------------------
+
+
+def test_a_whitened_batch_still_is_its_model(store):
+    """Image and transfer function take the same factor: residuals do, and the slice that fits stays the same."""
+    batch, factor = store.batch(torch.arange(4)), torch.linspace(0.5, 2, store.disk.size)
+    white = batch.whitened(factor)
+    slices = torch.randn(4, store.disk.size, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    before, after = batch.image - batch.ctf * slices, white.image - white.ctf * slices
+    np.testing.assert_allclose(after, before.numpy() * factor.numpy(), rtol=1e-4, atol=1e-4)
+    assert torch.equal(white.rotation, batch.rotation) and torch.equal(white.index, batch.index)
+
+
+def test_whitening_a_prefix_is_a_prefix_of_the_whitened(store):
+    index, factor = torch.arange(4), torch.linspace(0.5, 2, store.disk.size)
+    whole, part = store.batch(index).whitened(factor), store.batch(index, 50).whitened(factor)
+    torch.testing.assert_close(part.image, whole.image[:, :50])
+    torch.testing.assert_close(part.ctf, whole.ctf[:, :50])
+
+
+def test_a_batch_within_a_band_is_what_the_store_gives_for_it(store):
+    index = torch.tensor([5, 1])
+    for count in (1, 50, store.disk.size):
+        part, again = store.batch(index).within(count), store.batch(index, count)
+        torch.testing.assert_close(part.image, again.image)
+        torch.testing.assert_close(part.ctf, again.ctf)
+        assert torch.equal(part.rotation, again.rotation) and torch.equal(part.index, again.index)
+
+
+def test_a_batch_is_moved_by_whole_pixels_as_np_roll_does(store):
+    """A longer shift moves the content further along `(x, y)`: `np.roll` of the images that lie centred already."""
+    index, extra = torch.arange(6), np.array([[3, 0], [0, 4], [-2, 1], [5, -5], [0, 0], [1, 7]])
+    total = WHOLE[:6] + extra
+    rolled = np.stack([np.roll(image, (y, x), (0, 1)) for image, (x, y) in zip(IMAGES[:6], total, strict=True)])
+    expected = numpy_coefficients(rolled, store.disk) / store.noise_amplitude[store.disk.shell].numpy()
+    offset = torch.cat([torch.zeros(6, 3), torch.from_numpy(extra).float()], dim=1)
+    for disk in (store.disk, store.disk.within(7)):
+        moved = store.batch(index, disk.size).moved(offset, disk)
+        assert np.abs(moved.image.numpy() - expected[:, : disk.size]).max() < 6e-4 * np.abs(expected).max()
+        torch.testing.assert_close(moved.rotation, store.require_pose().rotation[:6])
+
+
+def test_a_batch_is_turned_as_scipy_does(store):
+    """`exp(w) R`, about the image's axes: a turn about `z` alone is one in the image plane."""
+    index, offset = torch.arange(6), torch.zeros(6, 5)
+    offset[:, :3] = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    batch = store.batch(index)
+    moved = batch.moved(offset, store.disk)
+    turn = Rotation.from_rotvec(offset[:, :3].double().numpy()).as_matrix()
+    np.testing.assert_allclose(moved.rotation, turn @ batch.rotation.double().numpy(), atol=1e-6)
+    torch.testing.assert_close(moved.image, batch.image)
+    assert torch.equal(moved.ctf, batch.ctf)
+    flat = batch.moved(torch.tensor([[0, 0, 0.3, 0, 0]]).expand(6, 5), store.disk)
+    torch.testing.assert_close(flat.rotation[:, 2], batch.rotation[:, 2])  # the view direction is the same
 
 
 # --- folders that are no stores ---------------------------------------------------------------------------------------

@@ -57,6 +57,36 @@ def test_a_band_limit_is_a_prefix(box, radius):
     assert (disk.radius.diff() >= 0).all()
 
 
+@settings(deadline=None, derandomize=True)
+@given(box=st.integers(2, 24).map(lambda half: 2 * half), radius=st.floats(0, 40))
+def test_within_is_a_prefix(box, radius):
+    """The same coefficients in the same order as `count` of the whole disk says, and so are its images."""
+    whole, part = fourier_disk(box), fourier_disk(box).within(radius)
+    assert part.size == whole.count(radius)
+    assert torch.equal(part.frequency, whole.frequency[: part.size])
+    assert torch.equal(part.radius, whole.radius[: part.size])
+    assert torch.equal(part.shell, whole.shell[: part.size])
+    assert part.box == box and part.count(radius) == part.size
+
+
+@settings(deadline=None, derandomize=True)
+@given(first=st.floats(0, 12), second=st.floats(0, 12))
+def test_within_never_widens(first, second):
+    """Within one band and then within another is within the smaller, whichever came first."""
+    disk = fourier_disk(20)
+    narrow = disk.within(min(first, second))
+    assert torch.equal(disk.within(first).within(second).frequency, narrow.frequency)
+    assert torch.equal(disk.within(second).within(first).frequency, narrow.frequency)
+
+
+def test_a_disk_with_a_band_takes_images_to_its_prefix_and_back():
+    whole, part, x = fourier_disk(20), fourier_disk(20).within(6.5), images(2, 20)
+    torch.testing.assert_close(part.from_images(x), whole.from_images(x)[:, : part.size])
+    torch.testing.assert_close(
+        part.to_images(part.from_images(x)), whole.to_images(whole.from_images(x)[:, : part.size])
+    )
+
+
 def test_order_is_total():
     """Equal radii are sorted by ky, then kx: a store means the same on every machine."""
     frequency = FourierDisk(32).frequency.tolist()

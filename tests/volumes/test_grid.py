@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cryomorph.config.errors import InputError
-from cryomorph.volumes.grid import cosine_step, fourier_crop, fourier_pad, lowpass, resize
+from cryomorph.volumes.grid import cosine_step, fourier_crop, fourier_pad, lowpass, resize, shell_amplitude
 
 
 def gaussian(box, pixel_A, centre_A, sigma_A):
@@ -76,3 +76,32 @@ def test_wrong_requests_are_refused():
         fourier_pad(torch.zeros(8, 8, 8), 6)
     with pytest.raises(InputError, match="above 0"):
         lowpass(torch.zeros(8, 8, 8), 1.0, 0.0)
+
+
+@pytest.mark.parametrize("box", [12, 13])
+def test_shell_amplitude_is_the_root_mean_square_of_each_shell(box):
+    """Of all coefficients of numpy's full transform, the mean's excepted; the mean itself counts for nothing."""
+    volume = 5 + torch.randn(box, box, box, generator=torch.Generator().manual_seed(5))
+    line = np.fft.fftfreq(box, 1 / box)
+    radius = np.sqrt(line[:, None, None] ** 2 + line[:, None] ** 2 + line**2)
+    power = np.abs(np.fft.fftn(volume.double().numpy())) ** 2
+    found = shell_amplitude(volume)
+    assert found.shape == (box // 2 + 1,)
+    for shell in range(1, box // 2 + 1):
+        assert float(found[shell]) == pytest.approx(np.sqrt(power[np.rint(radius) == shell].mean()), rel=1e-5)
+    assert float(found[0]) == float(found[1])
+
+
+def test_shell_amplitude_of_a_gaussian_is_a_gaussian():
+    box, sigma = 32, 2.0
+    volume = gaussian(box, 1.0, (1.0, -2.0, 0.5), sigma)
+    k = torch.arange(1, 8) / box
+    expected = (2 * np.pi * sigma**2) ** 1.5 * torch.exp(-2 * (np.pi * sigma * k) ** 2)
+    # a shell is one Fourier pixel wide
+    torch.testing.assert_close(shell_amplitude(volume)[1:8], expected.float(), rtol=0.1, atol=0)
+
+
+def test_shell_amplitude_is_never_nothing():
+    smooth = lowpass(torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(6)), 1.0, 4.0)
+    found = shell_amplitude(smooth)
+    assert float(found.min()) == pytest.approx(1e-3 * float(found.max()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +15,20 @@ from cryomorph.analysis import sections
 from cryomorph.analysis.decode import decode_at, reconstruct_at, write_maps
 from cryomorph.analysis.isosurface import common_level
 from cryomorph.analysis.pictures import Painter
-from cryomorph.analysis.report import Report, Section, write_report
+from cryomorph.analysis.report import Note, Report, Section, write_report
+from cryomorph.analysis.training_curves import save_plot, training_notes, training_plot, training_section
+from cryomorph.analysis.training_record import linear_objective, read_checks, read_metrics, training_record
 from cryomorph.config.analyze import AnalyzeConfig
 from cryomorph.config.console import say, warn
+from cryomorph.config.errors import InputError
 from cryomorph.io.atomic import atomic_path
 from cryomorph.particles.store import ParticleStore
+from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.fsc import resolution_A
 
 SMALLEST_UMAP = 10
+LINEAR_START = "linear.safetensors"
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,17 @@ class LatentSpace:
 
 
 def analyze(config: AnalyzeConfig) -> Path:
-    """Analyse a run into its analysis folder; returns the report's path."""
+    """Analyse a run into its analysis folder; returns the report's path.
+
+    Raises:
+        InputError: the run is not finished, or has no latent space.
+    """
     run = RunFolder.open(config.run)
+    if run.latent_mean().shape[1] == 0:
+        raise InputError(
+            f"{config.run} has no latent space (--zdim 0), so there is nothing to analyse: its map is "
+            f"{config.run / 'map.mrc'}"
+        )
     folder = config.output if config.output is not None else run.path / "analysis"
     folder.mkdir(parents=True, exist_ok=True)
     store = run.store()
@@ -71,7 +84,8 @@ def analyze(config: AnalyzeConfig) -> Path:
         at_mixture = maps_at(space.z[space.mixture.centre_index], "gmm")
     level = common_level(list(decoded))
     paint = Painter(level, [decoded, *([] if reconstructed is None else [reconstructed])], box)
-    parts = [_consensus(run, store, paint), _latent(run, space)]
+    training, notes = _training(run, folder)
+    parts = [_consensus(run, store, paint), _latent(run, space), *training]
     parts.append(
         sections.cluster_section(
             space.pca,
@@ -91,7 +105,7 @@ def analyze(config: AnalyzeConfig) -> Path:
         parts.append(sections.mixture_section(space.pca, space.mixture, pictures=pictures))
     parts.append(sections.outlier_section(space.outliers, listed_in="outliers.txt"))
     report = folder / "report.html"
-    write_report(report, _report(run, store, space, tuple(parts)))
+    write_report(report, _report(run, space, tuple(parts), notes=notes))
     say(f"report: {report}")
     return report
 
@@ -160,16 +174,35 @@ def _consensus(run: RunFolder, store: ParticleStore, paint: Painter) -> Section:
 
 
 def _latent(run: RunFolder, space: LatentSpace) -> Section:
-    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    # a resumed run tells a step that it did again twice
-    steps = list({row["step"]: -row["log_likelihood"] for row in rows if row["stage"] == "linear"}.values())
+    half_sets = reproducibility_of(run)
     return sections.latent_section(
         space.pca,
         embedding=space.embedding,
         std=relative_std(space),
-        reproducibility=run.model_tensors()["reproducibility"].numpy(),
-        objective=np.array(steps) if len(steps) > 1 else None,
+        reproducibility=half_sets,
+        objective=None if half_sets is None else linear_objective(read_metrics(run.path / "metrics.jsonl")),
     )
+
+
+def _training(run: RunFolder, folder: Path) -> tuple[list[Section], tuple[Note, ...]]:
+    """The section on a training by epochs, where the run had one, and what the summary is to say of it."""
+    record = training_record(read_metrics(run.path / "metrics.jsonl"))
+    checks = read_checks(run.path / "checks.json")
+    start = None
+    if (run.path / LINEAR_START).is_file():
+        start = load_tensors(run.path / LINEAR_START)[0]["reproducibility"].numpy()
+    notes = training_notes(record, checks, start)
+    if record is None:
+        return [], notes
+    plot = training_plot(record)
+    save_plot(plot, folder / "training.png")
+    return [training_section(record, checks, linear_reproducibility=start, plot=plot)], notes
+
+
+def reproducibility_of(run: RunFolder) -> Float32[np.ndarray, " q"] | None:
+    """Agreement of half sets on each latent coordinate; None where the method does not fit half sets."""
+    found = run.model_tensors().get("reproducibility")
+    return None if found is None else found.numpy()
 
 
 def relative_std(space: LatentSpace) -> Float32[np.ndarray, "n q"]:
@@ -178,7 +211,8 @@ def relative_std(space: LatentSpace) -> Float32[np.ndarray, "n q"]:
     return (space.std / np.maximum(prior, 1e-12)).astype(np.float32)
 
 
-def _report(run: RunFolder, store: ParticleStore, space: LatentSpace, parts: tuple[Section, ...]) -> Report:
+def _report(run: RunFolder, space: LatentSpace, parts: tuple[Section, ...], *, notes: tuple[Note, ...] = ()) -> Report:
+    store = run.store()
     made = run.provenance()
     config = run.config()
     resolution = consensus_resolution_A(run, store)
@@ -186,13 +220,14 @@ def _report(run: RunFolder, store: ParticleStore, space: LatentSpace, parts: tup
     if store.manifest.left_out:
         warnings.append(f"{len(store.manifest.left_out)} images were left out: they hold NaN or have no variance.")
     contrast = "inverted" if store.manifest.inverted else "kept"
-    notes = sections.findings(
-        reproducibility=run.model_tensors()["reproducibility"].numpy(),
+    found = sections.findings(
+        reproducibility=reproducibility_of(run),
         std=relative_std(space),
         resolution_A=resolution,
         outlying=space.outliers,
         contrast=f"Image contrast was {contrast}: {store.manifest.contrast_reason}.",
         warnings=warnings,
+        more=notes,
     )
     facts = {
         "Method": str(config["method"]),
@@ -209,7 +244,7 @@ def _report(run: RunFolder, store: ParticleStore, space: LatentSpace, parts: tup
         "Python": str(made["python"]),
         "Machine": str(made["platform"]),
     }
-    return Report(run.path.resolve().name, parts, facts=facts, findings=notes, provenance=provenance)
+    return Report(run.path.resolve().name, parts, facts=facts, findings=found, provenance=provenance)
 
 
 def consensus_resolution_A(run: RunFolder, store: ParticleStore) -> float:

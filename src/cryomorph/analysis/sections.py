@@ -24,6 +24,7 @@ def findings(
     outlying: Outliers | None = None,
     contrast: str = "",
     warnings: Sequence[str] = (),
+    more: Sequence[Note] = (),
 ) -> tuple[Note, ...]:
     """The summary in words, warnings first.
 
@@ -31,8 +32,9 @@ def findings(
         reproducibility: agreement of each component between half sets, 0 to 1.
         std: posterior standard deviations; a component that keeps its prior's is named.
         contrast: the sentence that says whether images were inverted, and why.
+        more: what the method has to say of itself.
     """
-    notes = [Note(text, "warning") for text in warnings]
+    notes = [*(Note(text, "warning") for text in warnings), *more]
     if std is not None:
         flat = np.flatnonzero(np.median(std, axis=0) > COLLAPSED_STD) + 1
         if len(flat):

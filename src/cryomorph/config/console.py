@@ -33,14 +33,14 @@ def warn(message: str) -> None:
 
 
 @contextmanager
-def progress(description: str, total: float) -> Iterator[Callable[[float, str], None]]:
+def progress(description: str, total: int | float) -> Iterator[Callable[[int | float, str], None]]:
     """One bar for work of many unequal parts; what is given advances it by an amount and says what is being done."""
     from rich.progress import TaskProgressColumn
 
     with _bar(TaskProgressColumn()) as bar:
         task = bar.add_task(description, total=total)
 
-        def advance(amount: float, doing: str) -> None:
+        def advance(amount: int | float, doing: str) -> None:
             bar.update(task, advance=amount, description=doing)
 
         yield advance

@@ -63,6 +63,8 @@ class NeuralFieldConfig:
     """How long, how fast and on what to train."""
     linear_zdim: int | None = None
     """Components of the linear stage (default: zdim, at most 20; 6 where zdim is 1)."""
+    linear_band: int = 24
+    """Band limit of the linear stage and of the warm start, in Fourier pixels."""
     warm_steps: int | None = None
     """Steps of fitting the field to the linear maps before it sees an image."""
     mask: str = "auto"
@@ -86,9 +88,7 @@ DEFAULT: dict[str, Any] = {
     "feature_share": 3.0,
     "encoder": "table",
     "optimiser": "muon",
-    "latent_rate": 0.0,
-    "final_latents": "table",
-    "epochs": 8,
+    "final_latents": "auto",
     "batch_size": 32,
     "learning_rate": 1e-3,
     "rate_schedule": "cosine",
@@ -108,7 +108,6 @@ PAPER: dict[str, Any] = {
     "feature_share": 1.5,
     "encoder": "mlp",
     "optimiser": "adam",
-    "latent_rate": 0.0,
     "final_latents": "table",
     "epochs": 20,
     "batch_size": 8,
@@ -130,6 +129,8 @@ def resolved(config: NeuralFieldConfig) -> NeuralFieldConfig:
     chosen = dict(RECIPES[config.recipe])
     chosen.setdefault("beta", 1 / max(config.zdim, 1))
     chosen["linear_zdim"] = ONE_COORDINATE if config.zdim == 1 else min(config.zdim, MOST_COMPONENTS)
+    # a single coordinate is only begun by the linear stage; several are the linear model's own
+    chosen["latent_rate"] = 0.3 if config.zdim == 1 else 0.0
     network = _filled(config.network, chosen)
     chosen |= {"encoder_width": network.width, "encoder_layers": network.layers}
     return _filled(replace(config, network=_filled(network, chosen), training=_filled(config.training, chosen)), chosen)

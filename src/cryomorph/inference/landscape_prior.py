@@ -23,6 +23,7 @@ def under_landscape(
     std: Float32[Tensor, "n q"],
     prior_std: Float32[Tensor, " q"],
     *,
+    support: Float32[Tensor, "k q"] | None = None,
     iterations: int = 1,
     seed: int = 0,
 ) -> tuple[Float32[Tensor, "n q"], Float32[Tensor, "n q"]]:
@@ -30,14 +31,16 @@ def under_landscape(
 
     Args:
         mean, std: posteriors under the prior `N(0, prior_std^2)`, coordinate by coordinate; that prior is taken out.
+        support: points of the landscape (default: these particles' means).
         iterations: of the weights; few, since many make the density a handful of points.
         seed: chooses the support points of a large set.
     """
     precision = prior_std**-2
     information = (std**-2 - precision).clamp(min=LEAST_INFORMATION * precision)
     best = mean * (information + precision) / information
-    order = torch.randperm(len(mean), generator=torch.Generator().manual_seed(seed))[:SUPPORT]
-    support = mean[order.sort().values]
+    support = mean if support is None else support
+    order = torch.randperm(len(support), generator=torch.Generator().manual_seed(seed))[:SUPPORT]
+    support = support[order.sort().values]
     weight = torch.full((len(support),), 1 / len(support))
     rows = max(1, CHUNK // len(support))
     for _ in range(iterations):

@@ -73,7 +73,7 @@ def refine_poses(
         ("shift_pixel", slice(3, 5), WEAK[1], 1.0),
     ):
         block, offset = covariance[:, part, part], best[:, part]
-        width = prior_width(offset, block, weak_width * WIDTHS, total)
+        width = prior_width(offset, block, weak_width * WIDTHS, total=total)
         gain = width**2 * torch.linalg.inv(block + width**2 * torch.eye(block.shape[1]))
         shrunk = (gain @ offset[..., None])[..., 0]
         poses.offset[subset.to(poses.offset.device), part] = shrunk.to(poses.offset.device)
@@ -86,6 +86,7 @@ def prior_width(
     offset: Float32[Tensor, "n d"],
     covariance: Float32[Tensor, "n d d"],
     widths: Float32[Tensor, " w"],
+    *,
     total: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> float:
     """The `w` of `widths` under which all offsets are most likely: `offset ~ N(0, covariance + w^2)`."""

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int, Int64
 from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
 from cryomorph.io.cryodrgn import read_index
-from cryomorph.io.cryosparc import write_cs
+from cryomorph.io.cryosparc import read_cs, write_cs
 from cryomorph.io.mrc import MrcStack
 from cryomorph.io.star import write_star
 from cryomorph.io.text import read_stack_list
@@ -231,3 +231,19 @@ def _convert(particles: Particles, pose: Pose | None) -> dict:
         half=particles.half,
     )
     return star.blocks
+
+
+def rewrite_poses(source: Path, target: Path, pose: Pose, *, pixel_A: float) -> None:
+    """Write a particle file again with other poses, every other column kept; the images are not looked for.
+
+    Args:
+        pose: one for each row of `source`.
+        pixel_A: pixel size of the images that the file describes.
+    """
+    if source.suffix == ".cs":
+        write_cs(target, with_cs_pose(read_cs(source), pose, pixel_A))
+        return
+    table = parse_star(source, None).table
+    if not isinstance(table, StarTable):
+        raise InputError(f"{source} lists no particles: expected the particle file of a run")
+    write_star(target, with_star_pose(table, pose, pixel_A).blocks)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Complex64, Float16, Float32, Int64
+from jaxtyping import Bool, Complex64, Float16, Float32, Int64
 from torch import Tensor
 
 from cryomorph.config.errors import InputError
@@ -61,6 +61,11 @@ class Batch:
     def whitened(self, factor: Float32[Tensor, " size"]) -> Batch:
         """The same particles with every coefficient of the disk multiplied by a factor, their noise's correction."""
         factor = factor[: self.image.shape[1]]
+        return replace(self, image=self.image * factor, ctf=self.ctf * factor)
+
+    def only(self, kept: Bool[Tensor, " size"]) -> Batch:
+        """The same particles of which the other coefficients of the disk say nothing: image and CTF are zero there."""
+        factor = kept[: self.image.shape[1]].to(self.ctf)
         return replace(self, image=self.image * factor, ctf=self.ctf * factor)
 
     def within(self, count: int) -> Batch:

@@ -62,7 +62,7 @@ class FourierDisk:
 
     def within(self, radius: float | int) -> FourierDisk:
         """The disk of the coefficients with `|k| < radius`: a prefix of this one."""
-        return fourier_disk(self.box, float(radius))
+        return fourier_disk(self.box, float(radius) if self.band is None else min(float(radius), self.band))
 
     def count(self, radius: float | int) -> int:
         """How many coefficients have `|k| < radius`: the length of that band's prefix."""

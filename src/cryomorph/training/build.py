@@ -14,6 +14,7 @@ from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.poses import PoseTable
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.inference.landscape_prior import under_landscape
+from cryomorph.inference.unroll import unrolled
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.encodings import frequency_matrix
@@ -48,7 +49,7 @@ class LinearStart:
 
 
 def build_model(
-    config: NeuralFieldConfig, store: ParticleStore, found: Consensus, lesson: Lesson | None
+    config: NeuralFieldConfig, store: ParticleStore, found: Consensus, *, lesson: Lesson | None
 ) -> Heterogeneous:
     """The model as the config describes it, the same in every process.
 
@@ -102,10 +103,10 @@ def noise_whitening(store: ParticleStore, found: Consensus, noise: str) -> Float
     return found.noise_power.rsqrt()[shell]
 
 
-def first_lesson(start: LinearStart, zdim: int) -> Lesson:
+def first_lesson(start: LinearStart, zdim: int, *, seed: int) -> Lesson:
     """Where the particles lie in the field's latent space before it has seen them.
 
-    The linear model's own coordinates where it has as many; its first ones, spread evenly, where it has more.
+    The linear model's own coordinates where it has as many; the length along its curve for a single one.
     """
     if start.mean.shape[1] == zdim:
         return Lesson(start.mean, start.std, start.mean, shared=True)
@@ -114,6 +115,7 @@ def first_lesson(start: LinearStart, zdim: int) -> Lesson:
         mean = torch.nn.functional.pad(start.mean, (0, missing))
         std = torch.nn.functional.pad(start.std, (0, missing), value=FIRST_SPREAD)
         return Lesson(mean, std, start.mean, shared=False)
-    rank = start.mean[:, :zdim].argsort(0).argsort(0)
-    even = torch.special.ndtri((rank + 0.5) / len(rank)).float()
-    return Lesson(even, torch.full_like(even, FIRST_SPREAD), start.mean, shared=False)
+    if zdim == 1:
+        along = torch.from_numpy(unrolled(start.mean.numpy(), seed=seed))[:, None]
+        return Lesson(along, torch.full_like(along, FIRST_SPREAD), start.mean, shared=False)
+    return Lesson(start.mean[:, :zdim], start.std[:, :zdim], start.mean, shared=False)

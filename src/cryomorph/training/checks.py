@@ -61,6 +61,7 @@ def check(
     model: Heterogeneous,
     store: ParticleStore,
     latent: tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]],
+    *,
     consensus: Float32[Tensor, "z y x"],
 ) -> Checks:
     """Ask a model on the CPU about a sample of its particles, whose latent means and standard deviations are given."""

@@ -14,15 +14,13 @@ from cryomorph.config.errors import InputError
 from cryomorph.encoders.base import Encoder
 from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.table import TableEncoder
-from cryomorph.inference.encode import encode_amortised, encode_by_gradient
-from cryomorph.inference.ppca import Subspace, infer
+from cryomorph.inference.encode import encode_amortised, encode_by_gradient, linear_latents
 from cryomorph.models.heterogeneous import Heterogeneous
-from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.store import ParticleStore
-from cryomorph.physics.slicing import padded_grid
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
+from cryomorph.training.build import LinearStart
 from cryomorph.training.device import choose_device
 from cryomorph.training.stages import consensus_stage
 from cryomorph.training.start import check_paths, start_run, take_particles
@@ -99,14 +97,8 @@ def _trained_latents(
 
 
 def _linear_latents(store: ParticleStore, linear: dict[str, Tensor], whitening: Float32[Tensor, " size"]) -> Latents:
-    """Exact posterior in a fitted subspace, in its own coordinates; the prior is how its particles are spread."""
-    prior = (linear["mean"].var(0) + linear["std"].square().mean(0)).sqrt()
-    maps = linear["maps"]
-    scaled = torch.cat([maps[:1], maps[1:] * prior[:, None, None, None]])
-    grid = padded_grid(maps.shape[-1])
-    loader = ParticleLoader(store, 256, radius=maps.shape[-1] // 2)
-    posterior = infer(loader, Subspace(grid, scaled), whitening=whitening)
-    return posterior.mean * prior, posterior.covariance.diagonal(dim1=1, dim2=2).sqrt() * prior
+    start = LinearStart(LinearSubspace(linear["maps"]), linear["mean"], linear["std"])
+    return linear_latents(store, start.subspace, start.prior_std, whitening=whitening)
 
 
 def _carried_over(

@@ -57,8 +57,8 @@ def report(trainer: Trainer, run: RunFolder, images_per_second: float) -> None:
     if "skipped" in facts and trainer.parallel.first:
         images = [int(i) for i in facts["skipped_images"]]
         warn(f"{facts['skipped']} steps were not numbers or far too large and were left out: particles {named(images)}")
-        if "rolled_back" in facts:
-            warn("the model was put back to where it was sound; the learning rate is halved")
+    if "rolled_back" in facts and trainer.parallel.first:
+        warn("the model was put back to where it was sound; the learning rate is halved")
 
 
 def label(trainer: Trainer) -> str:

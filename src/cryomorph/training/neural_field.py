@@ -90,6 +90,7 @@ def check_options(config: NeuralFieldConfig) -> None:
         "pose-epoch": (plan.pose_epoch, 1),
         "checkpoint-minutes": (plan.checkpoint_minutes, 0),
         "linear-zdim": (config.linear_zdim, min(config.zdim, 1)),
+        "linear-band": (config.linear_band, 6),
         "warm-steps": (config.warm_steps, 0),
     }
     for name, (value, bound) in least.items():

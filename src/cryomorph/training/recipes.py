@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import TypeVar
@@ -16,10 +17,13 @@ from cryomorph.config.linear import LinearConfig
 from cryomorph.config.neural_field import NeuralFieldConfig
 from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.table import TableEncoder
+from cryomorph.inference.choose_latents import Rival, prediction_gain
 from cryomorph.inference.encode import encode_amortised, encode_by_gradient
 from cryomorph.inference.landscape_prior import under_landscape
 from cryomorph.inference.pose_refine import refine_poses
+from cryomorph.io.mrc import write_map
 from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.particles.metadata import rewrite_poses
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
@@ -31,7 +35,7 @@ from cryomorph.training.device import compile_network
 from cryomorph.training.loop import train
 from cryomorph.training.parallel import Parallel
 from cryomorph.training.stages import Consensus, consensus_stage, linear_stage
-from cryomorph.training.trainer import Trainer
+from cryomorph.training.trainer import Trainer, split_held_out
 from cryomorph.training.warm_start import Lesson, average_transfer, warm_start
 
 LINEAR = "linear.safetensors"
@@ -85,7 +89,12 @@ def linear(session: Session) -> None:
     with session.parallel.first_alone():
         if not path.is_file():
             asked = LinearConfig(
-                config.particles, config.output, zdim=config.linear_zdim or 6, mask=config.mask, seed=config.seed
+                config.particles,
+                config.output,
+                zdim=config.linear_zdim or 1,
+                max_radius=config.linear_band,
+                mask=config.mask,
+                seed=config.seed,
             )
             fit = linear_stage(session.run, session.store, found, config=asked)
             kept = {"maps": fit.maps, "mean": fit.latent_mean, "std": fit.latent_std}
@@ -97,7 +106,7 @@ def linear(session: Session) -> None:
 def warm(session: Session) -> None:
     """Teach the field the linear maps; the particles' linear latent points are where its table starts."""
     config, start = session.config, _required(session.linear)
-    lesson = first_lesson(start.on_landscape(config.seed), config.zdim)
+    lesson = first_lesson(start.on_landscape(config.seed), config.zdim, seed=config.seed)
     session.model = build_for(session, lesson)
     path = session.run.path / WARM
     with session.parallel.first_alone() as alone:
@@ -110,7 +119,7 @@ def warm(session: Session) -> None:
                     start.subspace.to(device),
                     lesson,
                     transfer=average_transfer(session.store, session.model.whitening, seed=config.seed).to(device),
-                    disk=session.store.disk,
+                    disk=session.store.disk.within(config.linear_band),
                     steps=config.warm_steps or 0,
                     batch_size=WARM_BATCH,
                     seed=config.seed,
@@ -175,7 +184,7 @@ def latents(
 ) -> tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]]:
     """Means and standard deviations of all particles; `share` are those that this process is to look at."""
     model = _required(session.model)
-    if isinstance(model.encoder, TableEncoder) and session.config.training.final_latents == "table":
+    if isinstance(model.encoder, TableEncoder) and not by_gradient(session):
         return model.encoder.mean, model.encoder.std
     if isinstance(model.encoder, TableEncoder):
         mean, std = encode_by_gradient(model, session.store, share, half_precision=session.half_precision)
@@ -186,6 +195,32 @@ def latents(
     if isinstance(model.encoder, TableEncoder):
         return under_landscape(mean.cpu(), std.cpu(), model.prior_std.cpu(), seed=session.config.seed)
     return mean, std
+
+
+def by_gradient(session: Session) -> bool:
+    """Whether the table's latent points are found anew: as asked, or where held-out particles say that it is better."""
+    asked = session.config.training.final_latents
+    if asked != "auto":
+        return asked == "gradient"
+    start, model = _required(session.linear), _required(session.model)
+    if start.mean.shape[1] != session.config.zdim:
+        return True  # the linear model has other coordinates: its points were only a beginning
+    held, _ = split_held_out(len(session.store), session.config.training.held_out, session.config.seed)
+    if not len(held):
+        return False
+    with session.parallel.first_alone() as alone:
+        better = False
+        if alone:
+            rival = Rival(start.subspace.cpu(), start.prior_std)
+            gain, error = prediction_gain(
+                deepcopy(model).cpu(), session.store, rival, held=held, half_precision=session.half_precision
+            )
+            better = gain > 2 * error
+            session.run.log(
+                f"latent points found anew predict held-out images {'better' if better else 'no better'} than the "
+                f"linear model's ({gain:+.3f} +- {error:.3f} nats an image): {'taken' if better else 'left'}"
+            )
+    return session.parallel.agreed(better)
 
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
@@ -199,8 +234,15 @@ def finish(session: Session, mean: Float32[Tensor, "n zdim"], std: Float32[Tenso
     run, model = session.run, _required(session.model).cpu()
     run.save_latent(mean, std)
     if model.poses is not None:
-        run.save_pose(model.poses.corrected(session.store.require_pose(), session.store.pixel_A))
-    checks = check(model, session.store, (mean, std), _required(session.consensus).map)
+        pose = model.poses.corrected(session.store.require_pose(), session.store.pixel_A)
+        run.save_pose(pose)
+        manifest = session.store.manifest
+        written = session.store.folder / manifest.metadata
+        rewrite_poses(written, run.path / manifest.metadata, pose, pixel_A=manifest.source_pixel_A)
+    if not session.config.zdim:
+        volume = model.representation.volume(mean[0], session.store.box)
+        write_map(run.path / "map.mrc", volume.numpy(), session.store.pixel_A)
+    checks = check(model, session.store, (mean, std), consensus=_required(session.consensus).map)
     write_json(run.path / "checks.json", asdict(checks))
     for sentence in checks.warnings():
         run.warn(sentence)
@@ -215,7 +257,7 @@ T = TypeVar("T")
 
 def build_for(session: Session, lesson: Lesson | None) -> Heterogeneous:
     """The model of a session, on this process's device."""
-    model = build_model(session.config, session.store, _required(session.consensus), lesson)
+    model = build_model(session.config, session.store, _required(session.consensus), lesson=lesson)
     return model.to(session.parallel.device)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float32
@@ -27,6 +27,7 @@ CONTROLS = ("resume", "overwrite", "output", "config")
 """Options that say how to run, not what: a resumed run may be given others."""
 
 
+@runtime_checkable
 class TrainConfig(Protocol):
     """What the configs of all methods share."""
 

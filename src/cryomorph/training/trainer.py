@@ -26,7 +26,9 @@ from cryomorph.training.parallel import Parallel
 
 HELD_OUT_MOST = 2000
 HELD_OUT_LEAST = 8
-FIRST_BAND = 16.0
+FIRST_BAND = 24.0
+IMAGES = 40_000
+FEWEST_EPOCHS, MOST_EPOCHS = 3, 8
 RAMP = 50  # steps over which the learning rate rises from zero
 LAST_SHARE = 0.3  # of the rate of latent points, at the end
 FLAT = 1e-4  # a held-out loss, per coefficient, that fell by less is flat
@@ -87,8 +89,8 @@ class Trainer:
 
     @property
     def epochs(self) -> int:
-        """Epochs at most."""
-        return self.plan.epochs or 0
+        """Epochs at most: what was asked for, else enough for some 40,000 images."""
+        return self.plan.epochs or min(max(round(IMAGES / len(self.store)), FEWEST_EPOCHS), MOST_EPOCHS)
 
     @property
     def finished(self) -> bool:
@@ -176,7 +178,7 @@ class Trainer:
         """What was measured since the last report, per image or coefficient; the model is put back if it is lost."""
         skipped, images = self.guard.verdicts()
         measured, self.measured = self.measured, None
-        facts: Facts = {"epoch": self.progress.epoch + 1, "step": self.progress.step}
+        facts: Facts = {"epoch": self.progress.epoch + 1, "step": self.progress.step, "band": self.disk.band}
         if measured is not None:
             good = max(measured.images - len(images), 1)
             kl = (measured.kl / good).tolist()
@@ -184,7 +186,9 @@ class Trainer:
         facts |= {"learning_rate": (self.plan.learning_rate or 0.0) * self.rate}
         if skipped:
             facts |= {"skipped": skipped, "skipped_images": [float(i) for i in images]}
-        if skipped and measured is not None and 2 * len(images) >= measured.images:
+        # a model that was lost late in a report must not become the state to go back to
+        lost = not torch.nn.utils.get_total_norm([weight.detach() for weight in self.optimiser.weights]).isfinite()
+        if lost or (skipped and measured is not None and 2 * len(images) >= measured.images):
             self._snapshot.restore(self.model, self.optimiser)
             self.progress.rate_factor /= 2
             facts |= {"rolled_back": 1}

@@ -67,10 +67,14 @@ def warm_start(
 ) -> float:
     """Fit slices of the student to the teacher's, in random directions, weighted as images weight them on average.
 
-    `after_step` gets the step and the share of the teacher's power that the student still misses; so does the caller in
-    the end.
+    Args:
+        transfer: of a whole disk, of which `disk` is a prefix.
+        after_step: gets the step and the share of the teacher's power that the student still misses.
+
+    Returns:
+        that share in the end.
     """
-    device = transfer.device
+    device, transfer = transfer.device, transfer[: disk.size]
     generator = torch.Generator().manual_seed(seed)
     optimiser = Optimisers(student, "muon")
     missing = 1.0

@@ -135,10 +135,13 @@ def shell_amplitude(map: Float[Tensor, "z y x"]) -> Float[Tensor, " shells"]:
     Never less than a thousandth of the highest.
     """
     box = cubic_box(map)
-    shell = (frequency_grid(box) * box).round().long().flatten()
-    power = torch.fft.rfftn(map).abs().square().flatten()
+    shell = (frequency_grid(box) * box).round().long()
+    power = torch.fft.rfftn(map).abs().square()
+    # half of the transform: what has its mate in the other half counts twice
+    times = torch.full_like(power, 2.0)
+    times[..., :: box // 2 if box % 2 == 0 else box] = 1.0
     inside = shell <= box // 2
-    total = torch.bincount(shell[inside], power[inside], minlength=box // 2 + 1)
-    amplitude = (total / torch.bincount(shell[inside], minlength=box // 2 + 1)).sqrt().to(map)
+    total = torch.bincount(shell[inside], (power * times)[inside], minlength=box // 2 + 1)
+    amplitude = (total / torch.bincount(shell[inside], times[inside], minlength=box // 2 + 1)).sqrt().to(map)
     amplitude[0] = amplitude[1]
     return amplitude.clamp(min=1e-3 * float(amplitude.max()))

@@ -1,0 +1,180 @@
+"""The report's section on a training by epochs: its curves, its checks in words, its refined poses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float
+
+from cryomorph.analysis import plots
+from cryomorph.analysis.report import Block, Figure, Note, Section, Table
+from cryomorph.analysis.training_record import COLLAPSED, TrainingRecord, Verdict
+from cryomorph.io.atomic import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Drawing
+
+LEVEL = 0.02  # of the whole descent: a last epoch that brought less is level
+ROSE = 0.05  # of the whole descent
+MOST_NAMED = 10  # coordinates in a legend
+
+
+@plots.styled
+def training_plot(record: TrainingRecord) -> Drawing:
+    """Losses by epoch on the left, divergence of each latent coordinate by epoch on the right."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9.6, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    _draw_losses(left, record)
+    _draw_divergences(right, record)
+    for axes in (left, right):
+        axes.set(xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(axis="y")
+    return figure
+
+
+@plots.styled
+def save_plot(figure: Drawing, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    with atomic_path(path) as part:
+        figure.savefig(part, format="png", metadata={"Software": None})
+
+
+def training_section(
+    record: TrainingRecord,
+    checks: Sequence[Verdict] = (),
+    *,
+    linear_reproducibility: Float[np.ndarray, " q"] | None = None,
+    plot: Drawing | None = None,
+) -> Section:
+    """How a training went and what it was asked afterwards.
+
+    Args:
+        linear_reproducibility: of the linear model that the training started from, where it did.
+        plot: the figure of `training_plot`, where it is drawn already.
+    """
+    blocks: list[Block] = [
+        Figure(
+            plot if plot is not None else training_plot(record),
+            "Left: misfit of each Fourier coefficient, noise included; where the noise is known well, a perfect model "
+            "comes down to 1. Held-out particles never teach the network: their curve decides, and where it rises "
+            "while the other falls, the model learns noise. It counts all frequencies and the divergence from the "
+            "prior, the other curve the band of that epoch alone: compare how they run, not where they lie. Right: "
+            "how much the images say about each latent coordinate. At 0 they say nothing and the coordinate is "
+            "unused; level lines are latent points that stay as the linear method left them.",
+            "Loss and divergence by epoch",
+            vector=True,
+            wide=True,
+        )
+    ]
+    if checks:
+        blocks.append(
+            Table(
+                ("question", "found", "expected", ""),
+                tuple((v.name, v.found, v.expected, "as it should be" if v.sound else "look at this") for v in checks),
+                "Asked of the finished model. Scale: what the maps must be multiplied by to fit the images best. "
+                "Divergence: lowest and highest of the latent coordinates. View: how well the latent point predicts "
+                "the direction of view, which it should not know.",
+            )
+        )
+    if record.poses:
+        blocks.append(_pose_table(record))
+    if linear_reproducibility is not None:
+        blocks.append(
+            Figure(
+                plots.reproducibility(linear_reproducibility),
+                "The linear model that the training started from, fitted to each half of the particles alone. This is "
+                "the evidence that there is a landscape to refine. It is about the linear components: the network was "
+                "fitted once, to all particles, and its own coordinates have no such test.",
+                "Agreement between half sets for each component of the linear start",
+                vector=True,
+            )
+        )
+    return Section("Training", tuple(blocks), "How the network was fitted, and whether its result can be believed.")
+
+
+def training_notes(
+    record: TrainingRecord | None,
+    checks: Sequence[Verdict],
+    linear_reproducibility: Float[np.ndarray, " q"] | None = None,
+) -> tuple[Note, ...]:
+    """The same for the report's summary: a sentence for each check that failed, for steps left out, for the start."""
+    notes = [Note(verdict.meaning, "warning") for verdict in checks if not verdict.sound]
+    if checks and not notes:
+        notes.append(Note("Scale, sign, use of the latent space and independence of the view are sound.", "good"))
+    if record is not None and record.skipped:
+        many = "step was" if record.skipped == 1 else "steps were"
+        text = f"{record.skipped:,} training {many} left out, being no numbers or far too large: see run.log."
+        notes.append(Note(text, "warning"))
+    if linear_reproducibility is not None:
+        good = int((linear_reproducibility >= plots.REPRODUCIBLE).sum())
+        text = (
+            f"The training started from a linear model of which {good} of {len(linear_reproducibility)} components "
+            f"{'is' if good == 1 else 'are'} reproducible between half sets of the particles."
+        )
+        notes.append(Note(text, "good" if good else "warning"))
+    return tuple(notes)
+
+
+def _draw_losses(axes: Axes, record: TrainingRecord) -> None:
+    axes.plot(record.epoch, record.loss, color=plots.BLUE, marker="o", markersize=3, label="trained on, without KL")
+    if np.isfinite(record.held_out).any():
+        axes.plot(record.epoch, record.held_out, color=plots.VERMILLION, marker="o", markersize=3,
+                  label="held out, with KL")  # fmt: skip
+    for number, epoch in enumerate(record.grew_before):
+        axes.axvline(epoch - 0.5, color=plots.FAINT, linestyle=":", label=None if number else "band grows")
+    axes.set(ylabel="loss per coefficient")
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.set_title(course(record))
+    axes.legend(fontsize=8)
+
+
+def course(record: TrainingRecord) -> str:
+    """How the training ended, by the loss of held-out particles since the band was whole."""
+    name = "Held-out loss" if record.telling is record.held_out else "Loss"
+    start = record.grew_before[-1] if record.telling is record.loss and record.grew_before else record.epoch[0]
+    loss = record.telling[record.epoch >= start]
+    loss = loss[np.isfinite(loss)]
+    if len(loss) < 2:
+        return f"{name}: too few epochs to compare"
+    descent = max(float(np.ptp(loss)), 1e-30)
+    if loss[-1] - loss.min() > ROSE * descent:
+        at = record.epoch[np.flatnonzero(record.telling == loss.min())[0]]
+        return f"{name} rose after epoch {at}"
+    share = abs(float(loss[-1] - loss[-2])) / descent
+    return f"{name} is level" if share < LEVEL else f"{name}: last epoch still {share:.0%} of the descent"
+
+
+def _draw_divergences(axes: Axes, record: TrainingRecord) -> None:
+    number = record.kl.shape[1]
+    colours = list(plots.PALETTE) if number <= len(plots.PALETTE) else list(plots.cluster_colours(number))
+    for coordinate in range(number):
+        named = number <= MOST_NAMED or coordinate in (0, number - 1)
+        axes.plot(record.epoch, record.kl[:, coordinate], color=colours[coordinate], marker="o", markersize=3,
+                  label=str(coordinate + 1) if named else None)  # fmt: skip
+    axes.axhline(COLLAPSED, color=plots.FAINT, linestyle="--", linewidth=1.2)
+    unused = int((record.kl[-1] < COLLAPSED).sum())
+    axes.set_title("All coordinates are used" if not unused else f"{unused} of {number} coordinates are unused")
+    axes.set(ylabel="KL from the prior (nats)")
+    axes.set_ylim(min(0.0, float(record.kl.min())), 1.06 * max(float(record.kl.max()), 2 * COLLAPSED))
+    axes.legend(title="coordinate", fontsize=7.5, title_fontsize=8, ncols=1 + (min(number, MOST_NAMED) - 1) // 5)
+
+
+def _pose_table(record: TrainingRecord) -> Table:
+    columns = ("rotation_deg_prior", "rotation_deg_median", "shift_pixel_prior", "shift_pixel_median")
+    return Table(
+        ("after epoch", "rotation: prior width (°)", "median change (°)", "shift: prior width (px)", "median (px)"),
+        tuple((str(row["epoch"]), *(float(row[name]) for name in columns)) for row in record.poses),
+        "Refined poses, compared with those given. The prior width is how far all particles together say that poses "
+        "are off about each axis; the median is how far they were moved. Small widths mean that the given poses were "
+        "right; widths that keep growing mean that model and poses drift together.",
+    )

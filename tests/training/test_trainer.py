@@ -1,0 +1,364 @@
+"""The trainer: its step against the formula, band, rate and noise by place, what it survives, held-out loss."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cryomorph.training.parallel import Parallel
+from cryomorph.training.trainer import FLAT, RAMP, Trainer, flat, split_held_out
+
+
+def spoil(monkeypatch, trainer, particles):
+    """Give these particles' images coefficients that are no numbers."""
+    whole = type(trainer.store).batch
+
+    def batch(self, index, count=None):
+        found = whole(self, index, count)
+        bad = torch.isin(index, torch.tensor(particles))
+        return replace(found, image=torch.where(bad[:, None], torch.nan, found.image))
+
+    monkeypatch.setattr(type(trainer.store), "batch", batch)
+
+
+def run_epoch(trainer):
+    disk = trainer.disk
+    for batch in trainer.batches():
+        trainer.step(batch, disk)
+
+
+def finite(model):
+    return all(torch.isfinite(value.float()).all() for value in model.state_dict().values())
+
+
+def test_a_step_measures_the_likelihood_and_the_divergence_of_the_formula(make_trainer):
+    """numpy in float64 from `sum |X - C V_z|^2` and from the divergence of two Gaussians, z with the step's noise."""
+    trainer = make_trainer("table")
+    model, store = trainer.model, trainer.store
+    batch = next(iter(trainer.batches()))
+    generator = torch.Generator().manual_seed(7 * 1_000_000_007)  # the seed of the fixture, the first place
+    noise = torch.randn(len(batch), 2, generator=generator)
+    mean, std = (table[batch.index] for table in (model.encoder.mean, model.encoder.std))
+    with torch.no_grad():
+        slices = model.representation.slices(mean + std * noise, batch.rotation, store.disk).numpy()
+    residual = batch.image.numpy().astype(complex) - batch.ctf.numpy().astype(float) * slices
+    nll = (np.abs(residual) ** 2).sum() / store.disk.size / len(batch)
+    m, s = mean.numpy().astype(float), std.numpy().astype(float)
+    kl = (0.5 * (s**2 + m**2 - 1) - np.log(s)).mean(0)
+    trainer.step(batch, store.disk)
+    facts = trainer.report()
+    assert facts["nll"] == pytest.approx(nll, rel=1e-5)
+    assert facts["kl"] == pytest.approx(kl, rel=1e-5)
+    assert (facts["images"], facts["epoch"], facts["step"]) == (32, 1, 1)
+
+
+def test_an_adam_step_moves_each_weight_by_the_rate_against_its_gradient(make_trainer):
+    trainer = make_trainer("mlp", learning_rate=1e-2, rate_schedule="constant")
+    before = [weight.detach().clone() for weight in trainer.optimiser.weights]
+    trainer.step(next(iter(trainer.batches())), trainer.disk)
+    for old, new in zip(before, trainer.optimiser.weights, strict=True):
+        clear = new.grad.abs() > 1e-5
+        torch.testing.assert_close((old - new)[clear], (1e-2 / RAMP * new.grad.sign())[clear], rtol=2e-2, atol=0)
+
+
+def test_the_table_moves_the_batch_by_the_natural_gradient_of_each_image_s_own_loss(make_trainer):
+    """Central differences of `nll + weight * KL` of every single image, with the weights as they were."""
+    trainer = make_trainer("table", rate_schedule="constant", latent_rate=0.5, beta_schedule="constant", beta=3.0)
+    trainer.optimiser.step = lambda rate, keep: None
+    model, store = trainer.model, trainer.store
+    # small steps, so that none is cut off
+    model.encoder.std.fill_(0.02)
+    before = model.encoder.mean.clone()
+    batch = next(iter(trainer.batches()))
+    noise = trainer._noise(len(batch))
+
+    def losses(shift):
+        with torch.no_grad():
+            model.encoder.mean[batch.index] += shift
+            loss = model(model.placed(batch, store.disk), store.disk, noise)
+            model.encoder.mean.copy_(before)
+        return (loss.nll.double() + 1.5 * loss.kl.double().sum(1)).numpy()
+
+    gradient = np.stack([(losses(e) - losses(-e)) / 0.02 for e in 0.01 * torch.eye(2)], axis=1)
+    trainer.step(batch, store.disk)
+    rate = 0.5 * (0.3 + 0.7 / RAMP)
+    expected = np.clip(gradient * 0.02, -1, 1) * 0.02 * -rate
+    moved = (model.encoder.mean - before).numpy()
+    np.testing.assert_allclose(moved[batch.index.numpy()], expected, atol=0.02 * np.abs(expected).max())
+    others = np.setdiff1d(np.arange(len(store)), batch.index.numpy())
+    assert (moved[others] == 0).all()
+
+
+def test_training_improves_the_held_out_loss(make_trainer):
+    trainer = make_trainer("table", epochs=4, learning_rate=3e-2, rate_schedule="constant", beta_schedule="constant")
+    before = trainer.held_out_loss()
+    while not trainer.finished:
+        run_epoch(trainer)
+        closed = trainer.finish_epoch()
+    assert closed["held_out"] < before - 0.2
+
+
+def test_the_band_grows_by_epoch_and_is_full_at_the_end(make_trainer):
+    trainer = make_trainer(epochs=8, first_band=4.0, band_share=0.5)
+    bands, sizes = [], []
+    for epoch in range(8):
+        trainer.progress.epoch = epoch
+        bands.append(trainer.disk.band)
+        batch = next(iter(trainer.batches()))
+        sizes.append(batch.image.shape[1])
+        assert sizes[-1] == trainer.disk.size
+    assert bands[:5] == [4, 5, 6, 7, 8]
+    assert set(bands[4:]) == {8}
+    assert sizes[-1] == trainer.store.disk.size and sizes == sorted(sizes)
+
+
+def test_the_first_band_is_16_and_no_more_than_the_box(make_trainer):
+    assert make_trainer(first_band=None, band_share=0.5).disk.band == 8
+
+
+def test_a_network_sees_all_coefficients_whatever_is_compared(make_trainer):
+    trainer = make_trainer("mlp", epochs=4, first_band=4.0, band_share=1.0)
+    batch = next(iter(trainer.batches()))
+    assert trainer.disk.band == 4
+    assert batch.image.shape[1] == trainer.store.disk.size
+    trainer.step(batch, trainer.disk)
+    assert math.isfinite(trainer.report()["nll"])
+
+
+def test_noise_depends_on_the_place_in_the_training_and_on_nothing_else(make_trainer):
+    one, other = make_trainer("table"), make_trainer("mlp", optimiser="muon")
+    run_epoch(other)
+    other.progress = replace(other.progress, epoch=0, step=0)
+    assert torch.equal(one._noise(5), other._noise(5))
+    drawn = []
+    for epoch in range(2):
+        for step in range(one.steps):
+            one.progress.epoch, one.progress.step = epoch, step
+            drawn.append(one._noise(5))
+    together = torch.stack(drawn).flatten(1)
+    assert len(torch.unique(together, dim=0)) == 2 * one.steps
+    assert abs(float(together.mean())) < 0.2 and abs(float(together.std()) - 1) < 0.2
+
+
+def test_the_noise_of_two_processes_is_never_the_same(tiny_store, small_plan, make_model):
+    drawn = []
+    for rank in range(2):
+        trainer = Trainer(
+            make_model(), tiny_store, small_plan, parallel=Parallel(0, 1, torch.device("cpu")), seed=0
+        )
+        trainer.parallel = Parallel(rank, 2, torch.device("cpu"))
+        for step in range(3):
+            trainer.progress.step = step
+            drawn.append(trainer._noise(4).flatten())
+    assert len(torch.unique(torch.stack(drawn), dim=0)) == 6
+
+
+def test_the_rate_rises_then_falls_as_scheduled(make_trainer):
+    trainer = make_trainer(epochs=10, rate_schedule="cosine")
+    assert trainer.rate == pytest.approx(1 / RAMP)
+    trainer.progress.epoch = 5
+    assert trainer.rate == pytest.approx(0.5)
+    trainer.progress.epoch = 10
+    assert trainer.rate == pytest.approx(0, abs=1e-12)
+    constant = make_trainer(epochs=10, rate_schedule="constant")
+    constant.progress.epoch = 9
+    assert constant.rate == 1
+    constant.progress.rate_factor = 0.25
+    assert constant.rate == 0.25
+
+
+def test_the_weight_of_the_divergence_is_half_of_the_papers_beta(make_trainer):
+    assert make_trainer(beta=0.25, beta_schedule="constant").kl_weight == pytest.approx(0.125)
+    rising = make_trainer(beta=2.0, beta_schedule="linear", epochs=4)
+    weights = []
+    for epoch in range(4):
+        rising.progress.epoch = epoch
+        weights.append(rising.kl_weight)
+    assert weights == pytest.approx([0, 0.25, 0.5, 0.75])
+    assert make_trainer(beta=0.0).kl_weight == 0
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "muon"])
+@pytest.mark.parametrize("encoder", ["table", "mlp"])
+def test_a_batch_whose_gradient_is_no_number_is_left_out(make_trainer, monkeypatch, encoder, optimiser):
+    trainer = make_trainer(encoder, optimiser=optimiser, held_out=0.0)
+    spoil(monkeypatch, trainer, [17])
+    rows = trainer.model.encoder.mean[17].clone() if encoder == "table" else None
+    batches = {tuple(batch.index.tolist()) for batch in trainer.batches()}
+    run_epoch(trainer)
+    facts = trainer.report()
+    assert finite(trainer.model)
+    assert all(torch.isfinite(value).all() for value in trainer.optimiser.state().values())
+    assert facts["skipped"] == 1
+    left_out = next(index for index in batches if 17 in index)
+    assert tuple(int(i) for i in facts["skipped_images"]) == left_out
+    assert math.isfinite(facts["nll"]) and all(map(math.isfinite, facts["kl"]))
+    assert "rolled_back" not in facts and trainer.progress.rate_factor == 1
+    if rows is not None:
+        assert torch.equal(trainer.model.encoder.mean[17], rows)
+
+
+def test_steps_before_any_spike_is_left_out_are_as_without_a_guard(make_trainer):
+    """A gradient a thousand times the usual one is left out after a hundred steps, and a usual one is not."""
+    trainer = make_trainer("mlp")
+    trainer.guard.usual, trainer.guard.seen = torch.tensor(1e-9), torch.tensor(100.0)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    batch = next(iter(trainer.batches()))
+    trainer.step(batch, trainer.disk)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+    assert trainer.report()["skipped"] == 1
+
+
+def lose(trainer):
+    """Every weight becomes no number."""
+    with torch.no_grad():
+        for weight in trainer.optimiser.weights:
+            weight.fill_(torch.nan)
+
+
+def test_a_lost_model_is_put_back_and_the_rate_is_halved(make_trainer):
+    trainer = make_trainer("table")
+    disk, batches = trainer.disk, list(trainer.batches())
+    trainer.step(batches[0], disk)
+    trainer.report()
+    kept = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    memory = {name: value.clone() for name, value in trainer.optimiser.state().items()}
+    lose(trainer)
+    for batch in batches[1:4]:
+        trainer.step(batch, disk)
+    facts = trainer.report()
+    assert facts["skipped"] == 3 and facts["rolled_back"] == 1
+    assert trainer.progress.rate_factor == 0.5
+    assert all(torch.equal(value, kept[name]) for name, value in trainer.model.state_dict().items())
+    assert all(torch.equal(value, memory[name]) for name, value in trainer.optimiser.state().items())
+    for batch in batches[4:]:
+        trainer.step(batch, disk)
+    facts = trainer.report()
+    assert "skipped" not in facts and math.isfinite(facts["nll"])
+
+
+def test_a_model_lost_late_in_a_report_is_put_back_to_a_sound_state_too(make_trainer):
+    """Lost for the last two of eight steps, fewer than half: what is lost must not become the state to go back to."""
+    trainer = make_trainer("table")
+    disk, batches = trainer.disk, list(trainer.batches())
+    for batch in batches[:6]:
+        trainer.step(batch, disk)
+    lose(trainer)
+    for batch in batches[6:8]:
+        trainer.step(batch, disk)
+    trainer.report()
+    for batch in batches[8:]:
+        trainer.step(batch, disk)
+    trainer.report()
+    assert finite(trainer.model)
+
+
+def test_held_out_particles_never_reach_the_weights(make_trainer):
+    trainer = make_trainer("table", held_out=0.1)
+    assert len(trainer.held) == 40
+    seen = torch.cat([batch.index for batch in trainer.batches()])
+    assert not set(seen.tolist()) & set(trainer.held.tolist())
+    assert sorted([*seen.tolist(), *trainer.held.tolist()]) == list(range(400))
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    state = trainer.optimiser.state()
+    trainer.held_out_loss()
+    after = trainer.model.state_dict()
+    moved = (after.pop("encoder.mean") - before.pop("encoder.mean")).abs().sum(1) > 0
+    assert moved.nonzero().flatten().tolist() == trainer.held.tolist()
+    assert all(torch.equal(value, before[name]) for name, value in after.items())
+    assert not state and not trainer.optimiser.state()
+    assert all(weight.requires_grad and weight.grad is None for weight in trainer.optimiser.weights)
+
+
+def test_the_held_out_loss_is_the_mean_per_coefficient_at_the_full_band(make_trainer):
+    trainer = make_trainer("mlp", held_out=0.1, beta=2.0, beta_schedule="constant", first_band=4.0, band_share=1.0)
+    model, store = trainer.model, trainer.store
+    batch = store.batch(trainer.held)
+    with torch.no_grad():
+        posterior = model.encoder(batch)
+        slices = model.representation.slices(posterior.mean, batch.rotation, store.disk)
+    residual = (batch.image - batch.ctf * slices).numpy()
+    m, v = posterior.mean.numpy().astype(float), posterior.log_variance.numpy().astype(float)
+    kl = 0.5 * (np.exp(v) + m**2 - 1 - v).sum(1)
+    expected = ((np.abs(residual) ** 2).sum(1) + kl).mean() / store.disk.size
+    assert trainer.held_out_loss() == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_held_out_particles_the_loss_is_unknown_and_training_never_ends_early(make_trainer):
+    trainer = make_trainer(held_out=0.0, patience=1, epochs=9)
+    for _ in range(4):
+        assert math.isnan(trainer.finish_epoch()["held_out"])
+    assert not trainer.finished
+
+
+def test_particles_to_hold_out_are_drawn_by_seed_share_and_bounds():
+    held, trained = split_held_out(1000, 0.05, 3)
+    assert len(held) == 50 and len(trained) == 950
+    assert sorted([*held.tolist(), *trained.tolist()]) == list(range(1000))
+    assert held.tolist() == sorted(held.tolist()) and trained.tolist() == sorted(trained.tolist())
+    assert torch.equal(split_held_out(1000, 0.05, 3)[0], held)
+    assert not torch.equal(split_held_out(1000, 0.05, 4)[0], held)
+    assert len(split_held_out(100_000, 0.05, 3)[0]) == 2000
+    assert len(split_held_out(100, 0.05, 3)[0]) == 0
+    assert split_held_out(100, 0.05, 3)[1].tolist() == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "expected"),
+    [
+        ([], 1, False),
+        ([1.0], 1, False),
+        ([1.0, 1.0], 1, True),
+        ([1.0, 0.9], 1, False),
+        ([1.0, 1.0 - FLAT / 2], 1, True),
+        ([1.0, 0.9, 0.95], 2, False),
+        ([1.0, 0.9, 0.95, 0.92], 2, True),
+        ([1.0, 0.9, 0.95, 0.8], 2, False),
+        ([0.5, 1.0, 2.0, 3.0], 3, True),
+    ],
+)
+def test_losses_are_flat_when_the_last_ones_do_not_improve_on_those_before(losses, patience, expected):
+    assert flat(losses, patience) is expected
+
+
+def test_a_flat_held_out_loss_ends_the_training_but_not_while_the_band_grows(make_trainer, monkeypatch):
+    trainer = make_trainer(epochs=10, patience=2, band_share=0.4)
+    monkeypatch.setattr(trainer, "held_out_loss", lambda: 1.0)
+    closed = []
+    while not trainer.finished:
+        closed.append(trainer.finish_epoch())
+    # epochs 1 to 4 have a growing band; of 5, 6 and 7 the last two brought nothing
+    assert [row["epoch"] for row in closed] == list(range(1, 8))
+    assert trainer.progress.stopped and trainer.progress.held_out == [1.0] * 3
+
+
+def test_patience_zero_never_ends_early(make_trainer, monkeypatch):
+    trainer = make_trainer(epochs=6, patience=0)
+    monkeypatch.setattr(trainer, "held_out_loss", lambda: 1.0)
+    while not trainer.finished:
+        trainer.finish_epoch()
+    assert trainer.progress.epoch == 6 and not trainer.progress.stopped
+
+
+def test_without_a_latent_space_there_is_one_map_and_no_divergence(make_trainer):
+    trainer = make_trainer(zdim=0)
+    assert trainer.table is None
+    run_epoch(trainer)
+    facts = trainer.report()
+    assert facts["kl"] == [] and math.isfinite(facts["nll"])
+    assert math.isfinite(trainer.finish_epoch()["held_out"])
+
+
+def test_bfloat16_measures_nearly_what_float32_does(make_trainer):
+    measured = []
+    for precision in ("float32", "bfloat16"):
+        trainer = make_trainer("mlp", precision=precision)
+        run_epoch(trainer)
+        measured.append(trainer.report()["nll"])
+        assert all(weight.dtype == torch.float32 for weight in trainer.optimiser.weights)
+    assert measured[0] == pytest.approx(measured[1], rel=0.02)
+    assert measured[0] != measured[1]
