@@ -4,7 +4,7 @@
    operations a step (2 forward, 4 backward) over the device's own matrix-product peak in that format, measured before.
 2. Steps until the warm start's field holds a share of the linear maps' power, with Adam and with Muon.
 3. With --cryodrgn: seconds for an epoch of `cryodrgn train_vae` (256 x 3, batch 8) and of our `--recipe paper` at the
-   same sizes, in turn, so that whatever else the machine does falls on both.
+   same sizes, each in the number format it chooses, in turn, so that whatever else the machine does falls on both.
 
 python benchmarks/neural_field.py [--quick] [--parts steps warm] [--cryodrgn VENV SET]
 

@@ -112,7 +112,7 @@ def test_the_bounds_are_those_that_training_warns_of():
 @pytest.mark.parametrize("kl", [[0.01, 0.02], [0.01, 2.0]])
 @pytest.mark.parametrize("view_r2", [0.0, 0.3])
 def test_the_report_warns_as_often_as_training_did(scale, sign, kl, view_r2):
-    from cryomorph.training.checks import Checks
+    from cryomorph.runs.checks import Checks
 
     told = Checks(scale, sign, kl, view_r2).warnings()
     assert len(told) == sum(not verdict.sound for verdict in judged(scale, sign, kl, view_r2=view_r2))

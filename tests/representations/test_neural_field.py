@@ -243,15 +243,16 @@ def test_half_precision_gives_nearly_the_same(shape):
 
 
 def test_half_precision_does_not_blur_the_phases():
-    """In bfloat16 a phase of 30 radians would be known to a quarter of a radian; so it is not in bfloat16."""
-    shape = FieldShape(BOX, 0, WIDTH, 1)
-    field = NeuralField(shape, frequency_matrix("geometric", BOX))
-    (z, rotation), disk = points(0), fourier_disk(BOX)
+    """They reach 100 radians, which bfloat16 knows to a quarter of a radian: what is lost is what the layers lose."""
+    box = 64
+    torch.manual_seed(0)
+    field = NeuralField(FieldShape(box, 0, 32, 1), frequency_matrix("geometric", box))
+    (z, rotation), disk = points(0), fourier_disk(box)
     whole = field.slices(z, rotation, disk).detach()
     with torch.autocast("cpu", torch.bfloat16):
         half = field.slices(z, rotation, disk).detach()
     spread = float((whole - whole.mean()).abs().square().mean().sqrt())
-    assert float((half - whole).abs().square().mean().sqrt()) < 0.03 * spread
+    assert float((half - whole).abs().square().mean().sqrt()) < 0.015 * spread
 
 
 def test_without_a_latent_there_is_one_molecule():

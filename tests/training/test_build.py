@@ -43,7 +43,7 @@ def config(**changes):
 
 def test_the_model_has_the_sizes_that_were_asked_for(tiny_store, found, lesson):
     asked = config(network={"width": 24, "layers": 5, "feature_share": 2.0})
-    model = build_model(asked, tiny_store, found, lesson)
+    model = build_model(asked, tiny_store, found, lesson=lesson)
     shape = model.representation.shape
     assert (shape.box, shape.zdim, shape.width, shape.layers, shape.residual) == (16, 2, 24, 5, True)
     assert model.representation.frequencies.shape == (3, 32)
@@ -51,7 +51,7 @@ def test_the_model_has_the_sizes_that_were_asked_for(tiny_store, found, lesson):
 
 
 def test_the_table_starts_where_the_lesson_says_and_its_spread_is_the_prior_s(tiny_store, found, lesson):
-    model = build_model(config(), tiny_store, found, lesson)
+    model = build_model(config(), tiny_store, found, lesson=lesson)
     assert torch.equal(model.encoder.mean, lesson.point) and torch.equal(model.encoder.std, lesson.spread)
     point, spread = lesson.point.numpy().astype(float), lesson.spread.numpy().astype(float)
     expected = np.sqrt(point.var(0) + (spread**2).mean(0))
@@ -60,7 +60,7 @@ def test_the_table_starts_where_the_lesson_says_and_its_spread_is_the_prior_s(ti
 
 
 def test_the_paper_s_model_starts_from_nothing_with_a_standard_normal_prior(tiny_store, found):
-    model = build_model(config(recipe="paper"), tiny_store, found, None)
+    model = build_model(config(recipe="paper"), tiny_store, found, lesson=None)
     assert isinstance(model.encoder, MlpEncoder)
     assert model.encoder.count == tiny_store.disk.size
     assert not model.representation.shape.residual and not bool(model.encoder.residual)
@@ -74,26 +74,28 @@ def test_the_paper_s_model_starts_from_nothing_with_a_standard_normal_prior(tiny
 
 def test_an_encoder_s_band_limits_what_it_sees(tiny_store, found, lesson):
     asked = config(network={"encoder": "mlp", "encoder_band": 4.0, "encoder_width": 8, "encoder_layers": 1})
-    encoder = build_model(asked, tiny_store, found, lesson).encoder
+    encoder = build_model(asked, tiny_store, found, lesson=lesson).encoder
     assert encoder.count == tiny_store.disk.count(4.0) < tiny_store.disk.size
     assert encoder.input.weight.shape == (8, 2 * encoder.count) and len(encoder.hidden) == 1
 
 
 def test_a_band_beyond_the_box_is_all_of_it(tiny_store, found, lesson):
-    encoder = build_model(config(network={"encoder": "mlp", "encoder_band": 99.0}), tiny_store, found, lesson).encoder
+    encoder = build_model(
+        config(network={"encoder": "mlp", "encoder_band": 99.0}), tiny_store, found, lesson=lesson
+    ).encoder
     assert encoder.count == tiny_store.disk.size
 
 
 def test_without_a_latent_space_there_is_no_encoder(tiny_store, found):
     nothing = torch.zeros(400, 0)
     for lesson in (None, Lesson(nothing, nothing, nothing, shared=True)):
-        model = build_model(config(zdim=0), tiny_store, found, lesson)
+        model = build_model(config(zdim=0), tiny_store, found, lesson=lesson)
         assert model.encoder is None and model.representation.zdim == 0
 
 
 def test_the_same_seed_builds_the_same_model_and_another_seed_another(tiny_store, found, lesson):
     one, same, other = (
-        build_model(config(seed=seed), tiny_store, found, lesson).state_dict() for seed in (3, 3, 4)
+        build_model(config(seed=seed), tiny_store, found, lesson=lesson).state_dict() for seed in (3, 3, 4)
     )
     assert all(torch.equal(value, same[name]) for name, value in one.items())
     for name in ("representation.frequencies", "representation.network.output.weight"):
@@ -101,7 +103,7 @@ def test_the_same_seed_builds_the_same_model_and_another_seed_another(tiny_store
 
 
 def test_poses_have_a_table_where_they_are_refined(tiny_store, found, lesson):
-    model = build_model(config(training={"refine_poses": True}), tiny_store, found, lesson)
+    model = build_model(config(training={"refine_poses": True}), tiny_store, found, lesson=lesson)
     assert torch.equal(model.poses.offset, torch.zeros(400, 5))
 
 

@@ -47,7 +47,7 @@ def asked(tiny_run):
             prior_std=prior,
             whitening=torch.ones(store.disk.size),
         )
-        return check(model, store, (mean, std), tiny_run.consensus_map())
+        return check(model, store, (mean, std), consensus=tiny_run.consensus_map())
 
     return ask
 

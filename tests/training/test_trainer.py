@@ -147,9 +147,7 @@ def test_noise_depends_on_the_place_in_the_training_and_on_nothing_else(make_tra
 def test_the_noise_of_two_processes_is_never_the_same(tiny_store, small_plan, make_model):
     drawn = []
     for rank in range(2):
-        trainer = Trainer(
-            make_model(), tiny_store, small_plan, parallel=Parallel(0, 1, torch.device("cpu")), seed=0
-        )
+        trainer = Trainer(make_model(), tiny_store, small_plan, parallel=Parallel(0, 1, torch.device("cpu")), seed=0)
         trainer.parallel = Parallel(rank, 2, torch.device("cpu"))
         for step in range(3):
             trainer.progress.step = step

@@ -28,7 +28,6 @@ from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.fsc import resolution_A
 
 SMALLEST_UMAP = 10
-LINEAR_START = "linear.safetensors"
 
 
 @dataclass(frozen=True)
@@ -189,8 +188,8 @@ def _training(run: RunFolder, folder: Path) -> tuple[list[Section], tuple[Note, 
     record = training_record(read_metrics(run.path / "metrics.jsonl"))
     checks = read_checks(run.path / "checks.json")
     start = None
-    if (run.path / LINEAR_START).is_file():
-        start = load_tensors(run.path / LINEAR_START)[0]["reproducibility"].numpy()
+    if run.linear_start.is_file():
+        start = load_tensors(run.linear_start)[0]["reproducibility"].numpy()
     notes = training_notes(record, checks, start)
     if record is None:
         return [], notes

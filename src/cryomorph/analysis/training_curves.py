@@ -11,8 +11,9 @@ from jaxtyping import Float
 
 from cryomorph.analysis import plots
 from cryomorph.analysis.report import Block, Figure, Note, Section, Table
-from cryomorph.analysis.training_record import COLLAPSED, TrainingRecord, Verdict
+from cryomorph.analysis.training_record import TrainingRecord, Verdict
 from cryomorph.io.atomic import atomic_path
+from cryomorph.runs.checks import COLLAPSED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

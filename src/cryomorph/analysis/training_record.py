@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from cryomorph.runs.checks import COLLAPSED, LEAK, SCALES
+
 Row = dict[str, Any]
-SCALES = (0.8, 1.2)  # the bounds are those of training/checks.py, which lies on the same floor
-COLLAPSED = 0.05  # nats
-LEAK = 0.1  # R^2
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def read_checks(path: Path) -> tuple[Verdict, ...]:
 
 
 def judged(scale: float, sign: float, kl: list[float], *, view_r2: float) -> tuple[Verdict, ...]:
-    """The numbers of `training.checks.Checks` as verdicts."""
+    """The numbers of `runs.checks.Checks` as verdicts."""
     flat = [number for number, value in enumerate(kl, 1) if value < COLLAPSED]
     told = f"{min(kl):.2f} to {max(kl):.2f} nats" if len(kl) > 1 else " ".join(f"{value:.2f} nats" for value in kl)
     if 0 < len(flat) < len(kl):

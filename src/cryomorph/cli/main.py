@@ -200,7 +200,7 @@ def _options(config: str, prog: str, command: Command, rest: list[str]) -> Any:
 
 def _defaults_from_file(kind: Any, rest: list[str]) -> Any:
     """What `--config FILE` says, for commands that have it; options on the command line go before it."""
-    from dataclasses import fields, replace
+    from dataclasses import fields
 
     import tyro
 
@@ -213,7 +213,9 @@ def _defaults_from_file(kind: Any, rest: list[str]) -> Any:
     path = Path(word.split("=", 1)[1] if "=" in word else rest[given + 1])
     from cryomorph.config.load import load_config
 
-    return replace(load_config(kind, path, fill={"output": "."}, leave="method"), output=tyro.MISSING)
+    config = load_config(kind, path, fill={"output": "."}, leave="method")
+    object.__setattr__(config, "output", tyro.MISSING)  # a frozen config; -o must be given anew
+    return config
 
 
 def _load(reference: str) -> Any:

@@ -51,13 +51,14 @@ class FieldNetwork(nn.Module):
         if self.latent_layer is not None:
             # once for each image, not for each point
             constant = functional.linear(z, self.latent_layer.weight, constant)[:, None]
-        hidden = torch.relu_(hidden + constant.to(hidden.dtype))
+        # rows from here on: relu in place on a view of them would copy every gradient
+        hidden = torch.relu_(hidden + constant.to(hidden.dtype)).flatten(0, 1)
         for layer in self.hidden:
             weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
             # relu(W h + h + b): the identity belongs to the matrix, which spares a pass over the activations
             matrix = weight + torch.eye(len(weight), device=weight.device) if self.residual else weight
             hidden = torch.relu_(functional.linear(hidden, matrix, bias))
-        return self.output(hidden).float()
+        return self.output(hidden).float().unflatten(0, phase.shape[:2])
 
 
 @final

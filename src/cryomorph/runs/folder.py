@@ -174,6 +174,11 @@ class RunFolder:
         state = {**representation.state_dict(), **tensors}
         save_tensors(self.path / MODEL, state, **facts_of(representation), **facts)
 
+    @property
+    def linear_start(self) -> Path:
+        """The linear stage that the run's latent space began with; a file only where there was one."""
+        return self.path / "linear.safetensors"
+
     def model_tensors(self) -> dict[str, Tensor]:
         """All tensors that were saved with the model."""
         return load_tensors(self.path / MODEL)[0]

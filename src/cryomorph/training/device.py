@@ -56,6 +56,7 @@ def compile_network(representation: Representation, asked: str, device: torch.de
         network.zero_grad(set_to_none=True)
     except Exception as error:  # whatever a compiler or its tools may raise
         network._compiled_call_impl = None
-        warn(f"the network is not compiled ({str(error).splitlines()[0]}): training goes on without, more slowly")
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        warn(f"the network is not compiled ({reason}): training goes on without, more slowly")
         return False
     return True

@@ -27,7 +27,6 @@ from cryomorph.training.start import check_paths, start_run, take_particles
 
 NEIGHBOURS = 15
 SAME_PIXEL = 1e-3
-LINEAR = "linear.safetensors"
 Latents = tuple[Float32[Tensor, "n q"], Float32[Tensor, "n q"]]
 
 
@@ -81,9 +80,9 @@ def _trained_latents(
     if facts.get("encoder") == "mlp":
         encoder = MlpEncoder.of({k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")})
     else:
-        path = trained.path / LINEAR
+        path = trained.linear_start
         if not path.is_file():
-            raise InputError(f"{trained.path} has neither an encoder network nor {LINEAR}: it cannot encode particles")
+            raise InputError(f"{trained.path} has no encoder network and no {path.name}: it cannot encode")
         linear = load_tensors(path)[0]
         first, _ = _linear_latents(store, linear, whitening)
         start = _carried_over(first, linear["mean"], _t(trained.latent_mean()))

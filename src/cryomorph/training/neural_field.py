@@ -62,7 +62,8 @@ def _train(config: NeuralFieldConfig, processes: Parallel) -> RunFolder:
         f"{plan.precision}, {torch.get_num_threads()} threads"
     )
     run_recipe(Session(run, store, replace(config, training=plan), processes))
-    run.log(f"done in {perf_counter() - begin:.1f} s: {run.path}; next: cryomorph analyze {run.path}")
+    following = f"next: cryomorph analyze {run.path}" if config.zdim else f"the map is {run.path / 'map.mrc'}"
+    run.log(f"done in {perf_counter() - begin:.1f} s: {run.path}; {following}")
     return run
 
 
@@ -72,11 +73,11 @@ def check_options(config: NeuralFieldConfig) -> None:
     least: dict[str, tuple[float | None, float]] = {
         "zdim": (config.zdim, 0),
         "width": (network.width, 1),
-        "layers": (network.layers, 0),
+        "layers": (network.layers, 1),
         "feature-share": (network.feature_share, 0.1),
         "feature-sigma": (network.feature_sigma, 1e-6),
         "encoder-width": (network.encoder_width, 1),
-        "encoder-layers": (network.encoder_layers, 0),
+        "encoder-layers": (network.encoder_layers, 1),
         "encoder-band": (network.encoder_band, 2),
         "epochs": (plan.epochs, 1),
         "batch-size": (plan.batch_size, 1),

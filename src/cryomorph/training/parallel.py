@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,7 +78,10 @@ class Parallel:
         if self.world == 1:
             return model
         ids = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            # its successor does not exist in all versions that we support
+            warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+            return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
     @contextmanager
     def first_alone(self) -> Iterator[bool]:

@@ -38,7 +38,6 @@ from cryomorph.training.stages import Consensus, consensus_stage, linear_stage
 from cryomorph.training.trainer import Trainer, split_held_out
 from cryomorph.training.warm_start import Lesson, average_transfer, warm_start
 
-LINEAR = "linear.safetensors"
 WARM = "checkpoints/warm.safetensors"
 WARM_BATCH = 16
 Latents = tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]]
@@ -85,7 +84,7 @@ def linear(session: Session) -> None:
         nothing = torch.zeros(len(session.store), 0)
         session.linear = LinearStart(LinearSubspace(found.map[None]), nothing, nothing)
         return
-    path = session.run.path / LINEAR
+    path = session.run.linear_start
     with session.parallel.first_alone():
         if not path.is_file():
             asked = LinearConfig(

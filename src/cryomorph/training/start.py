@@ -22,6 +22,7 @@ from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.folder import RunFolder
 
 SMALLEST_SET = 20
+MOST_SEED = 2**31 - 1  # generators take 64 bits, of which a place in the training needs half
 NAMED_MASKS = ("auto", "sphere")
 CONTROLS = ("resume", "overwrite", "output", "config")
 """Options that say how to run, not what: a resumed run may be given others."""
@@ -85,8 +86,8 @@ def require_enough(store: ParticleStore, zdim: int) -> None:
 
 def check_paths(config: TrainConfig) -> None:
     """Refuse particle files that are not there, or that the run would remove, before anything is written."""
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: expected 0 or more")
+    if not 0 <= config.seed <= MOST_SEED:
+        raise InputError(f"--seed {config.seed}: expected 0 to {MOST_SEED}")
     if not config.particles.exists():
         raise InputError(f"{config.particles}: no such particle file or store")
     if config.overwrite and config.output.resolve() in config.particles.resolve().parents:

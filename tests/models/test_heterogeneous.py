@@ -1,0 +1,176 @@
+"""The whole model, image -> z -> slice -> loss, against its parts written out in numpy."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cryomorph.encoders.mlp import MlpEncoder
+from cryomorph.encoders.poses import PoseTable
+from cryomorph.encoders.table import TableEncoder
+from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.particles.store import Batch
+from cryomorph.physics.disk import fourier_disk
+from cryomorph.physics.pose import random_rotations
+from cryomorph.representations.encodings import frequency_matrix
+from cryomorph.representations.linear import LinearSubspace
+from cryomorph.representations.neural_field import FieldShape, NeuralField
+
+N, BOX, ZDIM = 6, 12, 2
+DISK = fourier_disk(BOX)
+PRIOR_STD = torch.tensor([0.8, 1.5])
+WHITENING = torch.linspace(0.5, 1.5, DISK.size)
+
+
+def maps() -> torch.Tensor:
+    """A mean and two components, smooth and within the box."""
+    rng = np.random.default_rng(0)
+    line = torch.arange(BOX) - BOX // 2
+    z, y, x = torch.meshgrid(line, line, line, indexing="ij")
+    squared = [(x - c[0]) ** 2 + (y - c[1]) ** 2 + (z - c[2]) ** 2 for c in rng.uniform(-2, 2, (6, 3))]
+    blobs = [0.2 * torch.exp(-s / 4.0) for s in squared]
+    return torch.stack([sum(blobs), blobs[0] - blobs[1], blobs[2] - blobs[3]])
+
+
+def linear() -> LinearSubspace:
+    return LinearSubspace(maps())
+
+
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(N, DISK.size, dtype=torch.complex64, generator=generator)
+    return Batch(torch.arange(N), image, torch.randn(N, DISK.size, generator=generator), random_rotations(N, generator))
+
+
+def table() -> TableEncoder:
+    generator = torch.Generator().manual_seed(1)
+    return TableEncoder(torch.randn(N, ZDIM, generator=generator), torch.rand(N, ZDIM, generator=generator) + 0.1)
+
+
+def model_of(encoder, representation=None, poses=None) -> Heterogeneous:
+    given = linear() if representation is None else representation
+    return Heterogeneous(given, encoder, prior_std=PRIOR_STD[: given.zdim], whitening=WHITENING, poses=poses)
+
+
+NOISE = torch.randn(N, ZDIM, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("band", [4.0, 6.0])
+def test_the_loss_is_the_residual_of_a_sampled_point_and_its_divergence(band):
+    model, given, disk = model_of(table()), batch(), DISK.within(band)
+    loss = model(model.placed(given, DISK), disk, NOISE)
+    mean, std = model.encoder.mean.double().numpy(), model.encoder.std.double().numpy()
+    z = mean + std * NOISE.double().numpy()
+    slices = linear().slices(torch.from_numpy(z).float(), given.rotation, disk).numpy()
+    seen, factor = given.within(disk.size), WHITENING[: disk.size].numpy()
+    residual = factor * (seen.image.numpy() - seen.ctf.numpy() * slices)
+    np.testing.assert_allclose(loss.nll.detach(), (np.abs(residual) ** 2).sum(1), rtol=1e-4)
+    prior = PRIOR_STD.double().numpy()
+    kl = np.log(prior / std) + (std**2 + mean**2) / (2 * prior**2) - 0.5
+    np.testing.assert_allclose(loss.kl.detach(), kl, rtol=1e-4, atol=1e-5)
+
+
+def test_a_homogeneous_model_has_no_latent_and_no_divergence():
+    field = NeuralField(FieldShape(BOX, 0, 16, 1), frequency_matrix("gaussian", BOX))
+    model, given = model_of(None, field), batch()
+    posterior = model.posterior(given)
+    assert posterior.mean.shape == posterior.log_variance.shape == (N, 0)
+    loss = model(model.placed(given, DISK), DISK, torch.zeros(N, 0))
+    assert loss.kl.shape == (N, 0)
+    slices = field.slices(torch.zeros(N, 0), given.rotation, DISK).detach()
+    expected = ((given.image - given.ctf * slices) * WHITENING).abs().square().sum(1)
+    torch.testing.assert_close(loss.nll.detach(), expected, rtol=1e-4, atol=1e-4)
+    loss.nll.sum().backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in model.parameters())
+
+
+def test_placing_whitens_and_corrects_the_poses():
+    poses = PoseTable(N)
+    poses.offset[:] = 0.3 * torch.randn(N, 5, generator=torch.Generator().manual_seed(3))
+    given = batch()
+    expected = given.whitened(WHITENING).moved(poses.offset, DISK)
+    for placed in (
+        model_of(table(), poses=poses).placed(given, DISK),
+        model_of(table()).placed(given.moved(poses.offset, DISK), DISK),  # the one does not touch the other
+    ):
+        torch.testing.assert_close(placed.image, expected.image)
+        torch.testing.assert_close(placed.ctf, expected.ctf)
+        torch.testing.assert_close(placed.rotation, expected.rotation)
+    narrow = DISK.within(4)
+    part = model_of(table(), poses=poses).placed(given.within(narrow.size), narrow)
+    torch.testing.assert_close(part.image, expected.image[:, : narrow.size])
+
+
+def test_refined_poses_explain_images_that_given_ones_do_not():
+    """Images made at true poses cost nothing once the table holds what takes the given poses to them."""
+    offset = 0.2 * torch.randn(N, 5, generator=torch.Generator().manual_seed(4))
+    encoder, given = table(), batch()
+    flat = replace(given, image=torch.zeros_like(given.image), ctf=torch.ones_like(given.ctf))
+    true = flat.moved(offset, DISK)
+    slices = linear().slices(encoder.mean, true.rotation, DISK)
+    # the content lies at minus the true shift; the given poses have none
+    seen = replace(flat, image=slices).moved(torch.cat([torch.zeros(N, 3), -offset[:, 3:]], dim=1), DISK)
+    poses = PoseTable(N)
+    given_poses = model_of(encoder, poses=poses)
+    before = given_poses(given_poses.placed(seen, DISK), DISK, 0 * NOISE).nll
+    poses.offset[:] = offset
+    after = given_poses(given_poses.placed(seen, DISK), DISK, 0 * NOISE).nll
+    assert bool((after < 1e-6 * before).all())
+
+
+def test_an_encoder_sees_more_than_is_compared():
+    """While the band of the likelihood grows, the encoder looks at all that it will ever see."""
+    torch.manual_seed(0)
+    encoder = MlpEncoder(DISK.size, ZDIM, width=8, layers=1)
+    model, given, narrow = model_of(encoder), batch(), DISK.within(3)
+    changed = given.image.clone()
+    changed[:, narrow.size :] *= 2
+    one = model(model.placed(given, DISK), narrow, 0 * NOISE)
+    other = model(model.placed(replace(given, image=changed), DISK), narrow, 0 * NOISE)
+    assert bool((one.kl != other.kl).any())
+    by_table = model_of(table())
+    one = by_table(by_table.placed(given, DISK), narrow, 0 * NOISE)
+    other = by_table(by_table.placed(replace(given, image=changed), DISK), narrow, 0 * NOISE)
+    assert torch.equal(one.nll, other.nll)
+
+
+def test_the_table_s_steps_on_the_loss_find_the_posterior_mean():
+    """Of a linear model with Gaussian prior and noise: the solution of the normal equations, by numpy."""
+    given, generator = batch(), torch.Generator().manual_seed(5)
+    truth = PRIOR_STD * torch.randn(N, ZDIM, generator=generator)
+    noise = torch.randn(N, DISK.size, dtype=torch.complex64, generator=generator)
+    given = replace(given, image=given.ctf * linear().slices(truth, given.rotation, DISK) + noise / WHITENING)
+    columns = []
+    for z in torch.cat([torch.zeros(1, ZDIM), torch.eye(ZDIM)]):
+        slices = linear().slices(z.expand(N, ZDIM), given.rotation, DISK)
+        columns.append((WHITENING * given.ctf * slices).numpy().astype(np.complex128))
+    expected, alone = np.zeros((N, ZDIM)), np.zeros((N, ZDIM))
+    for i in range(N):
+        design = np.stack([column[i] - columns[0][i] for column in columns[1:]], axis=1)
+        data = WHITENING.numpy() * given.image[i].numpy() - columns[0][i]
+        # noise of variance 1 for each complex coefficient is one half for each of its parts
+        precision = 2 * (design.conj().T @ design).real + np.diag(1 / PRIOR_STD.numpy() ** 2)
+        expected[i] = np.linalg.solve(precision, 2 * (design.conj().T @ data).real)
+        alone[i] = 1 / np.sqrt(np.diag(precision))
+    encoder = TableEncoder(torch.zeros(N, ZDIM), torch.from_numpy(alone).float())
+    model = model_of(encoder)
+    placed = model.placed(given, DISK)
+    for _ in range(120):
+        loss = model(placed, DISK, 0 * NOISE)
+        (loss.nll + loss.kl.sum(1)).mean().backward()
+        encoder.step(0.5, float(N))
+    np.testing.assert_allclose(encoder.mean, expected, atol=2e-3 * np.abs(expected).max())
+    assert float((encoder.mean - truth).abs().max()) < 5 * float(alone.max())
+
+
+def test_everything_that_is_no_weight_is_saved():
+    state = model_of(table(), poses=PoseTable(N)).state_dict()
+    assert set(state) == {
+        "representation.maps",
+        "encoder.mean",
+        "encoder.std",
+        "poses.offset",
+        "prior_std",
+        "whitening",
+    }

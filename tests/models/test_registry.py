@@ -1,0 +1,71 @@
+"""A representation that was written down is made again, the same to the last bit."""
+
+import pytest
+import torch
+
+from cryomorph.config.errors import InputError
+from cryomorph.models.registry import METHODS, facts_of, representation_from
+from cryomorph.physics.disk import fourier_disk
+from cryomorph.physics.pose import random_rotations
+from cryomorph.representations.base import Representation
+from cryomorph.representations.encodings import frequency_matrix
+from cryomorph.representations.linear import LinearSubspace
+from cryomorph.representations.neural_field import FieldShape, NeuralField
+from cryomorph.runs.checkpoint import load_tensors, save_tensors
+
+BOX = 12
+
+
+def field(zdim: int, *, residual: bool, columns: int) -> NeuralField:
+    """A field of which nothing is as it would be made again without its file."""
+    torch.manual_seed(zdim)
+    shape = FieldShape(BOX, zdim, 24, 3, residual=residual)
+    frequencies = frequency_matrix("gaussian", BOX, sigma=0.7, count=columns, seed=5)
+    return NeuralField(shape, frequencies, torch.rand(BOX // 2 + 1) + 1, torch.rand(zdim) + 1)
+
+
+def linear() -> LinearSubspace:
+    return LinearSubspace(torch.randn(3, BOX, BOX, BOX, generator=torch.Generator().manual_seed(0)))
+
+
+EVERY = {
+    "linear": ("linear", linear),
+    "residual field": ("neural-field", lambda: field(2, residual=True, columns=18)),
+    "plain field": ("neural-field", lambda: field(2, residual=False, columns=18)),
+    "field without latent": ("neural-field", lambda: field(0, residual=True, columns=18)),
+    "field of another encoding": ("neural-field", lambda: field(4, residual=True, columns=7)),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_what_was_written_down_is_made_again(name, tmp_path):
+    method, make = EVERY[name]
+    given = make()
+    path = tmp_path / "model.safetensors"
+    save_tensors(path, given.state_dict(), **facts_of(given))
+    tensors, facts = load_tensors(path)
+    again = representation_from(tensors, facts)
+    assert facts["method"] == method and type(again) is type(given) and again.zdim == given.zdim
+    generator = torch.Generator().manual_seed(1)
+    z, rotation = torch.randn(3, given.zdim, generator=generator), random_rotations(3, generator)
+    assert torch.equal(again.slices(z, rotation, fourier_disk(BOX)), given.slices(z, rotation, fourier_disk(BOX)))
+    assert torch.equal(again.volume(z[0], 16), given.volume(z[0], 16))
+    assert not again.training or not list(again.parameters())
+
+
+def test_every_method_has_a_representation_and_every_representation_a_method():
+    assert {type(make()) for _, make in EVERY.values()} == set(Representation.__subclasses__())
+    assert {method for method, _ in EVERY.values()} == set(METHODS)
+
+
+def test_tensors_that_are_not_the_field_s_are_left_alone():
+    """A checkpoint holds more than the representation."""
+    given = field(2, residual=True, columns=18)
+    again = representation_from({**given.state_dict(), "something.else": torch.ones(3)}, facts_of(given))
+    assert torch.equal(again.volume(torch.ones(2), BOX), given.volume(torch.ones(2), BOX))
+
+
+@pytest.mark.parametrize("facts", [{"method": "deformation"}, {}])
+def test_a_method_that_is_not_known_is_named(facts):
+    with pytest.raises(InputError, match=rf"method '{facts.get('method', '')}' is not one .*linear, neural-field"):
+        representation_from({}, facts)
