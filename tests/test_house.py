@@ -111,7 +111,7 @@ def test_no_assert_in_the_source(path):
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_nothing_that_is_read_can_run_code(path):
-    """No pickle outside its one careful reader, no `allow_pickle=True`, `torch.load` of weights only, no `eval` of text."""
+    """No pickle outside its one careful reader, no `allow_pickle=True`, `torch.load` of tensors only, no `eval`."""
     found = []
     for node in ast.walk(tree_of(path)):
         modules = []

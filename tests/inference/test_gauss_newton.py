@@ -50,7 +50,9 @@ def test_one_step_of_a_linear_model_is_the_exact_posterior_of_ppca(blobs_of, pos
     rng = np.random.default_rng(2)
     blobs = blobs_of.of(zdim=3, strength=1.0)
     # columns C mean, C U_1, ... each blob's weight alone
-    columns = np.stack([blobs_of(blobs.centre, row[None]).slices(np.zeros((6, 0)), rotation, K) for row in blobs.weight])
+    columns = np.stack(
+        [blobs_of(blobs.centre, row[None]).slices(np.zeros((6, 0)), rotation, K) for row in blobs.weight]
+    )
     columns = np.moveaxis(columns * ctf, 0, -1)
     z = np.concatenate([np.ones((6, 1)), rng.normal(size=(6, 3))], axis=1)
     image = np.einsum("bmc,bc->bm", columns, z) + noise(rng, 6, DISK.size)
@@ -135,12 +137,8 @@ def test_a_known_rotation_and_shift_are_recovered_from_noiseless_images(blobs_of
     offset = np.concatenate([turn, np.stack([np.cos(angle), np.sin(angle)], 1)], axis=1)
     z = rng.normal(size=(6, 1))
     batch = batch_of(moved_model(blobs, z, offset, poses), poses[1], poses[0])
-    unknowns = Unknowns(
-        torch.tensor([1.0, 1, 1, 10, 10]).expand(6, -1), fixed_z=torch.from_numpy(z).float(), pose=True
-    )
-    found = gauss_newton(
-        blobs.representation(), batch, torch.zeros(6, 5), unknowns=unknowns, disk=DISK, iterations=6
-    )
+    unknowns = Unknowns(torch.tensor([1.0, 1, 1, 10, 10]).expand(6, -1), fixed_z=torch.from_numpy(z).float(), pose=True)
+    found = gauss_newton(blobs.representation(), batch, torch.zeros(6, 5), unknowns=unknowns, disk=DISK, iterations=6)
     np.testing.assert_allclose(found.value[:, :3], offset[:, :3], atol=np.radians(0.02))
     np.testing.assert_allclose(found.value[:, 3:], offset[:, 3:], atol=3e-3)
     assert (found.nll < 1e-2).all()
@@ -152,9 +150,7 @@ def test_latent_point_and_pose_are_recovered_together(blobs_of, poses):
     z, offset = rng.normal(size=(6, 2)), rng.normal(size=(6, 5)) * [0.03, 0.03, 0.03, 0.5, 0.5]
     batch = batch_of(moved_model(blobs, z, offset, poses), poses[1], poses[0])
     unknowns = Unknowns(torch.tensor([10.0, 10, 1, 1, 1, 10, 10]).expand(6, -1), pose=True)
-    found = gauss_newton(
-        blobs.representation(), batch, torch.zeros(6, 7), unknowns=unknowns, disk=DISK, iterations=10
-    )
+    found = gauss_newton(blobs.representation(), batch, torch.zeros(6, 7), unknowns=unknowns, disk=DISK, iterations=10)
     np.testing.assert_allclose(found.value, np.concatenate([z, offset], axis=1), atol=0.01)
 
 

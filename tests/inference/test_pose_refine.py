@@ -123,9 +123,7 @@ def test_one_pass_finds_how_far_the_poses_are_off(blobs_of, simulated, tmp_path)
     assert facts["rotation_deg_prior"] == pytest.approx(np.degrees(drawn[:, :3].std()), rel=0.2)
     assert facts["shift_pixel_prior"] == pytest.approx(drawn[:, 3:].std(), rel=0.2)
     found = model.poses.offset
-    assert facts["rotation_deg_median"] == pytest.approx(
-        np.degrees(float(found[:, :3].norm(dim=1).median())), rel=1e-5
-    )
+    assert facts["rotation_deg_median"] == pytest.approx(np.degrees(float(found[:, :3].norm(dim=1).median())), rel=1e-5)
     assert facts["shift_pixel_median"] == pytest.approx(float(found[:, 3:].norm(dim=1).median()), rel=1e-5)
 
 

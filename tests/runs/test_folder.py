@@ -87,7 +87,7 @@ def test_resume_with_the_same_options_keeps_everything(tmp_path):
     [
         ({"zdim": 6}, "zdim = 4 and is resumed with 6"),
         ({"method": "gaussians", "zdim": 9}, "method = 'linear' and is resumed with 'gaussians'"),
-        ({"images": {"box": 32}}, "images = {'box': None} and is resumed with {'box': 32}"),
+        ({"images": {"box": 32}}, "images.box = None and is resumed with 32"),
         ({"new": True}, "new = None and is resumed with True"),
     ],
 )

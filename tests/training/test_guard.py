@@ -23,8 +23,8 @@ def test_steps_that_are_no_numbers_are_left_out_and_their_images_named():
     norms = [1.0, float("nan"), 1.0, float("inf"), 1.0]
     judged = [float(guard.judge(torch.tensor(v), torch.tensor([2 * i, 2 * i + 1]))) for i, v in enumerate(norms)]
     assert judged == [0, 1, 0, 1, 0]
-    assert guard.verdicts() == (2, [2, 3, 6, 7])
-    assert guard.verdicts() == (0, [])
+    assert guard.verdicts()[1:] == (2, [2, 3, 6, 7])
+    assert guard.verdicts() == (0, 0, [])
 
 
 def test_the_usual_norm_is_a_running_mean_of_the_good_steps_alone():

@@ -295,7 +295,10 @@ def _set(part: str, name: str, value: Any) -> Callable[[Run], None]:
         (_set("model", "players", 3), r"weights\.pkl: \S+main\.6\.weight has shape|no decoder\.decoder\.main\.6\.lin"),
         (_set("model", "pdim", 13), r"main\.0\.weight has shape \(12, 43\), expected \(13, 43\) by its config\.yaml"),
         (_set("dataset", "norm", None), r"norm of dataset_args is None, expected a mean and a standard deviation"),
-        (lambda run: run.state.pop(f"{MAIN}2.linear.bias"), r"weights\.pkl has no decoder\.decoder\.main\.2\.linear\.b"),
+        (
+            lambda run: run.state.pop(f"{MAIN}2.linear.bias"),
+            r"weights\.pkl has no decoder\.decoder\.main\.2\.linear\.b",
+        ),
         (lambda run: run.state.pop("decoder.rand_freqs"), r"weights\.pkl has no decoder\.rand_freqs"),
     ],
 )

@@ -205,7 +205,7 @@ def test_left_out_steps_are_warned_of_with_their_images(make_trainer, new_run, m
 
     monkeypatch.setattr(type(trainer.store), "batch", batch)
     said: list[str] = []
-    monkeypatch.setattr(loop, "warn", said.append)
+    monkeypatch.setattr(RunFolder, "warn", lambda self, message: said.append(message))
     loop.train(trainer, run)
     assert all(torch.isfinite(weight).all() for weight in trainer.optimiser.weights)
     named = [row for row in rows(run) if "skipped" in row]
@@ -231,7 +231,7 @@ def test_a_rolled_back_model_is_warned_of(make_trainer, new_run, monkeypatch):
 
     monkeypatch.setattr(Trainer, "step", step)
     said: list[str] = []
-    monkeypatch.setattr(loop, "warn", said.append)
+    monkeypatch.setattr(RunFolder, "warn", lambda self, message: said.append(message))
     loop.train(trainer, run)
     assert [text for text in said if "put back" in text and "learning rate is halved" in text]
     assert trainer.progress.rate_factor == 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from cryomorph.encoders.table import TableEncoder
@@ -15,7 +15,10 @@ from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.objectives.likelihood import negative_log_likelihood
 from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.store import ParticleStore
+from cryomorph.representations.base import Representation
 from cryomorph.representations.linear import LinearSubspace
+
+SURE = 2.0  # standard errors
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,24 @@ class Rival:
     prior_std: Float32[Tensor, " q"]
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """Gains of the trained model's points in nats an image, each with its standard error, by either model's maps."""
+
+    by_trained: tuple[float, float]
+    by_linear: tuple[float, float]
+
+    @property
+    def clear(self) -> bool:
+        """Whether the trained model finds its own points better beyond doubt, and the linear one finds them no worse.
+
+        A trained model that holds little of the molecule finds points good that mean nothing: the other one tells.
+        """
+        gain, error = self.by_trained
+        doubt, margin = self.by_linear
+        return gain > SURE * error and doubt > -SURE * margin
+
+
 def prediction_gain(
     model: Heterogeneous,
     store: ParticleStore,
@@ -33,20 +54,16 @@ def prediction_gain(
     *,
     held: Int64[Tensor, " h"],
     half_precision: bool,
-) -> tuple[float, float]:
-    """By how much the trained model's own latent points predict images better than the linear model's, and its error.
+) -> Verdict:
+    """By how much the trained model's own latent points predict images better than the linear model's.
 
     Particles that the weights never saw are located from every second coefficient, by the linear posterior and by
-    Gauss-Newton under the trained model, both drawn to the landscape; the trained model then predicts the other
-    coefficients from each. So neither is judged by what it was fitted to.
+    Gauss-Newton under the trained model, both drawn to the landscape; both models then predict the other coefficients
+    from each. So no point is judged by what it was fitted to, nor by its own model alone.
 
     Args:
         model: on the CPU, with a table of latent points in the linear model's coordinates.
         held: the particles that were held out, ascending.
-
-    Returns:
-        mean difference of the negative log-likelihoods, in nats an image (positive: the trained model's points are
-        better), and its standard error.
     """
     table = model.encoder
     if not isinstance(table, TableEncoder):
@@ -66,19 +83,29 @@ def prediction_gain(
     )
     mean, std = encode_by_gradient(located, store, held, half_precision=half_precision, kept=used)
     second, _ = under_landscape(mean[held], std[held], model.prior_std, support=landscape)
-    gain = _nll(model, store, held, first, ~used) - _nll(model, store, held, second, ~used)
-    return float(gain.mean()), float(gain.std() / len(gain) ** 0.5)
+    gains = []
+    for judge in (model.representation, rival.subspace):
+        gain = _nll(model, judge, store, held=held, z=first, kept=~used)
+        gain = gain - _nll(model, judge, store, held=held, z=second, kept=~used)
+        gains.append((float(gain.mean()), float(gain.std() / len(gain) ** 0.5)))
+    return Verdict(*gains)
 
 
 @torch.no_grad()
 def _nll(
-    model: Heterogeneous, store: ParticleStore, held: Int64[Tensor, " h"], z: Float32[Tensor, "h q"], kept: Tensor
+    model: Heterogeneous,
+    judge: Representation,
+    store: ParticleStore,
+    *,
+    held: Int64[Tensor, " h"],
+    z: Float32[Tensor, "h q"],
+    kept: Bool[Tensor, " size"],
 ) -> Float32[Tensor, " h"]:
-    """Negative log-likelihood of the coefficients kept, of each held-out particle at its point."""
+    """Negative log-likelihood of the coefficients kept, of each held-out particle at its point, by the judge's maps."""
     parts = []
     for given in ParticleLoader(store, 64, subset=held):
         batch = model.placed(given, store.disk).only(kept)
         points = z[torch.searchsorted(held, batch.index)]
-        slices = model.representation.slices(points, batch.rotation, store.disk)
+        slices = judge.slices(points, batch.rotation, store.disk)
         parts.append(negative_log_likelihood(batch, slices))
     return torch.cat(parts)

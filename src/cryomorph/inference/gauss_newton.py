@@ -119,19 +119,29 @@ def _linearised(
             slices = representation.slices(point, rotation, disk)
         return torch.view_as_real(placed.ctf * slices).flatten(1)
 
-    points, rotations = [], []
+    steps: list[tuple[Tensor, Tensor | None]] = []
     if unknowns.fixed_z is None:
-        for direction in torch.eye(z.shape[1]).to(z):
-            points.append(direction.expand_as(z))
-            rotations.append(torch.zeros_like(placed.rotation))
+        steps += [(direction.expand_as(z), None) for direction in torch.eye(z.shape[1]).to(z)]
     if unknowns.pose:
-        for axis in torch.eye(3).to(z):
-            points.append(torch.zeros_like(z))
-            rotations.append(_cross(axis) @ placed.rotation)
-    value = model(z, placed.rotation)
-    columns = vmap(lambda dz, dr: jvp(model, (z, placed.rotation), (dz, dr))[1])(
-        torch.stack(points), torch.stack(rotations)
-    )
+        steps += [(torch.zeros_like(z), _cross(axis) @ placed.rotation) for axis in torch.eye(3).to(z)]
+    points = torch.stack([dz for dz, _ in steps])
+    if unknowns.pose:
+        still = torch.zeros_like(placed.rotation)
+        turns = torch.stack([still if dr is None else dr for _, dr in steps])
+
+        def along(dz: Tensor, dr: Tensor) -> tuple[Tensor, Tensor]:
+            made, column = jvp(model, (z, placed.rotation), (dz, dr))[:2]
+            return made, column
+
+        value, columns = vmap(along, out_dims=(None, 0))(points, turns)  # type: ignore[arg-type]
+    else:
+
+        def along_latent(dz: Tensor) -> tuple[Tensor, Tensor]:
+            # the rotation is a constant here: nothing is carried through the encoding
+            made, column = jvp(lambda point: model(point, placed.rotation), (z,), (dz,))[:2]
+            return made, column
+
+        value, columns = vmap(along_latent, out_dims=(None, 0))(points)  # type: ignore[arg-type]
     jacobian = columns.permute(1, 2, 0)
     if unknowns.pose:
         # centring the image by s more is moving the model by -s

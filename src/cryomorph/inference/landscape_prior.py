@@ -35,9 +35,7 @@ def under_landscape(
         iterations: of the weights; few, since many make the density a handful of points.
         seed: chooses the support points of a large set.
     """
-    precision = prior_std**-2
-    information = (std**-2 - precision).clamp(min=LEAST_INFORMATION * precision)
-    best = mean * (information + precision) / information
+    best, information = likelihood(mean, std, prior_std)
     support = mean if support is None else support
     order = torch.randperm(len(support), generator=torch.Generator().manual_seed(seed))[:SUPPORT]
     support = support[order.sort().values]
@@ -54,6 +52,15 @@ def under_landscape(
         found[chunk] = share @ support
         spread[chunk] = (share @ support**2 - found[chunk] ** 2).clamp(min=0).sqrt()
     return found, torch.maximum(spread, LEAST_SPREAD * prior_std)
+
+
+def likelihood(
+    mean: Float32[Tensor, "n q"], std: Float32[Tensor, "n q"], prior_std: Float32[Tensor, " q"]
+) -> tuple[Float32[Tensor, "n q"], Float32[Tensor, "n q"]]:
+    """What the images alone say: most likely points and their inverse variances, the prior taken out of posteriors."""
+    precision = prior_std**-2
+    information = (std**-2 - precision).clamp(min=LEAST_INFORMATION * precision)
+    return mean * (information + precision) / information, information
 
 
 def _membership(

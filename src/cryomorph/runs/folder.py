@@ -29,6 +29,8 @@ from cryomorph.volumes.backproject import Reconstruction
 
 MODEL = "model.safetensors"
 REFINED = "refined_poses.safetensors"
+HOW = ("training.device", "training.precision", "training.compile", "training.checkpoint_minutes")
+"""Options that say how to compute, not what: a resumed run may be given others."""
 CONSENSUS_MAPS = ("map", "half1", "half2", "mask")
 
 
@@ -85,12 +87,12 @@ class RunFolder:
         return run
 
     def _require_same(self, config: dict[str, Any]) -> None:
-        before = self.config()
-        changed = sorted(key for key in {*before, *config} if before.get(key) != config.get(key))
+        before, now = leaves(self.config()), leaves(config)
+        changed = sorted(key for key in {*before, *now} - {*HOW} if before.get(key) != now.get(key))
         if changed:
             key = changed[0]
             raise InputError(
-                f"{self.path} was started with {key} = {before.get(key)!r} and is resumed with {config.get(key)!r}: "
+                f"{self.path} was started with {key} = {before.get(key)!r} and is resumed with {now.get(key)!r}: "
                 "give the same options, or --overwrite to start anew"
             )
 
@@ -243,6 +245,14 @@ class RunFolder:
             return
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(values) + "\n")
+
+
+def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config of nested parts as one level, keys joined by dots."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def save_reconstruction(result: Reconstruction, folder: Path) -> None:

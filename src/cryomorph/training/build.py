@@ -13,7 +13,7 @@ from cryomorph.encoders.base import Encoder
 from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.poses import PoseTable
 from cryomorph.encoders.table import TableEncoder
-from cryomorph.inference.landscape_prior import under_landscape
+from cryomorph.inference.landscape_prior import likelihood, under_landscape
 from cryomorph.inference.unroll import unrolled
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.particles.store import ParticleStore
@@ -108,14 +108,15 @@ def first_lesson(start: LinearStart, zdim: int, *, seed: int) -> Lesson:
 
     The linear model's own coordinates where it has as many; the length along its curve for a single one.
     """
+    landscape = start.on_landscape(seed)
     if start.mean.shape[1] == zdim:
-        return Lesson(start.mean, start.std, start.mean, shared=True)
+        return Lesson(landscape.mean, landscape.std, landscape.mean, shared=True)
     if start.mean.shape[1] < zdim:
         missing = zdim - start.mean.shape[1]
-        mean = torch.nn.functional.pad(start.mean, (0, missing))
-        std = torch.nn.functional.pad(start.std, (0, missing), value=FIRST_SPREAD)
-        return Lesson(mean, std, start.mean, shared=False)
+        mean = torch.nn.functional.pad(landscape.mean, (0, missing))
+        std = torch.nn.functional.pad(landscape.std, (0, missing), value=FIRST_SPREAD)
+        return Lesson(mean, std, landscape.mean, shared=False)
     if zdim == 1:
-        along = torch.from_numpy(unrolled(start.mean.numpy(), seed=seed))[:, None]
-        return Lesson(along, torch.full_like(along, FIRST_SPREAD), start.mean, shared=False)
-    return Lesson(start.mean[:, :zdim], start.std[:, :zdim], start.mean, shared=False)
+        along, spread = unrolled(*likelihood(start.mean, start.std, start.prior_std), seed=seed)
+        return Lesson(along[:, None], spread[:, None], landscape.mean, shared=False)
+    return Lesson(landscape.mean[:, :zdim], landscape.std[:, :zdim], landscape.mean, shared=False)

@@ -55,8 +55,14 @@ def compile_network(representation: Representation, asked: str, device: torch.de
         network(phase, phase[..., :1] + 1, phase.new_zeros(2, representation.zdim)).sum().backward()
         network.zero_grad(set_to_none=True)
     except Exception as error:  # whatever a compiler or its tools may raise
-        network._compiled_call_impl = None
+        release(representation)
         reason = (str(error) or type(error).__name__).splitlines()[0]
         warn(f"the network is not compiled ({reason}): training goes on without, more slowly")
         return False
     return True
+
+
+def release(representation: Representation) -> None:
+    """Undo `compile_network`: what was compiled for one device is not for another."""
+    if isinstance(representation, NeuralField):
+        representation.network._compiled_call_impl = None

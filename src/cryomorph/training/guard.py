@@ -36,14 +36,14 @@ class StepGuard:
         self._pending.append((bad, index))
         return bad.float()
 
-    def verdicts(self) -> tuple[int, list[int]]:
-        """Steps left out since the last call, and the images of those steps."""
+    def verdicts(self) -> tuple[int, int, list[int]]:
+        """Steps since the last call, how many of them were left out, and the images of those."""
         if not self._pending:
-            return 0, []
+            return 0, 0, []
         flags = torch.stack([bad for bad, _ in self._pending]).tolist()
         images = [index for flag, (_, index) in zip(flags, self._pending, strict=True) if flag]
         self._pending.clear()
-        return len(images), torch.cat(images).tolist() if images else []
+        return len(flags), len(images), torch.cat(images).tolist() if images else []
 
 
 def named(images: list[int]) -> str:

@@ -54,11 +54,12 @@ def report(trainer: Trainer, run: RunFolder, images_per_second: float) -> None:
     facts = trainer.report()
     run.record(stage="joint", images_per_second=round(images_per_second * trainer.parallel.world, 1), **facts)
     trainer.spoken = facts
-    if "skipped" in facts and trainer.parallel.first:
+    tell = run.warn if trainer.parallel.first else warn  # each process knows the images of its own steps
+    if "skipped" in facts:
         images = [int(i) for i in facts["skipped_images"]]
-        warn(f"{facts['skipped']} steps were not numbers or far too large and were left out: particles {named(images)}")
-    if "rolled_back" in facts and trainer.parallel.first:
-        warn("the model was put back to where it was sound; the learning rate is halved")
+        tell(f"{facts['skipped']} steps were not numbers or far too large and were left out: particles {named(images)}")
+    if "rolled_back" in facts:
+        run.warn("the model was put back to where it was sound; the learning rate is halved")
 
 
 def label(trainer: Trainer) -> str:

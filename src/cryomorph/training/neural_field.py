@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -95,7 +96,7 @@ def check_options(config: NeuralFieldConfig) -> None:
         "warm-steps": (config.warm_steps, 0),
     }
     for name, (value, bound) in least.items():
-        if value is not None and not value >= bound:
+        if value is not None and not bound <= value < math.inf:
             raise InputError(f"--{name} {value}: expected {bound:g} or more")
     most = {
         "zdim": (config.zdim, MOST_DIMENSIONS),

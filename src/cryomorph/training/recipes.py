@@ -31,7 +31,7 @@ from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.provenance import write_json
 from cryomorph.training.build import LinearStart, build_model, first_lesson
 from cryomorph.training.checks import check
-from cryomorph.training.device import compile_network
+from cryomorph.training.device import compile_network, release
 from cryomorph.training.loop import train
 from cryomorph.training.parallel import Parallel
 from cryomorph.training.stages import Consensus, consensus_stage, linear_stage
@@ -105,7 +105,7 @@ def linear(session: Session) -> None:
 def warm(session: Session) -> None:
     """Teach the field the linear maps; the particles' linear latent points are where its table starts."""
     config, start = session.config, _required(session.linear)
-    lesson = first_lesson(start.on_landscape(config.seed), config.zdim, seed=config.seed)
+    lesson = first_lesson(start, config.zdim, seed=config.seed)
     session.model = build_for(session, lesson)
     path = session.run.path / WARM
     with session.parallel.first_alone() as alone:
@@ -203,7 +203,7 @@ def by_gradient(session: Session) -> bool:
         return asked == "gradient"
     start, model = _required(session.linear), _required(session.model)
     if start.mean.shape[1] != session.config.zdim:
-        return True  # the linear model has other coordinates: its points were only a beginning
+        return False  # points in other coordinates than the linear model's have moved with the training already
     held, _ = split_held_out(len(session.store), session.config.training.held_out, session.config.seed)
     if not len(held):
         return False
@@ -211,13 +211,14 @@ def by_gradient(session: Session) -> bool:
         better = False
         if alone:
             rival = Rival(start.subspace.cpu(), start.prior_std)
-            gain, error = prediction_gain(
+            verdict = prediction_gain(
                 deepcopy(model).cpu(), session.store, rival, held=held, half_precision=session.half_precision
             )
-            better = gain > 2 * error
+            better = verdict.clear
+            gain, error = verdict.by_trained
             session.run.log(
-                f"latent points found anew predict held-out images {'better' if better else 'no better'} than the "
-                f"linear model's ({gain:+.3f} +- {error:.3f} nats an image): {'taken' if better else 'left'}"
+                f"latent points found anew predict held-out images better by {gain:.3f} +- {error:.3f} nats an image "
+                f"({verdict.by_linear[0]:.3f} by the linear model's maps): {'taken' if better else 'left'}"
             )
     return session.parallel.agreed(better)
 
@@ -231,6 +232,7 @@ RECIPES: dict[str, tuple[Stage, ...]] = {
 def finish(session: Session, mean: Float32[Tensor, "n zdim"], std: Float32[Tensor, "n zdim"]) -> None:
     """Write what the run leaves behind; the model last."""
     run, model = session.run, _required(session.model).cpu()
+    release(model.representation)
     run.save_latent(mean, std)
     if model.poses is not None:
         pose = model.poses.corrected(session.store.require_pose(), session.store.pixel_A)

@@ -160,8 +160,8 @@ class Trainer:
             rate = (self.plan.latent_rate or 0.0) * (LAST_SHARE + (1 - LAST_SHARE) * min(1.0, self.rate))
             self.table.step(rate, len(batch) * disk.size * kept)
         now = Measured(
-            torch.nan_to_num(loss.nll.detach()).sum() / disk.size * kept,
-            torch.nan_to_num(loss.kl.detach()).sum(0) * kept,
+            torch.where(kept > 0, loss.nll.detach().sum() / disk.size, 0),
+            torch.where(kept > 0, loss.kl.detach().sum(0), 0),
             len(batch),
         )
         self.measured = now if self.measured is None else self.measured.plus(now)
@@ -176,7 +176,7 @@ class Trainer:
 
     def report(self) -> Facts:
         """What was measured since the last report, per image or coefficient; the model is put back if it is lost."""
-        skipped, images = self.guard.verdicts()
+        steps, skipped, images = self.guard.verdicts()
         measured, self.measured = self.measured, None
         facts: Facts = {"epoch": self.progress.epoch + 1, "step": self.progress.step, "band": self.disk.band}
         if measured is not None:
@@ -188,7 +188,7 @@ class Trainer:
             facts |= {"skipped": skipped, "skipped_images": [float(i) for i in images]}
         # a model that was lost late in a report must not become the state to go back to
         lost = not torch.nn.utils.get_total_norm([weight.detach() for weight in self.optimiser.weights]).isfinite()
-        if lost or (skipped and measured is not None and 2 * len(images) >= measured.images):
+        if lost or 2 * skipped > steps:
             self._snapshot.restore(self.model, self.optimiser)
             self.progress.rate_factor /= 2
             facts |= {"rolled_back": 1}
@@ -213,11 +213,13 @@ class Trainer:
                 torch.autocast(self.parallel.device.type, torch.bfloat16, enabled=self.half_precision),
             ):
                 loss = self.model(batch, disk, noise)
-                value = loss.nll + self.kl_weight * loss.kl.sum(1)
+                # at the divergence's full weight: a loss that followed its schedule would not compare between epochs
+                value = loss.nll + (self.plan.beta or 0.0) / 2 * loss.kl.sum(1)
             if self.table is not None:
                 value.sum().backward()
                 self.table.step(self.plan.latent_rate or 0.0, 1.0)
-            total += torch.stack([value.detach().sum() / disk.size, value.new_tensor(len(batch))])
+            sound = torch.isfinite(value.detach())
+            total += torch.stack([torch.where(sound, value.detach(), 0).sum() / disk.size, sound.sum()])
         for weight in self.optimiser.weights:
             weight.requires_grad_(True)
         summed, count = self.parallel.total(total).tolist()
