@@ -11,7 +11,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from cryomorph.config.errors import InputError
-from cryomorph.io.cryodrgn import read_ctf, read_index, read_poses
+from cryomorph.io.cryodrgn import read_config, read_ctf, read_index, read_latent, read_poses
 
 ROTATION = Rotation.random(5, random_state=0).as_matrix().astype(np.float32)
 
@@ -128,3 +128,97 @@ def test_other_wrong_files(tmp_path):
     (tmp_path / "bad.txt").write_text("one\n")
     with pytest.raises(InputError, match="cannot be read as indices"):
         read_index(tmp_path / "bad.txt")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_latent_points_are_two_pickles_in_a_row(tmp_path, protocol):
+    mean, log_variance = np.random.default_rng(0).normal(size=(2, 7, 3))
+    with (tmp_path / "z.pkl").open("wb") as file:
+        pickle.dump(mean.astype(np.float32), file, protocol)
+        pickle.dump(log_variance, file, protocol)
+    found = read_latent(tmp_path / "z.pkl")
+    for array, expected in zip(found, (mean, log_variance), strict=True):
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((np.zeros((3, 2)),), "not a whole pickle"),
+        ((np.zeros((3, 2)), np.zeros((3, 1))), r"shapes \(3, 2\) and \(3, 1\): expected latent means"),
+        ((np.zeros(3), np.zeros(3)), r"shapes \(3,\) and \(3,\): expected latent means"),
+        ((np.zeros((3, 2)), np.full((3, 2), np.inf)), "not finite"),
+        ((np.zeros((3, 2)), OrderedDict()), r"z.pkl: it refers to collections\.OrderedDict"),
+        ((np.zeros((3, 2)), np.array(["a"])), "expected numbers"),
+    ],
+)
+def test_wrong_latent_points(tmp_path, values, message):
+    (tmp_path / "z.pkl").write_bytes(b"".join(pickle.dumps(value) for value in values))
+    with pytest.raises(InputError, match=message):
+        read_latent(tmp_path / "z.pkl")
+
+
+def test_a_malicious_second_pickle_does_not_run(tmp_path):
+    trace = tmp_path / "ran"
+    harmful = pickle.dumps(_Runs(os.system, f"touch {trace}"))
+    (tmp_path / "z.pkl").write_bytes(pickle.dumps(np.zeros((3, 2))) + harmful)
+    with pytest.raises(InputError, match=r"z.pkl: it refers to \w+.system"):
+        read_latent(tmp_path / "z.pkl")
+    assert not trace.exists()
+
+
+CONFIG = """\
+cmd: [cryodrgn, train_vae, particles.mrcs]
+dataset_args: {ctf: null, ind: null, norm: [0.0, 31.5], particles: particles.mrcs}
+lattice_args: {D: 33, extent: 0.5}
+model_args: {domain: fourier, zdim: 8, feat_sigma: 0.5}
+time: 2026-01-02 03:04:05.678
+"""
+
+
+def test_a_config_is_read_as_plain_values(tmp_path):
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    found = read_config(tmp_path / "config.yaml")
+    assert found["dataset_args"] == {"ctf": None, "ind": None, "norm": [0.0, 31.5], "particles": "particles.mrcs"}
+    assert found["lattice_args"] == {"D": 33, "extent": 0.5}
+    assert found["model_args"]["zdim"] == 8
+
+
+@pytest.mark.parametrize("part", ["dataset_args", "lattice_args", "model_args"])
+def test_a_config_that_lacks_a_part_is_refused(tmp_path, part):
+    path = tmp_path / "config.yaml"
+    for text in (CONFIG.replace(part, "other"), f"{CONFIG}\n{part}: 3\n"):
+        path.write_text(text)
+        with pytest.raises(InputError, match=f"config.yaml has no {part}: expected the config.yaml of cryoDRGN 4"):
+            read_config(path)
+
+
+def test_a_config_makes_no_objects(tmp_path):
+    path, trace = tmp_path / "config.yaml", tmp_path / "ran"
+    for tag in (
+        f"!!python/object/apply:os.system ['touch {trace}']",
+        "!!python/name:os.system",
+        "!!python/object:collections.OrderedDict {}",
+        "!!python/tuple [1, 2]",
+    ):
+        path.write_text(f"{CONFIG}\nseed: {tag}\n")
+        with pytest.raises(InputError, match=r"config\.yaml is not YAML: could not determine a constructor") as caught:
+            read_config(path)
+        assert "\n" not in str(caught.value)
+    assert not trace.exists()
+
+
+def test_other_wrong_configs(tmp_path):
+    path = tmp_path / "config.yaml"
+    with pytest.raises(InputError, match=r"config.yaml cannot be read \(No such file"):
+        read_config(path)
+    for content, message in (
+        (b"a: [1, 2", "is not YAML: "),
+        (b"\xff\xfe\x00\x00bad", "is not YAML: "),
+        (b"", "has no dataset_args"),
+        (b"- 1\n- 2\n", "has no dataset_args"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            read_config(path)

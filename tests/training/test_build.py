@@ -131,17 +131,19 @@ def start_of(mean, spread=0.1):
 def test_the_linear_coordinates_are_taken_over_where_there_are_as_many():
     start = start_of(torch.randn(50, 3, generator=torch.Generator().manual_seed(1)))
     lesson = first_lesson(start, 3, seed=0)
+    there = start.on_landscape(0)
     assert lesson.shared
-    assert torch.equal(lesson.point, start.mean) and torch.equal(lesson.taught, start.mean)
-    assert torch.equal(lesson.spread, start.std)
+    assert torch.equal(lesson.point, there.mean) and torch.equal(lesson.taught, there.mean)
+    assert torch.equal(lesson.spread, there.std)
 
 
 def test_coordinates_that_the_linear_model_lacks_start_at_zero_with_a_spread():
     start = start_of(torch.randn(50, 2, generator=torch.Generator().manual_seed(1)))
     lesson = first_lesson(start, 4, seed=0)
     assert not lesson.shared
-    assert torch.equal(lesson.point[:, :2], start.mean) and (lesson.point[:, 2:] == 0).all()
-    assert (lesson.spread[:, 2:] == FIRST_SPREAD).all() and torch.equal(lesson.taught, start.mean)
+    there = start.on_landscape(0)
+    assert torch.equal(lesson.point[:, :2], there.mean) and (lesson.point[:, 2:] == 0).all()
+    assert (lesson.spread[:, 2:] == FIRST_SPREAD).all() and torch.equal(lesson.taught, there.mean)
     assert (lesson.prior_std > 0).all()
 
 
@@ -150,8 +152,11 @@ def test_one_coordinate_runs_along_the_curve_of_several():
     generator = torch.Generator().manual_seed(4)
     angle = torch.rand(400, generator=generator) * 1.5 * torch.pi
     mean = torch.stack([angle.cos(), angle.sin(), 0 * angle], dim=1) + 0.03 * torch.randn(400, 3, generator=generator)
-    lesson = first_lesson(start_of(mean), 1, seed=0)
-    assert lesson.point.shape == (400, 1) and not lesson.shared and torch.equal(lesson.taught, mean)
+    start = start_of(mean, spread=0.03)
+    lesson = first_lesson(start, 1, seed=0)
+    assert lesson.point.shape == lesson.spread.shape == (400, 1) and not lesson.shared
+    assert torch.equal(lesson.taught, start.on_landscape(0).mean)
+    assert float(lesson.point.std()) == pytest.approx(1, rel=1e-4) and (lesson.spread > 0).all()
     ranks = np.argsort(np.argsort(np.stack([angle.numpy(), lesson.point[:, 0].numpy()])))
     assert abs(np.corrcoef(ranks)[0, 1]) > 0.99
 

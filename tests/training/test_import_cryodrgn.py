@@ -291,7 +291,7 @@ def _set(part: str, name: str, value: Any) -> Callable[[Run], None]:
         (_set("model", "domain", "hartley"), r"a decoder in hartley space with relu: only those in Fourier space"),
         (_set("model", "activation", "leaky_relu"), "a decoder in fourier space with leaky_relu: only"),
         (_set("model", "pe_type", "none"), r"positional encoding 'none' is not one that can be imported \(geom_ft"),
-        (_set("model", "players", None), r"config\.yaml: players of model_args is None, expected a number"),
+        (_set("model", "players", None), r"config\.yaml: players of model_args is None, expected a whole"),
         (_set("model", "players", 3), r"weights\.pkl: \S+main\.6\.weight has shape|no decoder\.decoder\.main\.6\.lin"),
         (_set("model", "pdim", 13), r"main\.0\.weight has shape \(12, 43\), expected \(13, 43\) by its config\.yaml"),
         (_set("dataset", "norm", None), r"norm of dataset_args is None, expected a mean and a standard deviation"),
@@ -328,7 +328,7 @@ def test_damaged_and_missing_files_are_named(theirs, bring, tmp_path, store):
     with pytest.raises(InputError, match=r"z\.pkl is not a whole pickle"):
         bring(run)
     with pytest.raises(InputError, match=r"config\.yaml cannot be read"):
-        bring(type("Nothing", (), {"folder": tmp_path / "nothing"})())
+        import_cryodrgn(ImportConfig(tmp_path / "nothing", tmp_path / "ours", particles=store))
     run.write().dataset["particles"] = str(tmp_path / "gone.mrcs")
     run.write()
     with pytest.raises(InputError, match=r"gone\.mrcs: no such particle file or store"):

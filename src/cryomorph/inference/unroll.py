@@ -34,7 +34,8 @@ def unrolled(
         information: inverse variance of each coordinate of it.
 
     Returns:
-        the coordinate, of mean 0 and standard deviation 1 over the particles, and its posterior standard deviation.
+        the length along the curve, of mean 0 and standard deviation 1 over the particles, and its posterior's standard
+        deviation.
     """
     best, information = best.double(), information.double()
     node = torch.linspace(-1, 1, NODES, dtype=torch.float64)
@@ -61,6 +62,8 @@ def unrolled(
         system += STIFFNESS * known.sum(0)[:, None, None] * stiffness
         curve = basis @ torch.linalg.solve(system, (basis.T @ moment).T[..., None])[..., 0].T
         weight = (count + 1) / (count.sum() + NODES)
+    step = (torch.diff(_required(curve), dim=0).square() * information.mean(0)).sum(1).sqrt()
+    node = torch.cat([step.new_zeros(1), step.cumsum(0)])  # the length along the curve, in units of the noise
     mean, std = [], []
     for chunk in torch.arange(len(best)).split(CHUNK):
         share = _share(best[chunk], information[chunk], _required(curve), weight)
@@ -68,7 +71,7 @@ def unrolled(
         std.append((share @ node**2 - mean[-1] ** 2).clamp(min=0).sqrt())
     along, spread = torch.cat(mean), torch.cat(std)
     scale = along.std().clamp(min=1e-12)
-    least = 2 / NODES / scale  # a node's own width
+    least = step.mean() / scale  # a node's own width
     return ((along - along.mean()) / scale).float(), (spread / scale).clamp(min=least).float()
 
 

@@ -133,17 +133,12 @@ class _Theirs:
     path: Path
     content: dict[str, Any]
 
-    def number(self, part: str, name: str) -> float:
-        value = self.content[part].get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise InputError(f"{self.path}: {name} of {part} is {value!r}, expected a number")
-        return value
-
     def count(self, part: str, name: str) -> int:
-        value = self.number(part, name)
-        if value != int(value) or value < 1:
+        """A whole number from 1."""
+        value = self.content[part].get(name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{self.path}: {name} of {part} is {value!r}, expected a whole number from 1")
-        return int(value)
+        return value
 
     @property
     def scale(self) -> float:
