@@ -15,6 +15,7 @@ from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.disk import FourierDisk
 
 POINTS = 1 << 13
+ITERATIONS = 2  # a shift of a pixel is not linear: after a single step a rotation can be further off
 WEAK = (0.2, 5.0)  # radians and pixels: the prior of the first look at a particle, which keeps the step believable
 WIDTHS = torch.logspace(-4, 0, 81)  # of `WEAK`
 
@@ -28,7 +29,7 @@ def refine_poses(
     total: Callable[[Tensor], Tensor] = lambda value: value,
     half_precision: bool = False,
 ) -> dict[str, float]:
-    """One Gauss-Newton step of every particle's pose, shrunk towards the given pose by as much as the data say.
+    """A few Gauss-Newton steps of every particle's pose, shrunk towards the given pose by as much as the data say.
 
     Given poses are off by an unknown amount, alike for all particles: `N(0, w^2)` about each axis of the image and
     along both directions. With `e` a particle's best offset and `C` its covariance, `w` maximises the likelihood of all
@@ -61,7 +62,7 @@ def refine_poses(
             poses.of(batch),
             unknowns=unknowns,
             disk=disk,
-            iterations=1,
+            iterations=ITERATIONS,
             half_precision=half_precision,
         )
         rows = slice(done, done + len(batch))

@@ -15,12 +15,13 @@ from cryomorph.encoders.base import Encoder
 from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.inference.encode import encode_amortised, encode_by_gradient, linear_latents
+from cryomorph.inference.landscape_prior import under_landscape
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training.build import LinearStart
+from cryomorph.training.build import LinearStart, noise_whitening
 from cryomorph.training.device import choose_device
 from cryomorph.training.stages import consensus_stage
 from cryomorph.training.start import check_paths, start_run, take_particles
@@ -42,6 +43,10 @@ def encode_particles(config: EncodeConfig) -> RunFolder:
     before = trained.store()
     if not representation.zdim:
         raise InputError(f"{config.run} has no latent space (--zdim 0): every particle has the same map")
+    if trained.model_facts().get("encoder") in ("table", "foreign") and not trained.linear_start.is_file():
+        raise InputError(
+            f"{trained.path} has no encoder network and no {trained.linear_start.name}: it cannot encode particles"
+        )
     check_paths(config)
     if not config.particles.is_dir() and config.images.box is None:
         config = replace(config, images=replace(config.images, box=before.box))
@@ -55,7 +60,8 @@ def encode_particles(config: EncodeConfig) -> RunFolder:
             )
 
     store = take_particles(run, config, accept)
-    whitening = consensus_stage(run, store).noise_power.rsqrt()[store.disk.shell]
+    noise = trained.config().get("training", {}).get("noise") or "radial"
+    whitening = noise_whitening(store, consensus_stage(run, store), noise)
     device = choose_device(config.device)
     if isinstance(representation, LinearSubspace):
         tensors = {"maps": representation.maps, "mean": _t(trained.latent_mean()), "std": _t(trained.latent_std())}
@@ -65,7 +71,8 @@ def encode_particles(config: EncodeConfig) -> RunFolder:
     run.save_latent(mean.cpu(), std.cpu())
     own = set(representation.state_dict())
     extra = {name: value for name, value in trained.model_tensors().items() if name not in own}
-    run.save_model(representation, extra, encoder=trained.model_facts().get("encoder", ""))
+    facts = trained.model_facts()
+    run.save_model(representation, extra, encoder=facts.get("encoder", ""), latents=facts.get("latents", ""))
     run.log(f"{len(store)} particles encoded by {config.run}; {perf_counter() - begin:.1f} s")
     return run
 
@@ -73,26 +80,26 @@ def encode_particles(config: EncodeConfig) -> RunFolder:
 def _trained_latents(
     trained: RunFolder, store: ParticleStore, whitening: Float32[Tensor, " size"], device: torch.device
 ) -> Latents:
-    """By the run's encoder network; without one by Gauss-Newton, from where the linear model puts the particles."""
+    """As the run found its own: by its encoder network, by the linear model it started from, or by Gauss-Newton."""
     tensors, facts = trained.model_tensors(), trained.model_facts()
-    everything = torch.arange(len(store))
+    everything, landscape = torch.arange(len(store)), _t(trained.latent_mean())
     encoder: Encoder
     if facts.get("encoder") == "mlp":
         encoder = MlpEncoder.of({k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")})
     else:
-        path = trained.linear_start
-        if not path.is_file():
-            raise InputError(f"{trained.path} has no encoder network and no {path.name}: it cannot encode")
-        linear = load_tensors(path)[0]
-        first, _ = _linear_latents(store, linear, whitening)
-        start = _carried_over(first, linear["mean"], _t(trained.latent_mean()))
+        linear = load_tensors(trained.linear_start)[0]
+        first, spread = _linear_latents(store, linear, whitening)
+        if facts.get("latents") == "table" and first.shape[1] == landscape.shape[1]:
+            return under_landscape(first, spread, tensors["prior_std"], support=linear["mean"])
+        start = _carried_over(first, linear["mean"], landscape)
         encoder = TableEncoder(start, torch.ones_like(start))
     representation = trained.representation()
     model = Heterogeneous(representation, encoder, prior_std=tensors["prior_std"], whitening=whitening)
     model = model.to(device).eval().requires_grad_(False)
     if isinstance(encoder, MlpEncoder):
         return encode_amortised(model, store, everything)
-    return encode_by_gradient(model, store, everything, half_precision=False)
+    mean, std = encode_by_gradient(model, store, everything, half_precision=False)
+    return under_landscape(mean.cpu(), std.cpu(), tensors["prior_std"], support=landscape)
 
 
 def _linear_latents(store: ParticleStore, linear: dict[str, Tensor], whitening: Float32[Tensor, " size"]) -> Latents:

@@ -54,6 +54,8 @@ class Session:
     consensus: Consensus | None = None
     linear: LinearStart | None = None
     model: Heterogeneous | None = None
+    anew: bool = False
+    """Whether the latent points were found anew under the final weights."""
 
     @property
     def half_precision(self) -> bool:
@@ -183,7 +185,8 @@ def latents(
 ) -> tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]]:
     """Means and standard deviations of all particles; `share` are those that this process is to look at."""
     model = _required(session.model)
-    if isinstance(model.encoder, TableEncoder) and not by_gradient(session):
+    session.anew = isinstance(model.encoder, TableEncoder) and by_gradient(session)
+    if isinstance(model.encoder, TableEncoder) and not session.anew:
         return model.encoder.mean, model.encoder.std
     if isinstance(model.encoder, TableEncoder):
         mean, std = encode_by_gradient(model, session.store, share, half_precision=session.half_precision)
@@ -250,7 +253,8 @@ def finish(session: Session, mean: Float32[Tensor, "n zdim"], std: Float32[Tenso
     extra = {"prior_std": model.prior_std, "whitening": model.whitening}
     if isinstance(model.encoder, MlpEncoder):
         extra |= {f"encoder.{name}": value for name, value in model.encoder.state_dict().items()}
-    run.save_model(model.representation, extra, encoder=session.config.network.encoder or "")
+    facts = {"encoder": session.config.network.encoder or "", "latents": "gradient" if session.anew else "table"}
+    run.save_model(model.representation, extra, **facts)
 
 
 T = TypeVar("T")
