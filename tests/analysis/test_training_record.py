@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 
-from cryomorph.analysis import training_record as tr
 from cryomorph.analysis.training_record import (
     judged,
     linear_objective,
@@ -99,12 +98,6 @@ def test_coordinates_that_are_unused_are_named():
     divergence = judged(1.0, 1.0, [1.0, 0.01, 0.3, 0.02], view_r2=0.0)[2]
     assert divergence.found == "0.01 to 1.00 nats; unused: 2, 4"
     assert divergence.sound
-
-
-def test_the_bounds_are_those_that_training_warns_of():
-    from cryomorph.training import checks
-
-    assert (tr.SCALES, tr.COLLAPSED, tr.LEAK) == (checks.SCALES, checks.COLLAPSED, checks.LEAK)
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.9])

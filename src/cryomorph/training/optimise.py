@@ -31,7 +31,10 @@ class Optimisers:
 
     def step(self, rate: float, keep: Tensor | None = None) -> None:
         """One step at a learning rate; where `keep` is 0 the gradients are left out, on the device, without a wait."""
-        if keep is not None:
+        if keep is not None and keep.device.type == "cpu":
+            if not keep:  # no device to wait for: the step is left out whole
+                return
+        elif keep is not None:
             for weight in self.weights:
                 if weight.grad is not None:
                     # a gradient that is no number is none after a product with 0 either
