@@ -54,7 +54,9 @@ def test_what_was_written_down_is_made_again(name, tmp_path):
 
 
 def test_every_method_has_a_representation_and_every_representation_a_method():
-    assert {type(make()) for _, make in EVERY.values()} == set(Representation.__subclasses__())
+    assert {type(make()) for _, make in EVERY.values()} == {
+        kind for kind in Representation.__subclasses__() if kind.__module__.startswith("cryomorph.")
+    }
     assert {method for method, _ in EVERY.values()} == set(METHODS)
 
 

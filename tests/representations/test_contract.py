@@ -119,7 +119,7 @@ def closeness(a: Tensor, b: Tensor) -> float:
 
 def test_every_representation_is_final_and_under_contract():
     tested = {type(case.make()) for case in EVERY.values()}
-    assert tested == set(Representation.__subclasses__())
+    assert tested == {kind for kind in Representation.__subclasses__() if kind.__module__.startswith("cryomorph.")}
     assert all(getattr(kind, "__final__", False) for kind in tested)
 
 
