@@ -1,12 +1,14 @@
 """Each particle once in a pass, in orders that a seed decides."""
 
 import threading
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 
 from cryomorph.io.mrc import write_stack
+from cryomorph.particles import loader as loader_module
 from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.prepare import prepare
@@ -18,8 +20,6 @@ N, BOX = 53, 16
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    from dataclasses import replace
-
     folder = tmp_path_factory.mktemp("loader")
     write_stack(folder / "p.mrcs", np.random.default_rng(0).normal(size=(N, BOX, BOX)).astype(np.float32), 2.0)
     pose = Pose(random_rotations(N, torch.Generator().manual_seed(0)), torch.zeros(N, 2))
@@ -85,6 +85,7 @@ def test_a_band_is_a_prefix(store):
 @pytest.mark.parametrize("start", [0, 1, 5, 6, 7, 99])
 def test_start_leaves_out_exactly_the_first_batches(store, monkeypatch, shuffle, start):
     """A resumed pass goes on where it stopped, and what came before is not read again."""
+    monkeypatch.setattr(loader_module, "READ_IMAGES", 8)
     loader = ParticleLoader(store, 8, shuffle=shuffle, seed=2, block=4, pool=3)
     whole = list(loader.batches(1))
     asked, batch = [], ParticleStore.batch
@@ -100,8 +101,40 @@ def test_start_leaves_out_exactly_the_first_batches(store, monkeypatch, shuffle,
         assert torch.equal(found.image, expected.image) and torch.equal(found.rotation, expected.rotation)
 
 
+@pytest.mark.parametrize(
+    ("images", "room", "sizes"), [(20, 99, [16, 16, 16, 5]), (256, 25, [24, 24, 5]), (4, 4, [8] * 6 + [5])]
+)
+def test_small_batches_are_read_together(store, monkeypatch, images, room, sizes):
+    """As many as are within both limits, in the same order; what is read does not depend on what it is read with."""
+    alone = [store.batch(index) for index in torch.arange(N).split(8)]
+    asked, batch = [], ParticleStore.batch
+
+    def noted(self, index, count=None):
+        asked.append(len(index))
+        return batch(self, index, count)
+
+    monkeypatch.setattr(ParticleStore, "batch", noted)
+    monkeypatch.setattr(loader_module, "READ_IMAGES", images)
+    monkeypatch.setattr(loader_module, "READ_COEFFICIENTS", room * store.disk.size)
+    for found, expected in zip(ParticleLoader(store, 8), alone, strict=True):
+        for field in fields(expected):
+            assert torch.equal(getattr(found, field.name), getattr(expected, field.name))
+    assert asked == sizes
+
+
+@pytest.mark.parametrize("start", [1, 3, 6])
+def test_a_pass_that_starts_within_a_read_is_the_same(store, start):
+    whole = list(ParticleLoader(store, 8, shuffle=True, seed=2).batches(1))[start:]
+    for found, expected in zip(
+        ParticleLoader(store, 8, shuffle=True, seed=2).batches(1, start=start), whole, strict=True
+    ):
+        for field in fields(expected):
+            assert torch.equal(getattr(found, field.name), getattr(expected, field.name))
+
+
 def test_one_batch_is_read_ahead(store, monkeypatch):
     """While a batch is worked on the next one is being read, and no more than that one."""
+    monkeypatch.setattr(loader_module, "READ_IMAGES", 8)
     asked, reading = [], threading.Event()
     batch = ParticleStore.batch
 

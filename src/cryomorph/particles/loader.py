@@ -13,10 +13,15 @@ from torch import Tensor
 
 from cryomorph.particles.store import Batch, ParticleStore
 
+READ_IMAGES = 256
+READ_COEFFICIENTS = 1 << 20  # 8 MiB of images
+
 
 @dataclass(frozen=True)
 class ParticleLoader:
-    """Iterates over batches of a store, limited to a band; one batch is always being read ahead.
+    """Iterates over batches of a store, limited to a band; one read is always ahead.
+
+    Small batches are read several at a time, since a read of few images costs as much as one of many.
 
     Shuffling draws blocks of `block` neighbouring particles in random order and mixes the particles of `pool` blocks:
     reads stay long, batches are mixed, and memory is bounded by `pool * block` images whatever the store's size.
@@ -55,14 +60,16 @@ class ParticleLoader:
             epoch: which order to draw.
             start: batches at the beginning of the pass that are left out without being read.
         """
-        order = self._order(epoch).split(self.batch_size)[start:] if len(self.index) else ()
+        order = self._order(epoch)[start * self.batch_size :]
+        most = max(1, min(READ_IMAGES, READ_COEFFICIENTS // max(self.count, 1)) // self.batch_size)
+        reads = order.split(most * self.batch_size) if len(order) else ()
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
-            ahead = reader.submit(self.store.batch, order[0], self.count) if order else None
-            for following in (*order[1:], None):
+            ahead = reader.submit(self.store.batch, reads[0], self.count) if reads else None
+            for following in (*reads[1:], None):
                 ready = ahead.result() if ahead is not None else None
                 ahead = reader.submit(self.store.batch, following, self.count) if following is not None else None
                 if ready is not None:
-                    yield ready
+                    yield from ready.split(self.batch_size)
 
     def _order(self, epoch: int) -> Int64[Tensor, " k"]:
         index = self.index

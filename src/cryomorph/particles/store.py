@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +58,12 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """The same particles in batches of `size`, the last one with what is left."""
+        for start in range(0, len(self), size):
+            rows = slice(start, start + size)
+            yield Batch(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     def whitened(self, factor: Float32[Tensor, " size"]) -> Batch:
         """The same particles with every coefficient of the disk multiplied by a factor, their noise's correction."""

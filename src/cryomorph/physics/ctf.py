@@ -56,7 +56,7 @@ def evaluate_ctf(ctf: Ctf, frequency_per_A: Float[Tensor, "m 2"]) -> Float[Tenso
     mean = 0.5 * (ctf.defocus_u_A + ctf.defocus_v_A)
     half_difference = 0.5 * (ctf.defocus_u_A - ctf.defocus_v_A)
     angle = 2 * torch.deg2rad(ctf.angle_deg)
-    # s^2 df(a) = s^2 mean + half ((sx^2 - sy^2) cos 2angle + 2 sx sy sin 2angle): one small matrix product
+    # s^2 df(a) = s^2 mean + half ((sx^2 - sy^2) cos 2angle + 2 sx sy sin 2angle): a sum of a few products
     basis = torch.stack([s2, sx**2 - sy**2, 2 * sx * sy, s2**2, torch.ones_like(s2)])
     pi_lam = torch.pi * lam
     weights = torch.stack(
@@ -70,7 +70,11 @@ def evaluate_ctf(ctf: Ctf, frequency_per_A: Float[Tensor, "m 2"]) -> Float[Tenso
         dim=1,
     )
     # sqrt(1 - w^2) sin chi + w cos chi = sin(chi + asin w)
-    value = torch.sin(weights @ basis) * ctf.scale[:, None]
+    # no matrix product: its rounding depends on how many images are asked for at once
+    chi = weights[:, :1] * basis[0]
+    for column, row in zip(weights.T[1:], basis[1:], strict=True):
+        chi = torch.addcmul(chi, column[:, None], row)
+    value = torch.sin(chi) * ctf.scale[:, None]
     if bool((ctf.bfactor_A2 != 0).any()):
         value = value * torch.exp(-0.25 * ctf.bfactor_A2[:, None] * s2)
     return value

@@ -36,7 +36,11 @@ def euler_from_rotation(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3"
     """`(rot, tilt, psi)` in degrees of rotation matrices; at tilt 0 or 180 all in-plane turn goes to `psi`."""
     sine = torch.linalg.vector_norm(rotation[:, 2, :2], dim=1)
     tilt = torch.atan2(sine, rotation[:, 2, 2])
-    rot = torch.where(sine > 1e-6, torch.atan2(rotation[:, 2, 1], rotation[:, 2, 0]), torch.zeros_like(tilt))
+    rot = torch.where(
+        sine > 4 * torch.finfo(rotation.dtype).eps,
+        torch.atan2(rotation[:, 2, 1], rotation[:, 2, 0]),
+        torch.zeros_like(tilt),
+    )
     # psi from what is left after taking rot away: well defined at the poles too, where rot alone is rounding noise
     c, s = torch.cos(rot), torch.sin(rot)
     psi = torch.atan2(rotation[:, 0, 1] * c - rotation[:, 0, 0] * s, rotation[:, 1, 1] * c - rotation[:, 1, 0] * s)
@@ -51,6 +55,13 @@ def rotation_from_rotvec(rotvec: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]
 def rotvec_from_rotation(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3"]:
     """Rotation vectors (radians) of rotation matrices."""
     return roma.rotmat_to_rotvec(rotation)
+
+
+def cross_matrix(axis: Float[Tensor, 3]) -> Float[Tensor, "3 3"]:
+    """The matrix of `axis x .`: the derivative of a rotation about the axis at angle 0."""
+    x, y, z = axis
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
 
 
 def random_rotations(n: int, generator: torch.Generator) -> Float[Tensor, "n 3 3"]:
@@ -70,5 +81,6 @@ def shift_phase(frequency: Float[Tensor, "m 2"], shift_pixel: Float[Tensor, "n 2
     Multiply an image by the phases of its `shift_A / pixel_A` and the particle is centred; multiply a centred
     slice by the phases of `-shift_A / pixel_A` and it lies where the image shows it.
     """
-    angle = (-2 * torch.pi) * (shift_pixel @ frequency.T)
+    # no matrix product: its rounding depends on how many images are asked for at once
+    angle = (-2 * torch.pi) * (shift_pixel[:, :1] * frequency[:, 0] + shift_pixel[:, 1:] * frequency[:, 1])
     return torch.complex(torch.cos(angle), torch.sin(angle))
