@@ -92,7 +92,7 @@ def test_the_spread_is_the_error_in_the_coordinate_s_own_scale(seen):
     along, spread = seen.unrolled()
     score = (along - gauge(along, seen.length)(seen.length)) / spread
     assert 0.8 < score.std() < 1.25
-    assert np.abs(score).max() < 7
+    assert np.abs(score).max() < 5
     for part in np.array_split(np.argsort(seen.length), 4):
         assert 0.6 < score[part].std() < 1.5
 

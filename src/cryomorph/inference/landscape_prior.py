@@ -9,7 +9,7 @@ little and the others say much.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 SUPPORT = 4096
@@ -44,11 +44,11 @@ def under_landscape(
     for _ in range(iterations):
         total = torch.zeros_like(weight)
         for chunk in torch.arange(len(mean)).split(rows):
-            total += _membership(best[chunk], information[chunk], support, weight).sum(0)
+            total += membership(best[chunk], information[chunk], support, weight).sum(0)
         weight = (total / len(mean)).clamp(min=1e-12)
     found, spread = torch.empty_like(mean), torch.empty_like(std)
     for chunk in torch.arange(len(mean)).split(rows):
-        share = _membership(best[chunk], information[chunk], support, weight)
+        share = membership(best[chunk], information[chunk], support, weight)
         found[chunk] = share @ support
         spread[chunk] = (share @ support**2 - found[chunk] ** 2).clamp(min=0).sqrt()
     return found, torch.maximum(spread, LEAST_SPREAD * prior_std)
@@ -63,12 +63,12 @@ def likelihood(
     return mean * (information + precision) / information, information
 
 
-def _membership(
-    best: Float32[Tensor, "b q"],
-    information: Float32[Tensor, "b q"],
-    support: Float32[Tensor, "k q"],
-    weight: Float32[Tensor, " k"],
-) -> Float32[Tensor, "b k"]:
+def membership(
+    best: Float[Tensor, "b q"],
+    information: Float[Tensor, "b q"],
+    support: Float[Tensor, "k q"],
+    weight: Float[Tensor, " k"],
+) -> Float[Tensor, "b k"]:
     """Probability of each support point for each particle: `w_k exp(-|best - support_k|^2 / 2)`, normalised."""
     # sum_q information (best - support)^2, without the term that is the same for all support points
     distance = information @ (support**2).T - 2 * (information * best) @ support.T

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 from numpy.polynomial.legendre import legvander
 from torch import Tensor
+
+from cryomorph.inference.landscape_prior import membership
 
 LANDMARKS = 2000
 NEIGHBOURS = 20
@@ -38,41 +42,51 @@ def unrolled(
         deviation.
     """
     best, information = best.double(), information.double()
-    node = torch.linspace(-1, 1, NODES, dtype=torch.float64)
-    basis = torch.from_numpy(legvander(node.numpy(), DEGREE))
-    degree = torch.arange(DEGREE + 1, dtype=torch.float64)
-    # a straight line is free
-    stiffness = torch.diag(degree**2 * (degree > 1))
+    place = torch.linspace(-1, 1, NODES, dtype=torch.float64)
     start = along_landscape(best.float().numpy(), seed=seed)
-    weight = torch.full((NODES,), 1 / NODES, dtype=torch.float64)
-    curve: Float64[Tensor, "nodes q"] | None = None
-    for _ in range(ITERATIONS):
-        count = torch.zeros(NODES, dtype=torch.float64)
-        known, moment = basis.new_zeros(NODES, best.shape[1]), basis.new_zeros(NODES, best.shape[1])
-        for chunk in torch.arange(len(best)).split(CHUNK):
-            if curve is None:
-                share = _near(start[chunk], node)
-            else:
-                share = _share(best[chunk], information[chunk], curve, weight)
-            count += share.sum(0)
-            known += share.T @ information[chunk]
-            moment += share.T @ (information[chunk] * best[chunk])
-        # one system for each coordinate of the space
-        system = torch.einsum("ka,kq,kb->qab", basis, known, basis)
-        system += STIFFNESS * known.sum(0)[:, None, None] * stiffness
-        curve = basis @ torch.linalg.solve(system, (basis.T @ moment).T[..., None])[..., 0].T
-        weight = (count + 1) / (count.sum() + NODES)
-    step = (torch.diff(_required(curve), dim=0).square() * information.mean(0)).sum(1).sqrt()
+    curve, weight = _curve_through(best, information, lambda rows: _near(start[rows], place))
+    for _ in range(ITERATIONS - 1):
+        share = partial(_share, best, information, curve, weight)
+        curve, weight = _curve_through(best, information, share)
+    step = (torch.diff(curve, dim=0).square() * information.mean(0)).sum(1).sqrt()
     node = torch.cat([step.new_zeros(1), step.cumsum(0)])  # the length along the curve, in units of the noise
+    width = torch.gradient(node)[0]
     mean, std = [], []
-    for chunk in torch.arange(len(best)).split(CHUNK):
-        share = _share(best[chunk], information[chunk], _required(curve), weight)
-        mean.append(share @ node)
-        std.append((share @ node**2 - mean[-1] ** 2).clamp(min=0).sqrt())
-    along, spread = torch.cat(mean), torch.cat(std)
+    for rows in torch.arange(len(best)).split(CHUNK):
+        share_of_rows = _share(best, information, curve, weight, rows)
+        mean.append(share_of_rows @ node)
+        spread = (share_of_rows @ node**2 - mean[-1] ** 2).clamp(min=0).sqrt()
+        std.append(torch.maximum(spread, share_of_rows @ width))  # a node is a stretch of the curve, not a point
+    along = torch.cat(mean)
     scale = along.std().clamp(min=1e-12)
-    least = step.mean() / scale  # a node's own width
-    return ((along - along.mean()) / scale).float(), (spread / scale).clamp(min=least).float()
+    return ((along - along.mean()) / scale).float(), (torch.cat(std) / scale).float()
+
+
+def _curve_through(
+    best: Float64[Tensor, "n q"],
+    information: Float64[Tensor, "n q"],
+    share_of: Callable[[Int64[Tensor, " b"]], Float64[Tensor, "b nodes"]],
+) -> tuple[Float64[Tensor, "nodes q"], Float64[Tensor, " nodes"]]:
+    """The smooth curve that is nearest to the particles, each of which belongs to nodes by shares, and their weights.
+
+    A polynomial of the node's place along the line for each coordinate; a straight line is free, what bends is held by
+    `STIFFNESS`.
+    """
+    place = np.linspace(-1, 1, NODES)
+    basis = torch.from_numpy(legvander(place, DEGREE))
+    degree = torch.arange(DEGREE + 1, dtype=torch.float64)
+    count = basis.new_zeros(NODES)
+    known, moment = basis.new_zeros(NODES, best.shape[1]), basis.new_zeros(NODES, best.shape[1])
+    for rows in torch.arange(len(best)).split(CHUNK):
+        share = share_of(rows)
+        count += share.sum(0)
+        known += share.T @ information[rows]
+        moment += share.T @ (information[rows] * best[rows])
+    # one system for each coordinate of the space
+    system = torch.einsum("ka,kq,kb->qab", basis, known, basis)
+    system += STIFFNESS * known.sum(0)[:, None, None] * torch.diag(degree**2 * (degree > 1))
+    curve = basis @ torch.linalg.solve(system, (basis.T @ moment).T[..., None])[..., 0].T
+    return curve, (count + 1) / (count.sum() + NODES)
 
 
 def along_landscape(points: Float32[np.ndarray, "n q"], *, seed: int = 0) -> Float64[Tensor, " n"]:
@@ -96,17 +110,10 @@ def _near(start: Float64[Tensor, " b"], node: Float64[Tensor, " k"]) -> Float64[
 
 
 def _share(
-    best: Float64[Tensor, "b q"],
-    information: Float64[Tensor, "b q"],
+    best: Float64[Tensor, "n q"],
+    information: Float64[Tensor, "n q"],
     curve: Float64[Tensor, "k q"],
     weight: Float64[Tensor, " k"],
+    rows: Int64[Tensor, " b"],
 ) -> Float64[Tensor, "b k"]:
-    """Posterior of the nodes for each particle."""
-    distance = information @ (curve**2).T - 2 * (information * best) @ curve.T
-    return torch.softmax(weight.log() - 0.5 * distance, dim=1)
-
-
-def _required(curve: Float64[Tensor, "k q"] | None) -> Float64[Tensor, "k q"]:
-    if curve is None:
-        raise ValueError("no iteration was made")
-    return curve
+    return membership(best[rows], information[rows], curve, weight)
