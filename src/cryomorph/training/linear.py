@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from time import perf_counter
 
 import torch
 
 from cryomorph.config.errors import InputError
 from cryomorph.config.linear import LinearConfig
-from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.stages import consensus_stage, linear_stage
 from cryomorph.training.start import (
-    NAMED_MASKS,
     check_mask,
+    check_particles,
     check_paths,
-    read_mask,
-    require_enough,
     start_run,
     take_particles,
 )
@@ -39,13 +36,7 @@ def train_linear(config: LinearConfig) -> RunFolder:
     if run.is_complete:
         run.log(f"{run.path} is complete already: nothing to resume")
         return run
-
-    def accept(store: ParticleStore) -> None:
-        require_enough(store, config.zdim)
-        if config.mask not in NAMED_MASKS:
-            read_mask(Path(config.mask), store.box)
-
-    store = take_particles(run, config, accept)
+    store = take_particles(run, config, partial(check_particles, zdim=config.zdim, mask=config.mask))
     fit = linear_stage(run, store, consensus_stage(run, store), config=config)
     run.save_latent(fit.latent_mean, fit.latent_std)
     if config.contrast:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from time import perf_counter
 
 import torch
 
 from cryomorph.config.errors import InputError
 from cryomorph.config.neural_field import NeuralFieldConfig, resolved
-from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.device import choose_device, choose_precision
 from cryomorph.training.parallel import Parallel, parallel
 from cryomorph.training.recipes import Session, run_recipe
 from cryomorph.training.start import (
-    NAMED_MASKS,
     check_mask,
+    check_particles,
     check_paths,
-    read_mask,
-    require_enough,
     start_run,
     take_particles,
 )
@@ -50,13 +47,11 @@ def _train(config: NeuralFieldConfig, processes: Parallel) -> RunFolder:
         if run.is_complete:
             run.log(f"{run.path} is complete already: nothing to resume")
             return run
-
-        def accept(store: ParticleStore) -> None:
-            require_enough(store, config.zdim)
-            if config.mask not in NAMED_MASKS:
-                read_mask(Path(config.mask), store.box)
-
-        store = take_particles(run, config, accept) if alone else run.store()
+        store = (
+            take_particles(run, config, partial(check_particles, zdim=config.zdim, mask=config.mask))
+            if alone
+            else run.store()
+        )
     plan = choose_precision(config.training, processes.device)
     run.log(
         f"training on {processes.world} {processes.device.type} process{'es' if processes.world > 1 else ''}, "

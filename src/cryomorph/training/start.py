@@ -78,10 +78,12 @@ def take_particles(run: RunFolder, config: TrainConfig, accept: Callable[[Partic
     return store
 
 
-def require_enough(store: ParticleStore, zdim: int) -> None:
-    """Refuse sets that are too small for a latent space."""
+def check_particles(store: ParticleStore, *, zdim: int, mask: str) -> None:
+    """Refuse sets that are too small for a latent space, and a mask that does not fit them."""
     if len(store) < max(SMALLEST_SET, 2 * zdim):
         raise InputError(f"{len(store)} particles are too few for --zdim {zdim}: give more, or a smaller --zdim")
+    if mask not in NAMED_MASKS:
+        read_mask(Path(mask), store.box)
 
 
 def check_paths(config: TrainConfig) -> None:
