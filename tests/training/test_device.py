@@ -15,7 +15,7 @@ from cryomorph.physics.pose import random_rotations
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.representations.neural_field import FieldNetwork
 from cryomorph.training import device
-from cryomorph.training.device import choose_device, choose_precision, compile_network
+from cryomorph.training.device import choose_device, choose_precision, compile_network, product_seconds
 
 CPU = torch.device("cpu")
 
@@ -40,14 +40,19 @@ def test_a_gpu_that_is_not_there_is_refused_with_their_number(monkeypatch):
         choose_device("cuda:2")
 
 
-def test_the_number_format_is_bfloat16_where_the_machine_has_units_for_it(monkeypatch):
+def test_the_number_format_is_bfloat16_where_the_machine_multiplies_it_faster(monkeypatch):
     plan = TrainingConfig()
-    for fast, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda fast=fast: fast)
+    for seconds, expected in ((0.2, "bfloat16"), (0.6, "bfloat16"), (0.9, "float32"), (3.0, "float32")):
+        taken = {torch.float32: 1.0, torch.bfloat16: seconds}
+        monkeypatch.setattr(device, "product_seconds", taken.__getitem__)
         assert choose_precision(plan, CPU).precision == expected
     for capability, expected in (((9, 0), "bfloat16"), ((8, 0), "bfloat16"), ((7, 5), "float32")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
         assert choose_precision(plan, torch.device("cuda")).precision == expected
+
+
+def test_a_product_takes_time():
+    assert 0 < product_seconds(torch.float32) < 1
 
 
 @pytest.mark.parametrize("asked", ["float32", "bfloat16"])

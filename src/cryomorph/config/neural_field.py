@@ -78,6 +78,11 @@ class NeuralFieldConfig:
     overwrite: bool = False
     """Replace a run that is there already."""
 
+    @property
+    def refines_against_field(self) -> bool:
+        """Whether poses are refined against the field while it is trained: the default recipe does it before."""
+        return self.training.refine_poses and self.recipe == "paper"
+
 
 DEFAULT: dict[str, Any] = {
     "width": 256,
@@ -89,7 +94,7 @@ DEFAULT: dict[str, Any] = {
     "encoder": "table",
     "optimiser": "muon",
     "final_latents": "auto",
-    "batch_size": 32,
+    "batch_size": 16,
     "learning_rate": 1e-3,
     "rate_schedule": "cosine",
     "beta": 2.0,

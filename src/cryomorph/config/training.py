@@ -12,7 +12,7 @@ class TrainingConfig:
 
     epochs: int | None = None
     """Passes over the particles at most; training ends earlier when the held-out loss is flat. Default recipe: enough
-    for 40,000 images, between 3 and 8."""
+    for 25,000 images, between 3 and 8."""
     batch_size: int | None = None
     """Images in a step, over all processes together."""
     optimiser: Literal["muon", "adam"] | None = None
@@ -41,9 +41,10 @@ class TrainingConfig:
     patience: int | None = None
     """End when the held-out loss was flat for so many epochs; 0 never ends early."""
     refine_poses: bool = False
-    """Refine every particle's orientation and shift too; the prior's width is learned from all of them."""
+    """Refine every particle's orientation and shift too, against maps of the half set that it is not in; how far off
+    the given ones are is learned from all of them."""
     pose_epoch: int = 2
-    """Epochs before poses are refined for the first time; after that they are refined after every epoch."""
+    """Paper recipe, where poses are refined against the field: epochs before the first time; then after every epoch."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the network's products; auto is bfloat16 where the machine multiplies it faster."""
     compile: Literal["auto", "yes", "no"] = "auto"

@@ -14,6 +14,7 @@ from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.checks import Checks
 
 SAMPLE = 2000
+IMAGES = 400  # of the sample: enough for one scale of all maps
 NEIGHBOURS = 30
 
 
@@ -29,7 +30,7 @@ def check(
     mean, std = latent
     sample = torch.unique(torch.linspace(0, len(store) - 1, min(SAMPLE, len(store))).long())
     overlap = power = 0.0
-    for given in ParticleLoader(store, 64, subset=sample):
+    for given in ParticleLoader(store, 64, subset=sample[:: -(-len(sample) // IMAGES)]):
         batch = model.placed(given, store.disk)
         slices = model.representation.slices(mean[batch.index], batch.rotation, store.disk)
         above, below = best_scale(batch, slices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from time import perf_counter
 
 import torch
 
@@ -11,6 +12,9 @@ from cryomorph.config.errors import InputError
 from cryomorph.config.training import TrainingConfig
 from cryomorph.representations.base import Representation
 from cryomorph.representations.neural_field import NeuralField
+
+FASTER = 1.5  # what bfloat16 must win on products to be worth its conversions
+TRIALS = 8
 
 
 def choose_device(asked: str) -> torch.device:
@@ -33,15 +37,29 @@ def choose_device(asked: str) -> torch.device:
 
 
 def choose_precision(plan: TrainingConfig, device: torch.device) -> TrainingConfig:
-    """The plan with its number format decided: bfloat16 where the machine has matrix units for it."""
+    """The plan with its number format decided: bfloat16 where the machine multiplies it faster by far."""
     if plan.precision != "auto":
         return plan
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        # with vector units alone bfloat16 wins nothing: benchmarks/neural_field.py
-        fast = torch.cpu._is_amx_tile_supported()
+        fast = product_seconds(torch.float32) > FASTER * product_seconds(torch.bfloat16)
     return replace(plan, precision="bfloat16" if fast else "float32")
+
+
+def product_seconds(kind: torch.dtype) -> float:
+    """The time of a product as a field's layer takes it, on the CPU, the best of a few.
+
+    Measured, since the names of a machine's units do not tell: processors with vector units for bfloat16 gain nothing
+    or a factor of five (benchmarks/neural_field.py).
+    """
+    rows, matrix = torch.ones(2048, 256, dtype=kind), torch.ones(256, 256, dtype=kind)
+    times = []
+    for _ in range(TRIALS):
+        begin = perf_counter()
+        torch.nn.functional.linear(rows, matrix)
+        times.append(perf_counter() - begin)
+    return min(times)
 
 
 def compile_network(representation: Representation, asked: str, device: torch.device) -> bool:

@@ -27,7 +27,7 @@ from cryomorph.training.parallel import Parallel
 HELD_OUT_MOST = 2000
 HELD_OUT_LEAST = 8
 FIRST_BAND = 24.0
-IMAGES = 40_000
+IMAGES = 25_000
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 8
 RAMP = 50  # steps over which the learning rate rises from zero
 LAST_SHARE = 0.3  # of the rate of latent points, at the end
@@ -89,7 +89,7 @@ class Trainer:
 
     @property
     def epochs(self) -> int:
-        """Epochs at most: what was asked for, else enough for some 40,000 images."""
+        """Epochs at most: what was asked for, else enough for some 25,000 images."""
         return self.plan.epochs or min(max(round(IMAGES / len(self.store)), FEWEST_EPOCHS), MOST_EPOCHS)
 
     @property
