@@ -69,7 +69,7 @@ def test_the_plot_is_written_as_a_picture(record, tmp_path):
 
 
 def test_the_section_holds_checks_poses_and_the_start_where_there_are_any(record):
-    poses = {"epoch": 3, "rotation_deg_prior": 2.5, "rotation_deg_median": 1.5, "shift_pixel_prior": 0.5}
+    poses = {"round": 3, "rotation_deg_prior": 2.5, "rotation_deg_median": 1.5, "shift_pixel_prior": 0.5}
     refined = replace(record, poses=({**poses, "shift_pixel_median": 0.25},))
     checks = judged(0.5, 0.9, [1.0, 0.2], view_r2=0.0)
     section = training_section(refined, checks, linear_reproducibility=np.array([0.9, 0.2]))

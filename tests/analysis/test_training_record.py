@@ -25,7 +25,7 @@ ROWS = [
     row(1, 50, band=16.0, nll=2.0, kl=[1.0, 0.0], images=100),
     row(1, 75, band=16.0, nll=1.0, kl=[2.0, 0.4], images=50, skipped=1, skipped_images=[3.0] * 25),
     {"stage": "epoch", "epoch": 1, "held_out": 1.9},
-    {"stage": "poses", "epoch": 1, "rotation_deg_prior": 3.0},
+    {"stage": "poses", "round": 1, "rotation_deg_prior": 3.0},
     row(2, 50, band=24.0, nll=0.9, kl=[3.0, 0.1], images=100),
     row(2, 50, band=24.0, learning_rate=0.1),
     {"stage": "epoch", "epoch": 2, "held_out": float("nan")},

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.inference.choose_latents import SURE, Rival, Verdict, prediction_gain
 from cryomorph.models.heterogeneous import Heterogeneous
-from cryomorph.physics.disk import FourierDisk, fourier_disk
+from cryomorph.physics.disk import FourierDisk
 from cryomorph.representations.base import Representation
 from cryomorph.representations.linear import LinearSubspace
 
-BOX = 16
-WIDTH_PX = 1.3  # of the blobs of conftest.py
 N = 160
 HELD = torch.arange(0, N, 2)
 
@@ -37,7 +35,7 @@ class Bent:
         return self.blobs.slices(np.concatenate([z, (z**2 - 1) / 2**0.5], axis=1), rotation, frequency)
 
 
-class BentField(nn.Module):
+class BentField(Representation):
     """`Bent` for the code under test; another blob field's slices on the parabola."""
 
     zdim = 1
@@ -49,24 +47,15 @@ class BentField(nn.Module):
     def slices(self, z: Tensor, rotation: Tensor, disk: FourierDisk) -> Tensor:
         return self.straight.slices(torch.cat([z, (z**2 - 1) / 2**0.5], dim=1), rotation, disk)
 
-
-# not a subclass: the contract's test counts all of those
-Representation.register(BentField)
-
-
-def maps_of(blobs) -> Tensor:
-    """The blobs on the voxel grid [z, y, x]: `sum_j w_j (2 pi s^2)^(-3/2) exp(-|r - r_j|^2 / (2 s^2))` of each row."""
-    axis = np.arange(BOX) - BOX // 2
-    along = np.exp(-((axis - blobs.centre[..., None]) ** 2) / (2 * WIDTH_PX**2)) / np.sqrt(2 * np.pi * WIDTH_PX**2)
-    maps = np.einsum("cj,jx,jy,jz->czyx", blobs.weight, along[:, 0], along[:, 1], along[:, 2])
-    return torch.from_numpy(maps).float()
+    def volume(self, z: Tensor, box: int) -> Tensor:
+        raise NotImplementedError("no test asks for its map")
 
 
 def verdict_of(trained: Representation, linear: LinearSubspace, made) -> Verdict:
     """Both models know the population: a standard normal one, whose points the table holds."""
     zdim = made.z.shape[1]
     table = TableEncoder(torch.from_numpy(made.z).float(), torch.full((N, zdim), 0.1))
-    size = fourier_disk(BOX).size
+    size = made.store.disk.size
     model = Heterogeneous(trained, table, prior_std=torch.ones(zdim), whitening=torch.ones(size))
     rival = Rival(linear, torch.ones(zdim))
     return prediction_gain(model, made.store, rival, held=HELD, half_precision=False)
@@ -96,7 +85,7 @@ def test_a_verdict_is_clear_where_one_model_is_sure_and_the_other_does_not_objec
 
 def test_models_that_are_the_same_gain_nothing(straight):
     blobs, made = straight
-    linear = LinearSubspace(maps_of(blobs))
+    linear = LinearSubspace(blobs.maps())
     verdict = verdict_of(linear, linear, made)
     assert verdict.by_trained == verdict.by_linear
     assert abs(verdict.by_trained[0]) < 1e-3
@@ -106,7 +95,7 @@ def test_models_that_are_the_same_gain_nothing(straight):
 def test_the_same_molecule_in_closed_form_gains_nothing_beyond_doubt(straight):
     """Blobs as a formula and as maps on a grid, which interpolation tells apart a little."""
     blobs, made = straight
-    verdict = verdict_of(blobs.representation(), LinearSubspace(maps_of(blobs)), made)
+    verdict = verdict_of(blobs.representation(), LinearSubspace(blobs.maps()), made)
     for gain, error in (verdict.by_trained, verdict.by_linear):
         assert abs(gain) < 0.1 and abs(gain) < SURE * error
     assert not verdict.clear
@@ -115,7 +104,7 @@ def test_the_same_molecule_in_closed_form_gains_nothing_beyond_doubt(straight):
 def test_the_gain_is_that_of_two_regressions_on_every_second_coefficient(straight):
     """Bayesian linear regression under both models on even coefficients, residuals of odd ones, in double precision."""
     blobs, made = straight
-    linear = LinearSubspace(maps_of(blobs) * torch.tensor([1.0, 0.4, 1.5])[:, None, None, None])
+    linear = LinearSubspace(blobs.maps() * torch.tensor([1.0, 0.4, 1.5])[:, None, None, None])
     trained = blobs.representation()
     image = made.store.batch(HELD)
     x = image.image.numpy().astype(complex)
@@ -163,7 +152,7 @@ def test_the_gain_is_that_of_two_regressions_on_every_second_coefficient(straigh
 def test_the_true_model_of_a_bent_molecule_gains_over_its_linear_part(blobs_of, simulated, tmp_path, seed):
     blobs = blobs_of.of(zdim=2, strength=1.0, seed=seed)
     made = simulated(Bent(blobs), tmp_path / "store", n=N)
-    verdict = verdict_of(BentField(blobs.representation()), LinearSubspace(maps_of(blobs)[:2]), made)
+    verdict = verdict_of(BentField(blobs.representation()), LinearSubspace(blobs.maps()[:2]), made)
     gain, error = verdict.by_trained
     assert gain > 3 * error
 
@@ -174,7 +163,7 @@ def test_the_true_model_is_clearly_better_where_the_linear_one_misses_what_noise
     """Blobs so weak that one coefficient says little: the linear part's own points are no better by its own maps."""
     blobs = blobs_of.of(zdim=2, strength=0.3, seed=1)
     made = simulated(Bent(blobs), tmp_path / "store", n=N)
-    verdict = verdict_of(BentField(blobs.representation()), LinearSubspace(maps_of(blobs)[:2]), made)
+    verdict = verdict_of(BentField(blobs.representation()), LinearSubspace(blobs.maps()[:2]), made)
     assert verdict.by_trained[0] > 0.1 and verdict.clear
 
 
@@ -182,7 +171,7 @@ def test_the_true_model_is_clearly_better_where_the_linear_one_misses_what_noise
 def test_a_model_that_holds_noise_is_not_believed_however_good_it_finds_its_own_points(straight, amplitude):
     """The true mean, and components of noise: the linear model tells that the points found with them mean nothing."""
     blobs, made = straight
-    maps = maps_of(blobs)
+    maps = blobs.maps()
     noise = amplitude * maps.std() * torch.randn(maps.shape, generator=torch.Generator().manual_seed(0))
     noise[0] = maps[0]
     verdict = verdict_of(LinearSubspace(noise), LinearSubspace(maps), made)
@@ -198,7 +187,7 @@ def test_the_model_that_is_judged_is_left_as_it_was(straight):
     size = made.store.disk.size
     model = Heterogeneous(blobs.representation(), table, prior_std=torch.ones(2), whitening=torch.ones(size))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    rival = Rival(LinearSubspace(maps_of(blobs)), torch.ones(2))
+    rival = Rival(LinearSubspace(blobs.maps()), torch.ones(2))
     prediction_gain(model, made.store, rival, held=HELD[:8], half_precision=False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -208,6 +197,6 @@ def test_only_a_table_s_points_can_be_compared(straight):
     size = made.store.disk.size
     encoder = MlpEncoder(size, 2, width=8, layers=1)
     model = Heterogeneous(blobs.representation(), encoder, prior_std=torch.ones(2), whitening=torch.ones(size))
-    rival = Rival(LinearSubspace(maps_of(blobs)), torch.ones(2))
+    rival = Rival(LinearSubspace(blobs.maps()), torch.ones(2))
     with pytest.raises(ValueError, match="table"):
         prediction_gain(model, made.store, rival, held=HELD, half_precision=False)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cryomorph.physics.disk import fourier_disk
-from cryomorph.physics.pose import random_rotations
+from cryomorph.physics.pose import random_rotations, rotation_from_rotvec
 from cryomorph.representations.base import Representation
 from cryomorph.representations.encodings import frequency_matrix
 from cryomorph.representations.linear import LinearSubspace, rebox
@@ -66,17 +66,18 @@ class Case(NamedTuple):
     """A representation: how one is made with a definite molecule, and how an empty one of the same shape is.
 
     `error` is what its slices may differ from its volume's transform between lattice points: that of interpolation, or
-    of what was learned.
+    of what was learned; `slope_error` the same of their derivatives.
     """
 
     make: Callable[[], Representation]
     empty: Callable[[], Representation]
     error: float
+    slope_error: float
 
 
 EVERY = {
-    "linear": Case(linear, lambda: LinearSubspace(torch.zeros(ZDIM + 1, BOX, BOX, BOX)), 0.05),
-    "neural-field": Case(lambda: copy.deepcopy(taught()), untaught, 0.09),
+    "linear": Case(linear, lambda: LinearSubspace(torch.zeros(ZDIM + 1, BOX, BOX, BOX)), 0.05, 0.1),
+    "neural-field": Case(lambda: copy.deepcopy(taught()), untaught, 0.09, 0.6),
 }
 
 
@@ -141,6 +142,52 @@ def test_gradients_arrive(case, points):
             slope = float(loss(z + step) - loss(z - step)) / 0.02
         assert float(moved.grad[row, column]) == pytest.approx(slope, rel=0.02, abs=1e-4)
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.parameters())
+
+
+@pytest.mark.parametrize("pose", [False, True])
+def test_tangents_along_the_latent_are_the_slopes_of_small_steps(case, points, pose):
+    model, (z, rotation), disk = case.make(), points, fourier_disk(BOX)
+    slices, columns = model.tangents(z, rotation, disk, pose=pose)
+    torch.testing.assert_close(slices, model.slices(z, rotation, disk))
+    assert columns.shape == (*slices.shape, ZDIM + 3 * pose)
+    for column, dz in zip(columns.unbind(2), 0.005 * torch.eye(ZDIM), strict=False):
+        slope = (model.slices(z + dz, rotation, disk) - model.slices(z - dz, rotation, disk)).detach() / 0.01
+        assert closeness(column.detach(), slope) > 0.999
+        assert float(column.detach().norm() / slope.norm()) == pytest.approx(1, abs=0.01)
+
+
+def test_tangents_along_the_pose_are_the_slopes_of_the_volumes_transform(case, points):
+    """Turns `exp(w) R` about the image's axes; between lattice points, where interpolation has no corners."""
+    model, (z, rotation), disk = case.make(), points, fourier_disk(BOX)
+    _, columns = model.tangents(z, rotation, disk, latent=False, pose=True)
+    assert columns.shape == (5, disk.size, 3)
+    for row in range(1, 5):
+        volume = model.volume(z[row], BOX)
+        for axis in range(3):
+            turn = rotation_from_rotvec(0.01 * torch.eye(3)[axis][None])[0]
+            ahead, behind = (transform_at(volume, t @ rotation[row], BOX) for t in (turn, turn.T))
+            slope, found = (ahead - behind) / 0.02, columns[row, :, axis].detach()
+            assert float((found - slope).abs().norm() / slope.norm()) < case.slope_error
+
+
+def test_tangents_along_nothing_are_none(case, points):
+    model, (z, rotation), disk = case.make(), points, fourier_disk(BOX)
+    slices, columns = model.tangents(z, rotation, disk, latent=False)
+    torch.testing.assert_close(slices, model.slices(z, rotation, disk))
+    assert columns.shape == (5, disk.size, 0)
+
+
+def test_slices_follow_a_state_that_is_loaded_later(case, points):
+    model, other, (z, rotation), disk = case.make(), case.make(), points, fourier_disk(BOX)
+    with torch.no_grad():
+        for tensor in other.state_dict().values():
+            tensor.mul_(0.9)
+    model.tangents(z, rotation, disk, pose=True)
+    model.load_state_dict(other.state_dict())
+    for found, expected in zip(
+        model.tangents(z, rotation, disk, pose=True), other.tangents(z, rotation, disk, pose=True), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
 
 
 def test_slices_are_the_fourier_transform_of_the_volume(case, points):

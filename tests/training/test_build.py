@@ -102,9 +102,12 @@ def test_the_same_seed_builds_the_same_model_and_another_seed_another(tiny_store
         assert not torch.equal(one[name], other[name])
 
 
-def test_poses_have_a_table_where_they_are_refined(tiny_store, found, lesson):
-    model = build_model(config(training={"refine_poses": True}), tiny_store, found, lesson=lesson)
+def test_poses_have_a_table_where_they_are_refined_against_the_field(tiny_store, found, lesson):
+    """The default recipe has refined them before."""
+    model = build_model(config(recipe="paper", training={"refine_poses": True}), tiny_store, found, lesson=None)
     assert torch.equal(model.poses.offset, torch.zeros(400, 5))
+    model = build_model(config(training={"refine_poses": True}), tiny_store, found, lesson=lesson)
+    assert model.poses is None
 
 
 def test_radial_whitening_divides_by_the_lower_noise_of_store_and_consensus(tiny_store, found):

@@ -89,7 +89,7 @@ def test_a_run_keeps_every_choice_that_was_made_for_it(whole):
     kept = whole.config()
     assert kept["method"] == "neural-field" and kept["recipe"] == "default"
     assert kept["training"]["optimiser"] == "muon" and kept["network"]["encoder"] == "table"
-    assert kept["training"]["batch_size"] == 32 and kept["linear_zdim"] == 2
+    assert kept["training"]["batch_size"] == 16 and kept["linear_zdim"] == 2
     assert not {"output", "resume", "overwrite", "config"} & kept.keys()
 
 

@@ -174,7 +174,7 @@ def _pose_table(record: TrainingRecord) -> Table:
     columns = ("rotation_deg_prior", "rotation_deg_median", "shift_pixel_prior", "shift_pixel_median")
     return Table(
         ("after epoch", "rotation: prior width (°)", "median change (°)", "shift: prior width (px)", "median (px)"),
-        tuple((str(row["epoch"]), *(float(row[name]) for name in columns)) for row in record.poses),
+        tuple((str(row["round"]), *(float(row[name]) for name in columns)) for row in record.poses),
         "Refined poses, compared with those given. The prior width is how far all particles together say that poses "
         "are off about each axis; the median is how far they were moved. Small widths mean that the given poses were "
         "right; widths that keep growing mean that model and poses drift together.",

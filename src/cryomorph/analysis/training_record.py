@@ -80,7 +80,7 @@ def training_record(rows: list[Row]) -> TrainingRecord | None:
         return None
     epochs = sorted({epoch for epoch, _ in told})
     closed = {row["epoch"]: row["held_out"] for row in rows if row.get("stage") == "epoch"}
-    poses = {row["epoch"]: row for row in rows if row.get("stage") == "poses"}
+    poses = {row["round"]: row for row in rows if row.get("stage") == "poses"}
     loss, kl, band = [], [], []
     for epoch in epochs:
         mine = [row for (number, _), row in told.items() if number == epoch]
@@ -95,7 +95,7 @@ def training_record(rows: list[Row]) -> TrainingRecord | None:
         np.stack(kl),
         np.array(band),
         sum(int(row.get("skipped", 0)) for row in told.values()),
-        tuple(poses[epoch] for epoch in sorted(poses)),
+        tuple(poses[number] for number in sorted(poses)),
     )
 
 

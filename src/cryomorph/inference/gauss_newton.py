@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float32
 from torch import Tensor
-from torch.func import jvp, vmap
 
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import FourierDisk
@@ -113,47 +112,13 @@ def _linearised(
     """Residual `X - C V` and the derivatives of `C V`, as real numbers, at each particle's point."""
     z, offset = unknowns.split(here)
     placed = batch.moved(offset, disk) if unknowns.pose else batch
-
-    def model(point: Tensor, rotation: Tensor) -> Float32[Tensor, "b m2"]:
-        with torch.autocast(point.device.type, torch.bfloat16, enabled=half_precision):
-            slices = representation.slices(point, rotation, disk)
-        return torch.view_as_real(placed.ctf * slices).flatten(1)
-
-    steps: list[tuple[Tensor, Tensor | None]] = []
-    if unknowns.fixed_z is None:
-        steps += [(direction.expand_as(z), None) for direction in torch.eye(z.shape[1]).to(z)]
-    if unknowns.pose:
-        steps += [(torch.zeros_like(z), _cross(axis) @ placed.rotation) for axis in torch.eye(3).to(z)]
-    points = torch.stack([dz for dz, _ in steps])
-    if unknowns.pose:
-        still = torch.zeros_like(placed.rotation)
-        turns = torch.stack([still if dr is None else dr for _, dr in steps])
-
-        def along(dz: Tensor, dr: Tensor) -> tuple[Tensor, Tensor]:
-            made, column = jvp(model, (z, placed.rotation), (dz, dr))[:2]
-            return made, column
-
-        value, columns = vmap(along, out_dims=(None, 0))(points, turns)  # type: ignore[arg-type]
-    else:
-
-        def along_latent(dz: Tensor) -> tuple[Tensor, Tensor]:
-            # the rotation is a constant here: nothing is carried through the encoding
-            made, column = jvp(lambda point: model(point, placed.rotation), (z,), (dz,))[:2]
-            return made, column
-
-        value, columns = vmap(along_latent, out_dims=(None, 0))(points)  # type: ignore[arg-type]
-    jacobian = columns.permute(1, 2, 0)
+    with torch.autocast(z.device.type, torch.bfloat16, enabled=half_precision):
+        slices, columns = representation.tangents(
+            z, placed.rotation, disk, latent=unknowns.fixed_z is None, pose=unknowns.pose
+        )
     if unknowns.pose:
         # centring the image by s more is moving the model by -s
         turning = 2j * torch.pi * disk.frequency.to(z) / disk.box
-        slices = torch.view_as_complex(value.unflatten(1, (-1, 2)))
-        shifts = [torch.view_as_real(slices * turning[:, axis]).flatten(1) for axis in (0, 1)]
-        jacobian = torch.cat([jacobian, torch.stack(shifts, dim=2)], dim=2)
-    return torch.view_as_real(placed.image).flatten(1) - value, jacobian
-
-
-def _cross(axis: Float32[Tensor, 3]) -> Float32[Tensor, "3 3"]:
-    """The matrix of `axis x .`: the derivative of a rotation about the axis."""
-    x, y, z = axis
-    zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(3, 3)
+        columns = torch.cat([columns, slices[..., None] * turning], dim=2)
+    residual = torch.view_as_real(placed.image - placed.ctf * slices).flatten(1)
+    return residual, torch.view_as_real(placed.ctf[..., None] * columns).transpose(2, 3).flatten(1, 2)

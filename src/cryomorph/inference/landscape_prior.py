@@ -44,11 +44,11 @@ def under_landscape(
     for _ in range(iterations):
         total = torch.zeros_like(weight)
         for chunk in torch.arange(len(mean)).split(rows):
-            total += membership(best[chunk], information[chunk], support, weight).sum(0)
+            total += membership(best[chunk], information[chunk], support, weight=weight).sum(0)
         weight = (total / len(mean)).clamp(min=1e-12)
     found, spread = torch.empty_like(mean), torch.empty_like(std)
     for chunk in torch.arange(len(mean)).split(rows):
-        share = membership(best[chunk], information[chunk], support, weight)
+        share = membership(best[chunk], information[chunk], support, weight=weight)
         found[chunk] = share @ support
         spread[chunk] = (share @ support**2 - found[chunk] ** 2).clamp(min=0).sqrt()
     return found, torch.maximum(spread, LEAST_SPREAD * prior_std)
@@ -67,6 +67,7 @@ def membership(
     best: Float[Tensor, "b q"],
     information: Float[Tensor, "b q"],
     support: Float[Tensor, "k q"],
+    *,
     weight: Float[Tensor, " k"],
 ) -> Float[Tensor, "b k"]:
     """Probability of each support point for each particle: `w_k exp(-|best - support_k|^2 / 2)`, normalised."""

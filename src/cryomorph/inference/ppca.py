@@ -175,7 +175,7 @@ def em_iteration(batches: Iterable[Batch], model: Subspace, problem: EmProblem) 
 
 def _moments(posterior: LatentPosterior) -> tuple[Float32[Tensor, "b c"], Float32[Tensor, "b c c"]]:
     """`a E[e]` and `a^2 E[e e^T]` of `e = (1, z)`."""
-    e = torch.cat([torch.ones_like(posterior.mean[:, :1]), posterior.mean], dim=1)
+    e = torch.cat([posterior.mean.new_ones(len(posterior.mean), 1), posterior.mean], dim=1)
     second = e[:, :, None] * e[:, None, :]
     second[:, 1:, 1:] += posterior.covariance
     a = posterior.contrast

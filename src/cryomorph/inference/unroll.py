@@ -116,4 +116,4 @@ def _share(
     weight: Float64[Tensor, " k"],
     rows: Int64[Tensor, " b"],
 ) -> Float64[Tensor, "b k"]:
-    return membership(best[rows], information[rows], curve, weight)
+    return membership(best[rows], information[rows], curve, weight=weight)

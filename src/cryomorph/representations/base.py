@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Complex64, Float32
 from torch import Tensor, nn
+from torch.func import jvp, vmap
 
 from cryomorph.physics.disk import FourierDisk
+from cryomorph.physics.pose import cross_matrix
 
 
 class Representation(nn.Module, ABC):
@@ -26,7 +29,51 @@ class Representation(nn.Module, ABC):
     def volume(self, z: Float32[Tensor, " zdim"], box: int) -> Float32[Tensor, "box box box"]:
         """The real-space map `[z, y, x]` at a latent point, in a box of the same extent as the images'."""
 
+    def tangents(
+        self,
+        z: Float32[Tensor, "b zdim"],
+        rotation: Float32[Tensor, "b 3 3"],
+        disk: FourierDisk,
+        *,
+        latent: bool = True,
+        pose: bool = False,
+    ) -> tuple[Complex64[Tensor, "b size"], Complex64[Tensor, "b size p"]]:
+        """Central slices, and their derivatives by what is asked for: latent coordinates, then turns of the pose.
+
+        A turn by `w` makes the rotation `exp(w) R`: three radians about the image's axes.
+        """
+
+        def real(point: Tensor, turned: Tensor) -> Float32[Tensor, "b size 2"]:
+            return torch.view_as_real(self.slices(point, turned, disk))
+
+        columns = []
+        value: Tensor | None = None
+        if latent and self.zdim:
+            # the rotation is a constant here: nothing is carried through the encoding
+            steps = torch.eye(self.zdim).to(z)[:, None].expand(-1, len(z), -1)
+            value, found = _along(lambda point: real(point, rotation), z, steps)
+            columns.append(found)
+        if pose:
+            with torch.autocast(z.device.type, enabled=False):
+                turns = torch.stack([cross_matrix(axis) for axis in torch.eye(3).to(z)])[:, None] @ rotation
+            value, found = _along(lambda turned: real(z, turned), rotation, turns)
+            columns.append(found)
+        if value is None:
+            value = real(z, rotation)
+            return torch.view_as_complex(value), torch.view_as_complex(value.new_zeros(*value.shape[:2], 0, 2))
+        return torch.view_as_complex(value), torch.view_as_complex(torch.cat(columns)).permute(1, 2, 0)
+
     @torch.no_grad()
     def volumes(self, z: Float32[Tensor, "k zdim"], box: int) -> Float32[Tensor, "k box box box"]:
         """Maps at several latent points."""
         return torch.stack([self.volume(point, box) for point in z])
+
+
+def _along(function: Callable[[Tensor], Tensor], point: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """A function at a point, and its derivatives along several directions."""
+
+    def one(direction: Tensor) -> tuple[Tensor, Tensor]:
+        value, slope = jvp(function, (point,), (direction,))[:2]
+        return value, slope
+
+    return vmap(one, out_dims=(None, 0))(directions)  # type: ignore[arg-type]

@@ -9,7 +9,8 @@ from jaxtyping import Complex64, Float32
 from torch import Tensor
 
 from cryomorph.physics.disk import FourierDisk
-from cryomorph.physics.slicing import locate_slices, padded_grid
+from cryomorph.physics.pose import cross_matrix
+from cryomorph.physics.slicing import Slices, locate_slices, padded_grid
 from cryomorph.representations.base import Representation
 from cryomorph.volumes.grid import resize
 
@@ -28,6 +29,11 @@ class LinearSubspace(Representation):
         self.maps: Tensor
         self.register_buffer("maps", maps)
         self.zdim = len(maps) - 1
+        self._transform: Tensor | None
+        self._moments: Tensor | None
+        self.register_buffer("_transform", None, persistent=False)
+        self.register_buffer("_moments", None, persistent=False)
+        self.register_load_state_dict_post_hook(LinearSubspace._forget)
 
     @property
     def band(self) -> int:
@@ -38,17 +44,71 @@ class LinearSubspace(Representation):
         self, z: Float32[Tensor, "b zdim"], rotation: Float32[Tensor, "b 3 3"], disk: FourierDisk
     ) -> Complex64[Tensor, "b size"]:
         """Central slices at each latent point; zero beyond the band."""
-        grid = padded_grid(self.band)
+        parts = self._located(rotation, disk).extract(self.transform)
+        inside = torch.einsum("bmc,bc->bm", parts, _weight(z).to(parts.dtype))
+        return torch.nn.functional.pad(inside, (0, disk.size - inside.shape[1]))
+
+    def tangents(
+        self,
+        z: Float32[Tensor, "b zdim"],
+        rotation: Float32[Tensor, "b 3 3"],
+        disk: FourierDisk,
+        *,
+        latent: bool = True,
+        pose: bool = False,
+    ) -> tuple[Complex64[Tensor, "b size"], Complex64[Tensor, "b size p"]]:
+        """In closed form: the slope of a map's transform, by cycles per voxel, is that of `-2 pi i r V(r)`."""
+        located = self._located(rotation, disk)
+        parts = located.extract(self.transform)
+        weight = _weight(z).to(parts.dtype)
+        columns = [torch.einsum("bmc,bc->bm", parts, weight)[..., None]]
+        if latent:
+            columns.append(parts[..., 1:])
+        if pose:
+            slope = located.extract(self.moments).unflatten(2, (3, -1)) * (-2j * torch.pi / self.band)
+            slope = torch.einsum("bmxc,bc->bmx", slope, weight)
+            with torch.autocast(z.device.type, enabled=False):
+                turns = torch.stack([cross_matrix(axis) for axis in torch.eye(3).to(z)])
+                rows = (turns @ rotation[:, None])[:, :, :2]
+                moved = torch.einsum("mk,bakx->bmax", disk.frequency[: slope.shape[1]].to(z), rows)
+            columns.append(torch.einsum("bmx,bmax->bma", slope, moved.to(slope.dtype)))
+        inside = torch.cat(columns, dim=2)
+        whole = torch.nn.functional.pad(inside, (0, 0, 0, disk.size - inside.shape[1]))
+        return whole[..., 0], whole[..., 1:]
+
+    @property
+    def transform(self) -> Complex64[Tensor, "rows c"]:
+        """The maps on the padded Fourier grid; made once."""
+        if self._transform is None:
+            self._transform = padded_grid(self.band).from_volumes(self.maps)
+        return self._transform
+
+    @property
+    def moments(self) -> Complex64[Tensor, "rows columns"]:
+        """Transforms of the maps times x, times y and times z (voxels), one after another; made once."""
+        if self._moments is None:
+            line = (torch.arange(self.band) - self.band // 2).to(self.maps)
+            moments = torch.cat([self.maps * r for r in (line, line[:, None], line[:, None, None])])
+            self._moments = padded_grid(self.band).from_volumes(moments)
+        return self._moments
+
+    def _forget(self, _: object) -> None:
+        """Drop what was made of maps that another state has replaced."""
+        self._transform = self._moments = None
+
+    def _located(self, rotation: Float32[Tensor, "b 3 3"], disk: FourierDisk) -> Slices:
         count = disk.count(self.band / 2)
-        parts = locate_slices(grid, disk.frequency[:count], rotation).extract(grid.from_volumes(self.maps))
-        weight = torch.cat([z.new_ones(len(z), 1), z], dim=1).to(parts.dtype)
-        inside = torch.einsum("bmc,bc->bm", parts, weight)
-        return torch.nn.functional.pad(inside, (0, disk.size - count))
+        return locate_slices(padded_grid(self.band), disk.frequency[:count], rotation)
 
     def volume(self, z: Float32[Tensor, " zdim"], box: int) -> Float32[Tensor, "box box box"]:
         """The map at a latent point; a larger box than the band's interpolates, a smaller one crops the band."""
         combined = self.maps[0] + torch.tensordot(z, self.maps[1:], dims=1)
         return rebox(combined, box)
+
+
+def _weight(z: Float32[Tensor, "b zdim"]) -> Float32[Tensor, "b c"]:
+    """What each map counts at a latent point: 1 for the mean."""
+    return torch.cat([z.new_ones(len(z), 1), z], dim=1)
 
 
 def rebox(maps: Float32[Tensor, "*n z y x"], box: int) -> Float32[Tensor, "*n box box box"]:

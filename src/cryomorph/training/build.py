@@ -86,7 +86,7 @@ def build_model(
             layers=network.encoder_layers or 3,
             residual=network.network == "residual",
         )
-    poses = PoseTable(len(store)) if config.training.refine_poses else None
+    poses = PoseTable(len(store)) if config.refines_against_field else None
     whitening = noise_whitening(store, found, config.training.noise or "radial")
     return Heterogeneous(field, encoder, prior_std=prior_std, whitening=whitening, poses=poses)
 

@@ -11,6 +11,7 @@ import torch
 
 from cryomorph.config.errors import InputError
 from cryomorph.config.neural_field import NeuralFieldConfig, resolved
+from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.device import choose_device, choose_precision
 from cryomorph.training.parallel import Parallel, parallel
@@ -47,11 +48,9 @@ def _train(config: NeuralFieldConfig, processes: Parallel) -> RunFolder:
         if run.is_complete:
             run.log(f"{run.path} is complete already: nothing to resume")
             return run
-        store = (
-            take_particles(run, config, partial(check_particles, zdim=config.zdim, mask=config.mask))
-            if alone
-            else run.store()
-        )
+        accept = partial(check_particles, zdim=config.zdim, mask=config.mask)
+        # not with poses that an interrupted run has refined: the stages come to them by themselves
+        store = take_particles(run, config, accept) if alone else ParticleStore.open(run.store_path)
     plan = choose_precision(config.training, processes.device)
     run.log(
         f"training on {processes.world} {processes.device.type} process{'es' if processes.world > 1 else ''}, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TypeVar
 
@@ -34,12 +34,14 @@ from cryomorph.training.checks import check
 from cryomorph.training.device import compile_network, release
 from cryomorph.training.loop import train
 from cryomorph.training.parallel import Parallel
+from cryomorph.training.poses import refine_given_poses, with_refined
 from cryomorph.training.stages import Consensus, consensus_stage, linear_stage
 from cryomorph.training.trainer import Trainer, split_held_out
 from cryomorph.training.warm_start import Lesson, average_transfer, warm_start
 
 WARM = "checkpoints/warm.safetensors"
 WARM_BATCH = 16
+POSE_COMPONENTS = 6
 Latents = tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]]
 
 
@@ -72,6 +74,18 @@ def run_recipe(session: Session) -> None:
         stage(session)
 
 
+def poses(session: Session) -> None:
+    """Where asked, the given poses refined by the linear method; all that follows is at the new ones."""
+    if session.config.training.refine_poses:
+        with session.parallel.first_alone() as first:
+            if first:
+                # what these components cannot follow would be taken for a pose
+                components = max(session.config.linear_zdim or 0, POSE_COMPONENTS) if session.config.zdim else 0
+                asked = replace(linear_config(session.config), zdim=components)
+                refine_given_poses(session.run, session.store, config=asked)
+        session.store = with_refined(session.run, session.store)
+
+
 def consensus(session: Session) -> None:
     """One map of all particles: its noise and its amplitude are what later stages start from."""
     with session.parallel.first_alone():
@@ -89,19 +103,23 @@ def linear(session: Session) -> None:
     path = session.run.linear_start
     with session.parallel.first_alone():
         if not path.is_file():
-            asked = LinearConfig(
-                config.particles,
-                config.output,
-                zdim=config.linear_zdim or 1,
-                max_radius=config.linear_band,
-                mask=config.mask,
-                seed=config.seed,
-            )
-            fit = linear_stage(session.run, session.store, found, config=asked)
+            fit = linear_stage(session.run, session.store, found, config=linear_config(config))
             kept = {"maps": fit.maps, "mean": fit.latent_mean, "std": fit.latent_std}
             save_tensors(path, kept | {"reproducibility": fit.reproducibility, "variance": fit.variance})
     tensors = load_tensors(path)[0]
     session.linear = LinearStart(LinearSubspace(tensors["maps"]), tensors["mean"], tensors["std"])
+
+
+def linear_config(config: NeuralFieldConfig) -> LinearConfig:
+    """The linear stage as the field's config describes it."""
+    return LinearConfig(
+        config.particles,
+        config.output,
+        zdim=config.linear_zdim or 0,
+        max_radius=config.linear_band,
+        mask=config.mask,
+        seed=config.seed,
+    )
 
 
 def warm(session: Session) -> None:
@@ -156,7 +174,7 @@ def joint(session: Session) -> None:
                 half_precision=session.half_precision,
             )
             parallel.gather_rows(model.poses.offset)
-            session.run.record(stage="poses", epoch=trainer.progress.epoch + 1, **facts)
+            session.run.record(stage="poses", round=trainer.progress.epoch + 1, **facts)
 
     train(trainer, session.run, after_epoch)
     session.run.log(f"joint: {trainer.progress.epoch} epochs; {perf_counter() - begin:.1f} s")
@@ -227,7 +245,7 @@ def by_gradient(session: Session) -> bool:
 
 
 RECIPES: dict[str, tuple[Stage, ...]] = {
-    "default": (consensus, linear, warm, joint, encode),
+    "default": (poses, consensus, linear, warm, joint, encode),
     "paper": (consensus, joint, encode),
 }
 
@@ -237,8 +255,10 @@ def finish(session: Session, mean: Float32[Tensor, "n zdim"], std: Float32[Tenso
     run, model = session.run, _required(session.model).cpu()
     release(model.representation)
     run.save_latent(mean, std)
-    if model.poses is not None:
-        pose = model.poses.corrected(session.store.require_pose(), session.store.pixel_A)
+    if session.config.training.refine_poses:
+        pose = session.store.require_pose()
+        if model.poses is not None:
+            pose = model.poses.corrected(pose, session.store.pixel_A)
         run.save_pose(pose)
         manifest = session.store.manifest
         written = session.store.folder / manifest.metadata

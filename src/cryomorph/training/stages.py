@@ -24,7 +24,7 @@ from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.start import read_mask
-from cryomorph.volumes.backproject import reconstruct, residual_noise
+from cryomorph.volumes.backproject import Reconstruction, reconstruct, residual_noise
 from cryomorph.volumes.grid import lowpass
 from cryomorph.volumes.masks import auto_mask, spherical_mask
 
@@ -40,6 +40,11 @@ class Consensus:
     map: Float32[Tensor, "z y x"]
     precision: Float32[Tensor, " shells"]
     noise: Float32[Tensor, " shells"]
+
+    @classmethod
+    def of(cls, result: Reconstruction, store: ParticleStore) -> Consensus:
+        """What is left of a reconstruction of a store's particles."""
+        return cls(result.map, result.precision, residual_noise(store, result))
 
     @property
     def noise_power(self) -> Float32[Tensor, " shells"]:
@@ -70,18 +75,7 @@ def consensus_stage(run: RunFolder, store: ParticleStore) -> Consensus:
 def linear_stage(run: RunFolder, store: ParticleStore, consensus: Consensus, *, config: LinearConfig) -> LinearFit:
     """The linear subspace: half sets apart, compared, merged; every step is kept, so that a killed run goes on."""
     begin = perf_counter()
-    last = min(store.box // 2, config.max_radius)
-    noise = consensus.noise_power
-    schedule = Schedule(
-        radii=growing_radii(last),
-        iterations=config.iterations,
-        final_iterations=config.final_iterations,
-        mean_precision=consensus.precision / noise,
-        whitening=noise.rsqrt()[store.disk.shell],
-        mask=heterogeneity_mask(config.mask, consensus.map, store.pixel_A),
-        estimate_contrast=config.contrast,
-        seed=config.seed,
-    )
+    schedule = linear_schedule(store, consensus, config=config)
 
     def after_half_step(state: HalfState, likelihood: float) -> None:
         save_tensors(run.path / CHECKPOINT, {"maps": state.maps}, step=str(state.step))
@@ -101,8 +95,26 @@ def linear_stage(run: RunFolder, store: ParticleStore, consensus: Consensus, *, 
             advance=advance,
         )
         fit = merge_and_finish(store, halves, schedule, report=after_step, advance=advance)
-    run.log(f"linear: {config.zdim} components to radius {last}; {perf_counter() - begin:.1f} s")
+    run.log(f"linear: {config.zdim} components to radius {schedule.radii[-1]}; {perf_counter() - begin:.1f} s")
     return fit
+
+
+def linear_schedule(
+    store: ParticleStore, consensus: Consensus, *, config: LinearConfig, go_on: bool = False
+) -> Schedule:
+    """Bands, iterations, noise and mask of a linear fit; only a few steps at the last band where one is to `go_on`."""
+    last = min(store.box // 2, config.max_radius)
+    noise = consensus.noise_power
+    return Schedule(
+        radii=(last,) if go_on else growing_radii(last),
+        iterations=1 if go_on else config.iterations,
+        final_iterations=config.final_iterations,
+        mean_precision=consensus.precision / noise,
+        whitening=noise.rsqrt()[store.disk.shell],
+        mask=heterogeneity_mask(config.mask, consensus.map, store.pixel_A),
+        estimate_contrast=config.contrast,
+        seed=config.seed,
+    )
 
 
 def heterogeneity_mask(asked: str, consensus: Float32[Tensor, "z y x"], pixel_A: float) -> Float32[Tensor, "z y x"]:
