@@ -1,0 +1,156 @@
+"""The particles' neighbour graph, and the shortest ways through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.spatial import cKDTree
+
+from cryomorph.analysis.latent import Latent, check_latent
+from cryomorph.config.console import track
+from cryomorph.config.errors import InputError
+
+LEAF = 32  # points in a leaf of the search tree: twice as fast in 8 dimensions as with scipy's 10
+CHUNK = 20_000  # particles whose neighbours are sought at a time
+
+
+@dataclass(frozen=True)
+class NeighbourGraph:
+    """Who is whose neighbour: a symmetric matrix of distances, stored only between neighbours; `radius` the longest."""
+
+    distance: csr_array
+    radius: float
+
+    @property
+    def degrees(self) -> Int64[np.ndarray, " n"]:
+        """The number of neighbours of each particle."""
+        return np.diff(self.distance.indptr).astype(np.int64)
+
+
+def neighbour_graph(z: Latent, degree: int = 5) -> NeighbourGraph:
+    """Neighbours within a radius: `degree` of them on average, and no particle has more than twice as many.
+
+    Two particles are neighbours if each is among the other's nearest `2 degree` and they are no farther apart than the
+    radius (METHODS 7). "Among each other's nearest" rather than "among one's" is what bounds the number of
+    neighbours, and of two graphs of one mean degree it leaves fewer particles alone (hinge, 5,000 particles: 84 % in
+    one piece against 78 %). 344,000 particles took 6 s in 4 dimensions and 54 s in 8, on two busy cores; memory is
+    about 0.2 kilobytes a particle for each of `degree`.
+
+    Raises:
+        InputError: fewer than two particles.
+    """
+    z64 = check_latent(z)
+    n = len(z64)
+    if n < 2:
+        raise InputError(f"a neighbour graph of {n} particles: expected at least 2")
+    distance, index = _nearest_others(z64, min(2 * degree, n - 1))
+    one = np.repeat(np.arange(n, dtype=np.int64), index.shape[1])
+    two = index.ravel()
+    key = np.minimum(one, two) * n + np.maximum(one, two)
+    _, first, times = np.unique(key, return_index=True, return_counts=True)
+    mutual = first[times == 2]
+    apart = distance.ravel()[mutual]
+    wanted = min(max(round(n * degree / 2), 1), len(apart))
+    radius = float(np.partition(apart, wanted - 1)[wanted - 1])
+    kept = apart <= radius
+    one, two, apart = one[mutual][kept], two[mutual][kept], apart[kept]
+    both = (np.concatenate([one, two]), np.concatenate([two, one]))
+    return NeighbourGraph(coo_array((np.tile(apart, 2), both), shape=(n, n)).tocsr(), radius)
+
+
+def _nearest_others(
+    z: Float64[np.ndarray, "n q"], count: int
+) -> tuple[Float64[np.ndarray, "n k"], Int64[np.ndarray, "n k"]]:
+    """Distances and numbers of the particles nearest each one, itself left out."""
+    # asked for in the tree's own order, neighbours after neighbours: five times faster at 60,000 points in 8 dimensions
+    order = cKDTree(z, leafsize=LEAF).indices
+    near = z[order]
+    tree = cKDTree(near, leafsize=LEAF)
+    distance, index = np.empty((len(z), count)), np.empty((len(z), count), dtype=np.int64)
+    starts = range(0, len(z), CHUNK)
+    for start in track(starts, "finding neighbours"):
+        rows = np.arange(start, min(start + CHUNK, len(z)))
+        apart, found = map(np.asarray, tree.query(near[rows], k=count + 1, workers=-1))
+        # a particle is its own nearest, but not where more than `count` share its latent point
+        other = found != rows[:, None]
+        other[other.all(axis=1), -1] = False
+        distance[order[rows]] = apart[other].reshape(-1, count)
+        index[order[rows]] = order[found[other].reshape(-1, count)]
+    return distance, index
+
+
+def shortest_way(
+    graph: NeighbourGraph, anchors: Int64[np.ndarray, " a"]
+) -> tuple[Int64[np.ndarray, " v"], Int64[np.ndarray, " a"]]:
+    """Dijkstra's shortest way from anchor to anchor: the nodes in order, and where in it each anchor stands.
+
+    Raises:
+        InputError: two anchors are not connected.
+    """
+    way, at = [np.array(anchors[:1])], [0]
+    for start, stop in pairwise(anchors):
+        _, before = dijkstra(graph.distance, directed=True, indices=np.array([start]), return_predecessors=True)
+        if before[0, stop] < 0:
+            raise InputError(f"particles {start} and {stop} are not connected: give a larger --degree")
+        back = [int(stop)]
+        while back[-1] != start:
+            back.append(int(before[0, back[-1]]))
+        way.append(np.array(back[-2::-1], dtype=np.int64))
+        at.append(at[-1] + len(back) - 1)
+    return np.concatenate(way).astype(np.int64), np.array(at, dtype=np.int64)
+
+
+def thinned(arc: Float64[np.ndarray, " v"], anchors: Int64[np.ndarray, " a"], points: int) -> Int64[np.ndarray, " m"]:
+    """Which nodes of a way to keep: the anchors, and others evenly by the distance travelled, `points` at most."""
+    if len(arc) <= points:
+        return np.arange(len(arc), dtype=np.int64)
+    inside = np.diff(anchors) - 1
+    counts = share(np.diff(arc[anchors]), points - len(anchors), inside)
+    kept = [np.asarray(anchors)]
+    for start, stop, count in zip(anchors[:-1], anchors[1:], counts, strict=True):
+        target = arc[start] + np.arange(1, count + 1) / (count + 1) * (arc[stop] - arc[start])
+        after = np.searchsorted(arc[start + 1 : stop], target).clip(max=stop - start - 2) + start + 1
+        nearest = after - (target - arc[after - 1] < arc[after] - target)
+        # each node once, in order, and none past the ends
+        step = np.arange(count)
+        nearest = np.maximum.accumulate(nearest.clip(min=start + 1) - step) + step
+        kept.append(np.minimum(nearest, stop - count + step))
+    return np.sort(np.concatenate(kept)).astype(np.int64)
+
+
+def share(lengths: Float64[np.ndarray, " s"], total: int, capacity: Int64[np.ndarray, " s"]) -> Int64[np.ndarray, " s"]:
+    """Share points out over stretches, each to where the gaps are widest (D'Hondt's rule)."""
+    counts = np.zeros(len(lengths), dtype=np.int64)
+    for _ in range(min(total, int(capacity.sum()))):
+        gap = np.where(counts < capacity, lengths / (counts + 1), -1.0)
+        counts[gap.argmax()] += 1
+    return counts
+
+
+def check_connected(
+    z: Float64[np.ndarray, "n q"], anchors: Int64[np.ndarray, " a"], graph: NeighbourGraph, *, degree: int
+) -> None:
+    """Say which anchors are cut off from the others' part of the graph, and which of its particles are nearest.
+
+    Raises:
+        InputError: there are such anchors.
+    """
+    part = connected_components(graph.distance, directed=False)[1]
+    size = np.bincount(part)
+    main = max(part[anchors], key=lambda number: size[number])
+    cut_off = [int(number) for number in anchors if part[number] != main]
+    if not cut_off:
+        return
+    members = np.flatnonzero(part == main)
+    instead = [int(members[np.square(z[members] - z[number]).sum(1).argmin()]) for number in cut_off]
+    said = " and ".join(f"particle {a} (nearest to it there: {b})" for a, b in zip(cut_off, instead, strict=True))
+    kept = next(int(number) for number in anchors if part[number] == main)
+    raise InputError(
+        f"no way through the neighbour graph from particle {kept} and the {size[main]:,} of {len(z):,} particles "
+        f"connected with it to {said}: give the nearest instead, or a --degree above {degree}"
+    )
