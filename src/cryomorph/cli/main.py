@@ -68,6 +68,30 @@ COMMANDS = {
         "PCA, UMAP, clusters, representative maps, and one report.html of it all.",
         "cryomorph analyze run",
     ),
+    "select": Command(
+        "cryomorph.config.select:SelectConfig",
+        "cryomorph.cli.select",
+        "Choose particles by cluster, state, lasso, range or list, and write them for RELION or cryoSPARC.",
+        "cryomorph select run --cluster 3 5 -o chosen.star",
+    ),
+    "split": Command(
+        "cryomorph.config.split:SplitConfig",
+        "cryomorph.cli.split",
+        "Divide particles at random into two files.",
+        "cryomorph split particles.star -o train.star test.star --random 0.9",
+    ),
+    "compare": Command(
+        "cryomorph.config.compare:CompareConfig",
+        "cryomorph.cli.compare",
+        "How far two runs on the same particles agree.",
+        "cryomorph compare run run2 -o agreement",
+    ),
+    "traverse": Command(
+        "cryomorph.config.traverse:TraverseConfig",
+        "cryomorph.cli.traverse",
+        "Follow a path through the latent space: maps, pictures, a movie, a ChimeraX script.",
+        "cryomorph traverse run --graph 12 345",
+    ),
     "fsc": Command(
         "cryomorph.config.fsc:FscConfig",
         "cryomorph.cli.fsc",

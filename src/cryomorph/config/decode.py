@@ -11,7 +11,12 @@ import tyro
 
 @dataclass(frozen=True)
 class DecodeConfig:
-    """Write maps at chosen particles or latent points: OUTPUT/000000.mrc and so on, in the order asked for."""
+    """Write maps at chosen particles or latent points: OUTPUT/000000.mrc and so on, in the order asked for.
+
+    Of a selection (--selection), and of each of many (--labels), the maps decoded at its mean latent point and at the
+    particle nearest to that are written; with --reconstruct also the map back-projected from exactly its particles,
+    with half maps, mask and FSC, and how far both agree.
+    """
 
     run: tyro.conf.Positional[Path]
     """Run folder made by `cryomorph train`."""
@@ -21,8 +26,15 @@ class DecodeConfig:
     """Decode at these particles' latent points: a .txt file with a 0-based particle number a line, or a .npy array."""
     z: Path | None = None
     """Decode at these latent points: a .npy array or a .txt table, one point a row."""
+    selection: Path | None = None
+    """Decode at the mean of these particles: a .txt file with a 0-based particle number a line, or a .npy array."""
+    labels: Path | None = None
+    """The same for each label of a .npy array with a whole number for each particle, such as
+    RUN/analysis/kmeans_labels.npy: a folder for each label. Particles with a label below 0 are left out."""
     reconstruct: bool = False
-    """Back-project the particles near each latent point instead of asking the model."""
+    """Back-project the particles near each latent point instead of asking the model; of a selection, its particles."""
+    mask: Path | None = None
+    """Mask for the FSC of reconstructed selections (default: made from each map)."""
     box: int | None = None
     """Box of decoded maps in voxels, even (default: the working box)."""
     flip_hand: bool = False

@@ -1,0 +1,31 @@
+"""`cryomorph compare`: how far two runs on the same particles agree."""
+
+from __future__ import annotations
+
+from cryomorph.config.compare import CompareConfig
+from cryomorph.config.console import say
+from cryomorph.config.errors import InputError
+
+
+def run(config: CompareConfig) -> None:
+    """Compare, print the table, and write the report where one is asked for."""
+    from cryomorph.analysis.compare import compare_runs
+    from cryomorph.analysis.compare_report import comparison_report, lines
+    from cryomorph.analysis.report import write_report
+    from cryomorph.runs.folder import RunFolder
+    from cryomorph.runs.provenance import write_json
+
+    runs = RunFolder.open(config.run_a), RunFolder.open(config.run_b)
+    report = None if config.output is None else config.output / "report.html"
+    if report is not None and report.exists() and not config.overwrite:
+        raise InputError(f"{report} exists already: give --overwrite to replace it, or another -o")
+    found = compare_runs(*runs, config)
+    say(f"{len(found.shared):,} particles shared, by {found.shared.by}")
+    rows = list(lines(found))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    for what, value, against in rows:
+        print(f"{what:{widths[0]}}  {value:>{widths[1]}}  ({against})")
+    if report is not None:
+        write_report(report, comparison_report(found, *runs))
+        write_json(report.with_name("compare.json"), found.figures())
+        say(f"report: {report}")
