@@ -57,7 +57,8 @@ def train(folder: Path, steps: int, width: int) -> None:
     from cryomorph.models.heterogeneous import Heterogeneous
     from cryomorph.particles.store import ParticleStore
     from cryomorph.representations.encodings import frequency_matrix
-    from cryomorph.representations.neural_field import FieldShape, NeuralField
+    from cryomorph.representations.field_network import FieldShape
+    from cryomorph.representations.neural_field import NeuralField
     from cryomorph.training.parallel import Parallel
     from cryomorph.training.trainer import Trainer
 

@@ -34,16 +34,18 @@ from cryomorph.config.neural_field import NeuralFieldConfig, resolved
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.models.machine import choose_device
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.pose import random_rotations
 from cryomorph.representations.encodings import frequency_matrix
+from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.linear import LinearSubspace
-from cryomorph.representations.neural_field import FieldShape, NeuralField
+from cryomorph.representations.neural_field import NeuralField
 from cryomorph.simulate.sets import simulate_set
 from cryomorph.training import warm_start as warm
 from cryomorph.training.build import LinearStart, build_model, first_lesson
-from cryomorph.training.device import choose_device, compile_network
+from cryomorph.training.device import compile_network
 from cryomorph.training.linear import train_linear
 from cryomorph.training.optimise import Optimisers
 from cryomorph.training.parallel import Parallel

@@ -275,7 +275,7 @@ def test_outputs_that_are_in_use(star, tmp_path, fails):
 def test_a_mask_of_another_box(star, tmp_path, fails):
     write_map(tmp_path / "mask.mrc", np.ones((12, 12, 12), np.float32), 16.0)
     message = fails("backproject", star, "-o", tmp_path / "out", "--mask", tmp_path / "mask.mrc")
-    assert "mask.mrc has box 12, expected the working box 16" in message
+    assert "mask.mrc has 12 x 12 x 12 voxels, expected the working box, 16" in message
 
 
 def full(*_):

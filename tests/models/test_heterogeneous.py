@@ -14,8 +14,9 @@ from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.pose import random_rotations
 from cryomorph.representations.encodings import frequency_matrix
+from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.linear import LinearSubspace
-from cryomorph.representations.neural_field import FieldShape, NeuralField
+from cryomorph.representations.neural_field import NeuralField
 
 N, BOX, ZDIM = 6, 12, 2
 DISK = fourier_disk(BOX)

@@ -16,8 +16,9 @@ from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.pose import random_rotations, rotation_from_rotvec
 from cryomorph.representations.base import Representation
 from cryomorph.representations.encodings import frequency_matrix
+from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.linear import LinearSubspace, rebox
-from cryomorph.representations.neural_field import FieldShape, NeuralField
+from cryomorph.representations.neural_field import NeuralField
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.training.warm_start import Lesson, warm_start
 from cryomorph.volumes.backproject import mirror
@@ -258,6 +259,15 @@ def test_slices_of_a_larger_disk_are_zero_beyond_the_band(case, points, box):
     found = model.slices(z, rotation, large)
     torch.testing.assert_close(found[:, : band.size], model.slices(z, rotation, band))
     assert not bool(found[:, large.count(BOX / 2) :].abs().any())
+
+
+@pytest.mark.parametrize("box", [12, 16, 24])
+def test_a_decoder_makes_the_volumes(case, points, box):
+    model, (z, _) = case.make(), points
+    decode = model.decoder(box)
+    for point in z:
+        expected = model.volume(point, box)
+        torch.testing.assert_close(decode(point), expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
 
 
 def test_linear_volume_is_mean_plus_components():

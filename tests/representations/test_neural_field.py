@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.pose import random_rotations
 from cryomorph.representations.encodings import frequency_matrix
-from cryomorph.representations.neural_field import FieldShape, NeuralField
+from cryomorph.representations.field_network import FieldShape
+from cryomorph.representations.neural_field import NeuralField
 
 BOX, WIDTH = 12, 16
 NETWORKS = [

@@ -71,7 +71,8 @@ def make_model(tiny_store: ParticleStore) -> MakeModel:
     from cryomorph.encoders.table import TableEncoder
     from cryomorph.models.heterogeneous import Heterogeneous
     from cryomorph.representations.encodings import frequency_matrix
-    from cryomorph.representations.neural_field import FieldShape, NeuralField
+    from cryomorph.representations.field_network import FieldShape
+    from cryomorph.representations.neural_field import NeuralField
 
     def make(encoder: str = "table", zdim: int = 2) -> Heterogeneous:
         torch.manual_seed(5)

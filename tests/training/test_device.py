@@ -8,51 +8,27 @@ import pytest
 import torch
 from torch import nn
 
-from cryomorph.config.errors import InputError
 from cryomorph.config.training import TrainingConfig
+from cryomorph.models import machine
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.pose import random_rotations
+from cryomorph.representations.field_network import FieldNetwork
 from cryomorph.representations.linear import LinearSubspace
-from cryomorph.representations.neural_field import FieldNetwork
 from cryomorph.training import device
-from cryomorph.training.device import choose_device, choose_precision, compile_network, product_seconds
+from cryomorph.training.device import choose_precision, compile_network
 
 CPU = torch.device("cpu")
-
-
-def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):
-    for there, expected in ((True, "cuda"), (False, "cpu")):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert choose_device("auto").type == expected
-    assert choose_device("cpu") == CPU
-
-
-@pytest.mark.parametrize("asked", ["tpu9", "gpu", "", "meta", "cuda:x"])
-def test_devices_that_are_none_are_refused_by_name(asked):
-    with pytest.raises(InputError, match=f"--device {asked}: .*expected cpu, cuda or cuda:0"):
-        choose_device(asked)
-
-
-def test_a_gpu_that_is_not_there_is_refused_with_their_number(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(InputError, match="--device cuda:2: this machine has 2 GPUs"):
-        choose_device("cuda:2")
 
 
 def test_the_number_format_is_bfloat16_where_the_machine_multiplies_it_faster(monkeypatch):
     plan = TrainingConfig()
     for seconds, expected in ((0.2, "bfloat16"), (0.6, "bfloat16"), (0.9, "float32"), (3.0, "float32")):
         taken = {torch.float32: 1.0, torch.bfloat16: seconds}
-        monkeypatch.setattr(device, "product_seconds", taken.__getitem__)
+        monkeypatch.setattr(machine, "product_seconds", taken.__getitem__)
         assert choose_precision(plan, CPU).precision == expected
     for capability, expected in (((9, 0), "bfloat16"), ((8, 0), "bfloat16"), ((7, 5), "float32")):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
         assert choose_precision(plan, torch.device("cuda")).precision == expected
-
-
-def test_a_product_takes_time():
-    assert 0 < product_seconds(torch.float32) < 1
 
 
 @pytest.mark.parametrize("asked", ["float32", "bfloat16"])

@@ -18,7 +18,8 @@ from cryomorph.io.star import read_star, write_star
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.prepare import prepare
 from cryomorph.representations.encodings import frequency_matrix
-from cryomorph.representations.neural_field import FieldShape, NeuralField
+from cryomorph.representations.field_network import FieldShape
+from cryomorph.representations.neural_field import NeuralField
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.encode import encode_particles
 from cryomorph.training.neural_field import train_neural_field

@@ -9,8 +9,9 @@ import torch
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.pose import random_rotations
 from cryomorph.representations.encodings import frequency_matrix
+from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.linear import LinearSubspace
-from cryomorph.representations.neural_field import FieldShape, NeuralField
+from cryomorph.representations.neural_field import NeuralField
 from cryomorph.training.warm_start import Lesson, average_transfer, warm_start
 from cryomorph.volumes.grid import shell_amplitude
 

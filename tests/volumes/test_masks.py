@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from cryomorph.config.errors import InputError
-from cryomorph.volumes.masks import auto_mask, largest_piece, mask_threshold, soften, spherical_mask
+from cryomorph.io.mrc import write_map
+from cryomorph.volumes.masks import auto_mask, largest_piece, mask_threshold, read_mask, soften, spherical_mask
 
 
 def radius_grid(box):
@@ -85,3 +87,15 @@ def test_empty_masks_and_bad_maps_are_refused():
         soften(torch.zeros(8, 8, 8, dtype=torch.bool), 1.0)
     with pytest.raises(InputError, match="lengths"):
         soften(torch.ones(8, 8, 8, dtype=torch.bool), 1.0, dilate_A=-1.0)
+
+
+def test_a_mask_that_does_not_fit_is_refused_in_one_sentence(tmp_path):
+    write_map(tmp_path / "mask.mrc", np.ones((16, 16, 16)), 2.0)
+    assert read_mask(tmp_path / "mask.mrc", 16).sum() == 16**3
+    with pytest.raises(InputError, match=r"mask.mrc has 16 x 16 x 16 voxels, expected the working box, 32") as said:
+        read_mask(tmp_path / "mask.mrc", 32)
+    assert "\n" not in str(said.value)
+    for value in (7.0, 0.0, -1.0, np.nan):
+        write_map(tmp_path / "map.mrc", np.full((16, 16, 16), value), 2.0)
+        with pytest.raises(InputError, match="expected a mask from 0 to 1"):
+            read_mask(tmp_path / "map.mrc", 16)

@@ -303,9 +303,9 @@ def map_agreement(runs: tuple[RunFolder, RunFolder], pair: SharedParticles, spre
     pixel_A = stores[0].pixel_A * stores[0].box / box
     maps = []
     for run, index in zip(runs, (pair.a[chosen], pair.b[chosen]), strict=True):
-        model, latent = run.representation(), torch.from_numpy(run.latent_mean()[index])
+        decode, latent = run.representation().decoder(box), torch.from_numpy(run.latent_mean()[index])
         with torch.no_grad():
-            maps.append(torch.stack([model.volume(z, box) for z in track(latent, f"decoding {run.path.name}")]))
+            maps.append(torch.stack([decode(z) for z in track(latent, f"decoding {run.path.name}")]))
     # each scaled alike, so that neither run's units decide the mask
     both = sum(volumes.mean(0) / volumes.std() for volumes in maps)
     mask = auto_mask(torch.as_tensor(both), pixel_A, lowpass_A=max(15.0, 2.5 * pixel_A))

@@ -21,10 +21,10 @@ from cryomorph.volumes.backproject import mirror
 
 def decode_at(run: RunFolder, z: Float[np.ndarray, "k q"], box: int) -> Iterator[Float32[Tensor, "z y x"]]:
     """The model's map at each latent point."""
-    representation = run.representation()
+    decode = run.representation().decoder(box)
     for point in track(z, "decoding", total=len(z)):
         with torch.no_grad():
-            yield representation.volume(torch.as_tensor(point, dtype=torch.float32), box)
+            yield decode(torch.as_tensor(point, dtype=torch.float32))
 
 
 def reconstruct_at(run: RunFolder, z: Float[np.ndarray, "k q"]) -> Iterator[Float32[Tensor, "z y x"]]:

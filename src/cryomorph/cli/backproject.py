@@ -45,18 +45,14 @@ def run(config: BackprojectConfig) -> None:
 
 
 def _reconstruct(config: BackprojectConfig, store: ParticleStore) -> None:
-    from cryomorph.cli.fsc import load_map
     from cryomorph.io.mrc import write_map
     from cryomorph.runs.folder import save_reconstruction
     from cryomorph.volumes.backproject import mirrored, reconstruct, residual_noise
+    from cryomorph.volumes.masks import read_mask
     from cryomorph.volumes.sharpen import guinier_bfactor, sharpen
 
     store.require_pose()
-    mask = None
-    if config.mask is not None:
-        mask = load_map(config.mask, None)[0]
-        if mask.shape[0] != store.box:
-            raise InputError(f"{config.mask} has box {mask.shape[0]}, expected the working box {store.box}")
+    mask = None if config.mask is None else read_mask(config.mask, store.box)
     result = reconstruct(store, mask=mask)
     noise = residual_noise(store, result)
     if config.flip_hand:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from cryomorph.config.errors import InputError
 from cryomorph.representations.base import Representation
+from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.linear import LinearSubspace
-from cryomorph.representations.neural_field import FieldShape, NeuralField
+from cryomorph.representations.neural_field import NeuralField
 
 Tensors = dict[str, Tensor]
 

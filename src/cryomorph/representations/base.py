@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Complex64, Float32
@@ -63,10 +64,21 @@ class Representation(nn.Module, ABC):
             return torch.view_as_complex(value), torch.view_as_complex(value.new_zeros(*value.shape[:2], 0, 2))
         return torch.view_as_complex(value), torch.view_as_complex(torch.cat(columns)).permute(1, 2, 0)
 
+    def decoder(
+        self, box: int, *, half_precision: bool = False
+    ) -> Callable[[Float32[Tensor, " zdim"]], Float32[Tensor, "box box box"]]:
+        """`volume` for many maps in one box: what they share is computed once, where there is such.
+
+        Args:
+            half_precision: products may be taken in bfloat16.
+        """
+        return partial(self.volume, box=box)
+
     @torch.no_grad()
     def volumes(self, z: Float32[Tensor, "k zdim"], box: int) -> Float32[Tensor, "k box box box"]:
         """Maps at several latent points."""
-        return torch.stack([self.volume(point, box) for point in z])
+        decode = self.decoder(box)
+        return torch.stack([decode(point) for point in z])
 
 
 def _along(function: Callable[[Tensor], Tensor], point: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:

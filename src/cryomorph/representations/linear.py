@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import final
 
 import torch
@@ -103,7 +105,13 @@ class LinearSubspace(Representation):
     def volume(self, z: Float32[Tensor, " zdim"], box: int) -> Float32[Tensor, "box box box"]:
         """The map at a latent point; a larger box than the band's interpolates, a smaller one crops the band."""
         combined = self.maps[0] + torch.tensordot(z, self.maps[1:], dims=1)
-        return rebox(combined, box)
+        return combined if box == self.band else rebox(combined, box)
+
+    def decoder(
+        self, box: int, *, half_precision: bool = False
+    ) -> Callable[[Float32[Tensor, " zdim"]], Float32[Tensor, "box box box"]]:
+        """`volume` for many maps in one box: the mean and the components are resampled once."""
+        return partial(LinearSubspace(rebox(self.maps, box)).volume, box=box)
 
 
 def _weight(z: Float32[Tensor, "b zdim"]) -> Float32[Tensor, "b c"]:

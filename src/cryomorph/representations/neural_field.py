@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from typing import final
 
 import torch
 from jaxtyping import Complex64, Float, Float32
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from cryomorph.physics.disk import FourierDisk
 from cryomorph.representations.base import Representation
+from cryomorph.representations.field_lattice import FieldLattice
+from cryomorph.representations.field_network import HALF_SPACE, FieldNetwork, FieldShape, half_ball, half_ball_map
 
-# The half space that the network answers for: mostly kz > 0, tilted so that no lattice point lies on its face.
-HALF_SPACE = (1e-6, 1e-3, 1.0)
 POINTS = 1 << 16
-
-
-@dataclass(frozen=True)
-class FieldShape:
-    """The size of a field's network: `layers` hidden layers of `width`, with skip connections where `residual`."""
-
-    box: int
-    zdim: int
-    width: int = 256
-    layers: int = 3
-    residual: bool = True
-
-
-@final
-class FieldNetwork(nn.Module):
-    """The MLP of a field, real numbers in and out."""
-
-    def __init__(self, shape: FieldShape, encoded: int) -> None:
-        super().__init__()
-        self.residual = shape.residual
-        self.encoding_layer = nn.Linear(encoded, shape.width)
-        self.latent_layer = nn.Linear(shape.zdim, shape.width, bias=False) if shape.zdim else None
-        self.hidden = nn.Sequential(*(nn.Linear(shape.width, shape.width) for _ in range(shape.layers)))
-        self.output = nn.Linear(shape.width, 2)
-
-    def forward(
-        self, phase: Float[Tensor, "b m f"], sign: Float[Tensor, "b m 1"], z: Float32[Tensor, "b zdim"]
-    ) -> Float32[Tensor, "b m 2"]:
-        """(re, im) at points of the half space; `sign` -1 where the point lies at `-k` of the phase given."""
-        encoded = torch.cat([torch.sin(phase) * sign, torch.cos(phase)], dim=-1)
-        hidden = functional.linear(encoded, self.encoding_layer.weight)
-        constant: Tensor = self.encoding_layer.bias
-        if self.latent_layer is not None:
-            # once for each image, not for each point
-            constant = functional.linear(z, self.latent_layer.weight, constant)[:, None]
-        # rows from here on: relu in place on a view of them would copy every gradient
-        hidden = torch.relu_(hidden + constant.to(hidden.dtype)).flatten(0, 1)
-        for layer in self.hidden:
-            weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
-            # relu(W h + h + b): the identity belongs to the matrix, which spares a pass over the activations
-            matrix = weight + torch.eye(len(weight), device=weight.device) if self.residual else weight
-            hidden = torch.relu_(functional.linear(hidden, matrix, bias))
-        return self.output(hidden).float().unflatten(0, phase.shape[:2])
 
 
 @final
@@ -105,31 +63,28 @@ class NeuralField(Representation):
         with torch.autocast(rotation.device.type, enabled=False):
             phase = frequency @ (rotation[:, :2] @ self.frequencies)
             side = frequency @ (rotation[:, :2] @ rotation.new_tensor(HALF_SPACE)[:, None])
-        values = self._coefficients(phase, side, z) * self._amplitude_at(inside.radius.to(rotation))
+        values = self._coefficients(phase, side, z) * self.amplitude_at(inside.radius.to(rotation))
         return functional.pad(values, (0, disk.size - inside.size))
 
     @torch.no_grad()
     def volume(self, z: Float32[Tensor, " zdim"], box: int) -> Float32[Tensor, "box box box"]:
         """The map at a latent point; a larger box than the images' interpolates, a smaller one crops the band."""
-        device = self.frequencies.device
-        line = torch.fft.fftfreq(box, 1 / box).to(device)
-        half = torch.arange(box // 2 + 1, device=device)
-        kx, ky, kz = torch.meshgrid(line, line, half.float(), indexing="ij")
-        limit = min(box, self.shape.box) / 2
-        squared = kx**2 + ky**2 + kz**2
-        keep = (squared > 0) & (squared < limit**2)
-        k = torch.stack([kx[keep], ky[keep], kz[keep]], dim=1)
-        point = z.to(device)[None]
+        inside, k = half_ball(box, min(box, self.shape.box) / 2, self.frequencies.device)
+        point = z.to(k)[None]
         parts = []
         for chunk in k.split(POINTS):
             scaled = chunk / self.shape.box
             side = scaled @ scaled.new_tensor(HALF_SPACE)[:, None]
             values = self._coefficients((scaled @ self.frequencies)[None], side[None], point)
-            parts.append(values[0] * self._amplitude_at(chunk.norm(dim=1)))
-        transform = torch.zeros(kx.shape, dtype=torch.complex64, device=device)
-        transform[keep] = torch.cat(parts)
-        # the axes are [x, y, z] here, z halved: the half space is the network's own
-        return torch.fft.fftshift(torch.fft.irfftn(transform, s=(box,) * 3)).permute(2, 1, 0).contiguous()
+            parts.append(values[0] * self.amplitude_at(chunk.norm(dim=1)))
+        return half_ball_map(torch.cat(parts), inside)
+
+    def decoder(
+        self, box: int, *, half_precision: bool = False
+    ) -> Callable[[Float32[Tensor, " zdim"]], Float32[Tensor, "box box box"]]:
+        """`volume` for many maps in one box: the encoding is multiplied into the first layer once, if that fits."""
+        lattice = FieldLattice.of(self, box, half_precision=half_precision)
+        return partial(self.volume, box=box) if lattice is None else lattice.volume
 
     def _coefficients(
         self, phase: Float[Tensor, "b m f"], side: Float[Tensor, "b m 1"], z: Float32[Tensor, "b zdim"]
@@ -139,7 +94,7 @@ class NeuralField(Representation):
         answer = self.network(phase, sign, z / self.latent_scale)
         return torch.complex(answer[..., 0], answer[..., 1] * sign[..., 0])
 
-    def _amplitude_at(self, radius: Float32[Tensor, " m"]) -> Float32[Tensor, " m"]:
+    def amplitude_at(self, radius: Float32[Tensor, " m"]) -> Float32[Tensor, " m"]:
         """The amplitude at radii in Fourier pixels, between shells by linear interpolation."""
         low = radius.floor().long().clamp(max=len(self.amplitude) - 2)
         share = radius - low

@@ -18,8 +18,9 @@ from cryomorph.inference.unroll import unrolled
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.encodings import frequency_matrix
+from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.linear import LinearSubspace
-from cryomorph.representations.neural_field import FieldShape, NeuralField
+from cryomorph.representations.neural_field import NeuralField
 from cryomorph.training.stages import Consensus
 from cryomorph.training.warm_start import Lesson
 from cryomorph.volumes.grid import shell_amplitude

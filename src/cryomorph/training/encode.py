@@ -17,12 +17,12 @@ from cryomorph.encoders.table import TableEncoder
 from cryomorph.inference.encode import encode_amortised, encode_by_gradient, linear_latents
 from cryomorph.inference.landscape_prior import under_landscape
 from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.models.machine import choose_device
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.build import LinearStart, noise_whitening
-from cryomorph.training.device import choose_device
 from cryomorph.training.stages import consensus_stage
 from cryomorph.training.start import check_paths, start_run, take_particles
 

@@ -21,7 +21,8 @@ from cryomorph.config.import_run import ImportConfig
 from cryomorph.config.prepare import ImageSource
 from cryomorph.io.cryodrgn import read_config, read_latent
 from cryomorph.particles.store import ParticleStore
-from cryomorph.representations.neural_field import FieldShape, NeuralField
+from cryomorph.representations.field_network import FieldShape
+from cryomorph.representations.neural_field import NeuralField
 from cryomorph.runs.checkpoint import load_foreign
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.stages import consensus_stage

@@ -11,9 +11,10 @@ import torch
 
 from cryomorph.config.errors import InputError
 from cryomorph.config.neural_field import NeuralFieldConfig, resolved
+from cryomorph.models.machine import choose_device
 from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training.device import choose_device, choose_precision
+from cryomorph.training.device import choose_precision
 from cryomorph.training.parallel import Parallel, parallel
 from cryomorph.training.recipes import Session, run_recipe
 from cryomorph.training.start import (

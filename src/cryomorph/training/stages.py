@@ -23,10 +23,9 @@ from cryomorph.inference.linear_fit import (
 from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training.start import read_mask
 from cryomorph.volumes.backproject import Reconstruction, reconstruct, residual_noise
 from cryomorph.volumes.grid import lowpass
-from cryomorph.volumes.masks import auto_mask, spherical_mask
+from cryomorph.volumes.masks import auto_mask, read_mask, spherical_mask
 
 MASK_LOWPASS_A = 20.0
 MASK_THRESHOLD = 0.05  # of the low-passed consensus's highest density

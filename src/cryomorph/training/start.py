@@ -8,18 +8,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol, runtime_checkable
 
-import torch
-from jaxtyping import Float32
-from torch import Tensor
-
 from cryomorph.config.errors import InputError
 from cryomorph.config.load import as_json
 from cryomorph.config.prepare import ImageSource
 from cryomorph.io.atomic import atomic_path
-from cryomorph.io.mrc import read_map
 from cryomorph.particles.prepare import prepare_source
 from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.folder import RunFolder
+from cryomorph.volumes.masks import read_mask
 
 SMALLEST_SET = 20
 MOST_SEED = 2**31 - 1  # generators take 64 bits, of which a place in the training needs half
@@ -138,13 +134,3 @@ def particles_stage(run: RunFolder, source: Path, images: ImageSource, *, seed: 
         f"({store.manifest.contrast_reason}); {perf_counter() - begin:.1f} s"
     )
     return store
-
-
-def read_mask(path: Path, box: int) -> Float32[Tensor, "z y x"]:
-    """A mask from a file; `InputError` where its box is another or its values are not within 0 and 1."""
-    mask, _ = read_map(path)
-    if mask.shape != (box,) * 3:
-        raise InputError(f"{path} has {' x '.join(map(str, mask.shape))} voxels, expected the working box, {box}")
-    if not (mask.min() >= -1e-3 and 0 < mask.max() <= 1.001):  # so put, NaN is refused too
-        raise InputError(f"{path} has values from {mask.min():g} to {mask.max():g}, expected a mask from 0 to 1")
-    return torch.tensor(mask)

@@ -1,6 +1,8 @@
-"""Soft masks around a map, around a set of voxels, and of a sphere."""
+"""Soft masks: around a map, around a set of voxels, of a sphere, from a file."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
+from cryomorph.io.mrc import read_map
 from cryomorph.volumes.grid import cosine_step, cubic_box, lowpass
 
 FULL = 0.95  # a mask whose mean is above this masks nothing
@@ -111,3 +114,13 @@ def spherical_mask(box: int, radius_px: float, edge_px: float = 0.0) -> Float[Te
     """1 within `radius_px` of voxel `box // 2`, a cosine edge of `edge_px` outside it, 0 beyond."""
     k = (torch.arange(box) - box // 2).float()
     return cosine_step((k[:, None, None] ** 2 + k[:, None] ** 2 + k**2).sqrt(), radius_px, edge_px)
+
+
+def read_mask(path: Path, box: int) -> Float[Tensor, "z y x"]:
+    """A mask from a file; `InputError` where its box is another or its values are not within 0 and 1."""
+    mask, _ = read_map(path)
+    if mask.shape != (box,) * 3:
+        raise InputError(f"{path} has {' x '.join(map(str, mask.shape))} voxels, expected the working box, {box}")
+    if not (mask.min() >= -1e-3 and 0 < mask.max() <= 1.001):  # so put, NaN is refused too
+        raise InputError(f"{path} has values from {mask.min():g} to {mask.max():g}, expected a mask from 0 to 1")
+    return torch.tensor(mask)
