@@ -23,10 +23,11 @@ from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.pose import Pose
 from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
+from cryomorph.runs.snapshot import REFINED_FIRST, with_refined
 from cryomorph.simulate.sets import simulate_set
 from cryomorph.training import poses, recipes
 from cryomorph.training.neural_field import train_neural_field
-from cryomorph.training.poses import refine_given_poses, with_refined
+from cryomorph.training.poses import refine_given_poses
 from cryomorph.volumes.backproject import reconstruct
 
 N = 400
@@ -81,7 +82,7 @@ def run_stage(store: ParticleStore, path: Path, *, zdim: int = 6) -> RunFolder:
 
 
 def kept(run: RunFolder) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    return load_tensors(run.path / poses.CHECKPOINT)
+    return load_tensors(run.path / REFINED_FIRST)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +112,7 @@ def test_poses_move_towards_the_truth(known, refined):
     given = known.errors(known.store.require_pose())
     assert given[0] == pytest.approx(1.54 * OFF_DEG, rel=0.1)  # the median length of normal vectors
     assert given[1] == pytest.approx(1.18 * OFF_PX, rel=0.1)
-    found = known.errors(with_refined(refined, known.store).require_pose())
+    found = known.errors(with_refined(refined.path, known.store).require_pose())
     assert found[0] < 0.7 * given[0]
     assert found[1] < 0.4 * given[1]
 
@@ -119,7 +120,7 @@ def test_poses_move_towards_the_truth(known, refined):
 def test_the_store_that_was_given_keeps_its_poses(known, refined):
     fresh = ParticleStore.open(known.store.folder).require_pose()
     assert torch.equal(known.store.require_pose().rotation, fresh.rotation)
-    moved = with_refined(refined, known.store)
+    moved = with_refined(refined.path, known.store)
     assert torch.equal(known.store.require_pose().shift_A, fresh.shift_A)
     assert not torch.equal(moved.require_pose().shift_A, fresh.shift_A)
     assert moved.folder == known.store.folder and len(moved) == N
@@ -166,7 +167,7 @@ def test_true_poses_stay_where_they_are(tmp_path):
     """To within what the file's angles and these few images' maps say: a fiftieth of the errors above."""
     right = known_of("compositional", tmp_path, off=0.0)
     run = run_stage(right.store, tmp_path / "run")
-    turn, shift = right.errors(with_refined(run, right.store).require_pose())
+    turn, shift = right.errors(with_refined(run.path, right.store).require_pose())
     assert turn < 0.3
     assert shift < 0.03
 
@@ -176,7 +177,7 @@ def test_a_rigid_molecule_needs_no_components(tmp_path):
     run = run_stage(rigid.store, tmp_path / "run", zdim=0)
     assert kept(run)[0]["maps"].shape == (2, 1, 16, 16, 16)
     given = rigid.errors(rigid.store.require_pose())
-    found = rigid.errors(with_refined(run, rigid.store).require_pose())
+    found = rigid.errors(with_refined(run.path, rigid.store).require_pose())
     assert found[0] < 0.6 * given[0]
     assert found[1] < 0.3 * given[1]
 
@@ -253,4 +254,4 @@ def test_without_being_asked_poses_stay_as_they_were_given(config, known, tmp_pa
     training = replace(SHORT, refine_poses=False, epochs=1)
     run = train_neural_field(replace(config, output=tmp_path / "run", training=training, warm_steps=20))
     assert torch.equal(run.store().require_pose().rotation, known.store.require_pose().rotation)
-    assert not (run.path / poses.CHECKPOINT).exists()
+    assert not (run.path / REFINED_FIRST).exists()

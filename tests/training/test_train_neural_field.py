@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cryomorph.config.errors import InputError
 from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig
 from cryomorph.config.training import TrainingConfig
 from cryomorph.io.mrc import write_map
-from cryomorph.runs.checkpoint import load_tensors
+from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training import loop
 from cryomorph.training.neural_field import train_neural_field
@@ -276,3 +277,35 @@ def test_a_run_to_be_replaced_is_put_back_when_the_new_one_cannot_start(whole, c
         train_neural_field(replace(config, output=kept, overwrite=True, mask=str(tmp_path / "mask.mrc")))
     same(RunFolder.open(kept), whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.mrc", "run"]
+
+
+@pytest.mark.parametrize("recipe", ["whole", "paper"])
+def test_a_run_that_is_still_training_is_read_at_its_last_checkpoint(recipe, request, tmp_path, capsys):
+    """A finished run without its last files is one that was killed after its last epoch: the same model."""
+    run = request.getfixturevalue(recipe)
+    cut = tmp_path / "run"
+    shutil.copytree(run.path, cut, symlinks=True)
+    for name in ("model.safetensors", "latent_mean.npy", "latent_std.npy", "checks.json"):
+        (cut / name).unlink()
+    with pytest.raises(InputError, match=r"has no model.safetensors yet.*--resume"):
+        RunFolder.open(cut)
+    found = RunFolder.open(cut, unfinished=True)
+    assert f"is not finished: this is what epoch-000{1 if recipe == 'paper' else 2}" in capsys.readouterr().err
+    torch.testing.assert_close(found.representation().state_dict(), run.representation().state_dict())
+    np.testing.assert_allclose(found.latent_mean(), run.latent_mean(), atol=1e-6)
+    np.testing.assert_allclose(found.latent_std(), run.latent_std(), atol=1e-6)
+    torch.testing.assert_close(found.store().require_pose().rotation, run.store().require_pose().rotation)
+
+
+def test_the_poses_of_a_run_that_is_still_training_are_the_refined_ones(whole, tiny_store, tmp_path):
+    cut = tmp_path / "run"
+    shutil.copytree(whole.path, cut, symlinks=True)
+    (cut / "model.safetensors").unlink()
+    turn = torch.tensor([0.0, 0.0, torch.pi / 2, 2.0, -1.0])  # a quarter turn in the image's plane, and pixels
+    save_tensors(cut / "checkpoints" / "poses.safetensors", {"offset": turn.expand(len(tiny_store), -1).clone()})
+    given, pose = tiny_store.require_pose(), RunFolder.open(cut, unfinished=True).store().require_pose()
+    x, y, z = given.rotation.unbind(1)
+    torch.testing.assert_close(pose.rotation, torch.stack([-y, x, z], dim=1))
+    torch.testing.assert_close(
+        pose.shift_A - given.shift_A, tiny_store.pixel_A * torch.tensor([2.0, -1.0]).expand(len(tiny_store), -1)
+    )

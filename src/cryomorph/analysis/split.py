@@ -35,7 +35,7 @@ def source_of(config: SplitConfig) -> Source:
     path = config.source
     file: ParticleFile | None = None
     if path.is_dir():
-        file = particle_file(RunFolder.open(path), datadir=config.datadir)
+        file = particle_file(RunFolder.open(path, unfinished=True), datadir=config.datadir)
         found = Source(np.arange(len(file)), "particle numbers", file)
     elif not path.is_file():
         raise InputError(f"{path}: no such run folder, particle file or index file")

@@ -213,7 +213,7 @@ def traverse(config: TraverseConfig) -> Path:
         InputError: the run is not finished or has no latent space, the path cannot be made, or its folder is in use.
     """
     movie.check_movie(config.movie)
-    run = RunFolder.open(config.run)
+    run = RunFolder.open(config.run, unfinished=True)
     z = run.latent_mean()
     if z.shape[1] == 0:
         raise InputError(f"{config.run} has no latent space (--zdim 0): there is no path, its one map is map.mrc")

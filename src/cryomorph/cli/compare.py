@@ -15,7 +15,7 @@ def run(config: CompareConfig) -> None:
     from cryomorph.runs.folder import RunFolder
     from cryomorph.runs.provenance import write_json
 
-    runs = RunFolder.open(config.run_a), RunFolder.open(config.run_b)
+    runs = RunFolder.open(config.run_a, unfinished=True), RunFolder.open(config.run_b, unfinished=True)
     report = None if config.output is None else config.output / "report.html"
     if report is not None and report.exists() and not config.overwrite:
         raise InputError(f"{report} exists already: give --overwrite to replace it, or another -o")

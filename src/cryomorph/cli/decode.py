@@ -18,7 +18,7 @@ def run(config: DecodeConfig) -> None:
     """Write one map for each point asked for, in that order; or a folder of maps for a selection."""
     from cryomorph.runs.folder import RunFolder
 
-    folder = RunFolder.open(config.run)
+    folder = RunFolder.open(config.run, unfinished=True)
     _check(config, folder.store().box)
     if config.selection is None and config.labels is None:
         _decode_points(config, folder)

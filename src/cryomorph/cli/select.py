@@ -19,7 +19,7 @@ def run(config: SelectConfig) -> None:
     from cryomorph.particles.subset import WRITTEN
     from cryomorph.runs.folder import RunFolder
 
-    folder = RunFolder.open(config.run)
+    folder = RunFolder.open(config.run, unfinished=True)
     choosing.check_free([config.output], overwrite=config.overwrite)
     source = None
     if config.output.suffix in WRITTEN:

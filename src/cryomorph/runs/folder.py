@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from cryomorph.physics.pose import Pose
 from cryomorph.representations.base import Representation
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.provenance import provenance, write_json
+from cryomorph.runs.snapshot import Snapshot, checkpoints, read_snapshot, with_refined
 from cryomorph.volumes.backproject import Reconstruction
 
 MODEL = "model.safetensors"
@@ -41,18 +42,32 @@ class RunFolder:
     path: Path
     quiet: bool = False
     """Whether to leave the user and the logs alone: another process speaks for this one."""
+    snapshot: Snapshot | None = None
+    """The model of a run that is not finished, where it was opened so."""
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
-        """Open a run for reading; `InputError` where the folder is none, or has no model yet."""
+    def open(cls, path: Path, *, unfinished: bool = False) -> RunFolder:
+        """Open a run for reading.
+
+        Args:
+            unfinished: whether the last checkpoint will do where the training has not ended; it is said if so.
+
+        Raises:
+            InputError: the folder is no run, or has no model yet.
+        """
         run = cls(Path(path))
         if not (run.path / "config.json").is_file():
             raise InputError(f"{path} is not a run folder (it has no config.json): make one with `cryomorph train`")
-        if not run.is_complete:
+        if run.is_complete:
+            return run
+        found = checkpoints(run.path)
+        if not unfinished or not found:
             raise InputError(
                 f"{path} has no {MODEL} yet: finish it with the same `cryomorph train` command and --resume"
             )
-        return run
+        snapshot = read_snapshot(found[-1], with_refined(run.path, run.store()))
+        warn(f"{path} is not finished: this is what {snapshot.name} holds")
+        return replace(run, snapshot=snapshot)
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
@@ -140,6 +155,8 @@ class RunFolder:
         if self.store_path.is_symlink() and not self.store_path.exists():
             raise InputError(f"{self.store_path} points to {self.store_path.readlink()}, which is gone: put it back")
         store = ParticleStore.open(self.store_path)
+        if self.snapshot is not None and self.snapshot.pose is not None:
+            return store.with_pose(self.snapshot.pose)
         refined = self.path / REFINED
         if not refined.is_file():
             return store
@@ -155,11 +172,11 @@ class RunFolder:
 
     def latent_mean(self) -> Float32[np.ndarray, "n q"]:
         """Most probable latent point of each particle of the store."""
-        return self._latent("latent_mean")
+        return self._latent("latent_mean") if self.snapshot is None else self.snapshot.mean.numpy()
 
     def latent_std(self) -> Float32[np.ndarray, "n q"]:
         """Posterior standard deviation of each latent coordinate."""
-        return self._latent("latent_std")
+        return self._latent("latent_std") if self.snapshot is None else self.snapshot.std.numpy()
 
     def save_latent(self, mean: Float32[Tensor, "n q"], std: Float32[Tensor, "n q"]) -> None:
         """Write the latent means and standard deviations."""
@@ -183,16 +200,21 @@ class RunFolder:
 
     def model_tensors(self) -> dict[str, Tensor]:
         """All tensors that were saved with the model."""
-        return load_tensors(self.path / MODEL)[0]
+        return self._model()[0]
 
     def model_facts(self) -> dict[str, str]:
         """What the model file says of its tensors."""
-        return load_tensors(self.path / MODEL)[1]
+        return self._model()[1]
+
+    def _model(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        if self.snapshot is not None:
+            return self.snapshot.tensors, self.snapshot.facts
+        return load_tensors(self.path / MODEL)
 
     def representation(self) -> Representation:
         """The trained representation."""
         try:
-            return representation_from(*load_tensors(self.path / MODEL))
+            return representation_from(*self._model())
         except (KeyError, InputError) as error:
             raise InputError(f"{self.path / MODEL}: {error}") from error
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from time import perf_counter
 
 from cryomorph.config.console import progress, warn
+from cryomorph.models.registry import facts_of
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
+from cryomorph.runs.snapshot import checkpoints
 from cryomorph.training.guard import named
 from cryomorph.training.trainer import Trainer
 
@@ -79,14 +81,15 @@ def checkpoint(trainer: Trainer, run: RunFolder) -> None:
     if trainer.parallel.first:
         tensors, facts = trainer.state()
         folder = run.path / "checkpoints"
-        save_tensors(folder / f"epoch-{trainer.progress.epoch:04d}.safetensors", tensors, progress=facts)
-        for old in sorted(folder.glob("epoch-*.safetensors"))[:-CHECKPOINTS_KEPT]:
+        described = facts_of(trainer.model.representation)
+        save_tensors(folder / f"epoch-{trainer.progress.epoch:04d}.safetensors", tensors, progress=facts, **described)
+        for old in checkpoints(run.path)[:-CHECKPOINTS_KEPT]:
             old.unlink()
 
 
 def resume(trainer: Trainer, run: RunFolder) -> None:
     """Take up the last checkpoint, where there is one."""
-    found = sorted((run.path / "checkpoints").glob("epoch-*.safetensors"))
+    found = checkpoints(run.path)
     if found:
         tensors, facts = load_tensors(found[-1])
         trainer.restore(tensors, facts["progress"])

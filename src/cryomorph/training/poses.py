@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from time import perf_counter
 
-import torch
-
 from cryomorph.config.console import progress
 from cryomorph.config.linear import LinearConfig
 from cryomorph.encoders.poses import PoseTable
@@ -14,23 +12,23 @@ from cryomorph.inference.pose_refine import refine_across_halves
 from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
+from cryomorph.runs.snapshot import REFINED_FIRST
 from cryomorph.training.stages import Consensus, linear_schedule
 from cryomorph.volumes.backproject import reconstruct
 
 ROUNDS = 3
-CHECKPOINT = "checkpoints/poses.safetensors"
 
 
 def refine_given_poses(run: RunFolder, store: ParticleStore, *, config: LinearConfig) -> None:
-    """Refine every particle's pose in a few rounds; each is kept, so that a killed run goes on. See `with_refined`.
+    """Refine every particle's pose in a few rounds; each is kept, so that a killed run goes on. See `runs.snapshot`.
 
     A round fits a linear subspace to either half set, at the poses so far, then refines each particle against the maps
     of the half set that it is not in (`refine_across_halves`).
     """
     begin = perf_counter()
     table, maps, done = PoseTable(len(store)), None, 0
-    if (run.path / CHECKPOINT).is_file():
-        tensors, facts = load_tensors(run.path / CHECKPOINT)
+    if (run.path / REFINED_FIRST).is_file():
+        tensors, facts = load_tensors(run.path / REFINED_FIRST)
         table.offset, maps, done = tensors["offset"], tensors["maps"], int(facts["round"])
     for number in range(done, ROUNDS):
         placed = store.with_pose(table.corrected(store.require_pose(), store.pixel_A))
@@ -48,16 +46,9 @@ def refine_given_poses(run: RunFolder, store: ParticleStore, *, config: LinearCo
             )
         maps = halves.maps
         found = refine_across_halves(maps, store, table, whitening=schedule.whitening)
-        save_tensors(run.path / CHECKPOINT, {"offset": table.offset, "maps": maps}, round=str(number + 1))
+        save_tensors(run.path / REFINED_FIRST, {"offset": table.offset, "maps": maps}, round=str(number + 1))
         run.record(stage="poses", round=number + 1, **found)
         run.log(
             f"poses, round {number + 1} of {ROUNDS}: off by {found['rotation_deg_prior']:.2f} degrees about each axis "
             f"and {found['shift_pixel_prior']:.2f} pixels, as the half sets see it; {perf_counter() - begin:.1f} s"
         )
-
-
-def with_refined(run: RunFolder, store: ParticleStore) -> ParticleStore:
-    """The store with the poses that `refine_given_poses` found."""
-    table = PoseTable(len(store))
-    table.offset = torch.as_tensor(load_tensors(run.path / CHECKPOINT)[0]["offset"])
-    return store.with_pose(table.corrected(store.require_pose(), store.pixel_A))

@@ -29,12 +29,13 @@ from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.provenance import write_json
+from cryomorph.runs.snapshot import with_refined
 from cryomorph.training.build import LinearStart, build_model, first_lesson
 from cryomorph.training.checks import check
 from cryomorph.training.device import compile_network, release
 from cryomorph.training.loop import train
 from cryomorph.training.parallel import Parallel
-from cryomorph.training.poses import refine_given_poses, with_refined
+from cryomorph.training.poses import refine_given_poses
 from cryomorph.training.stages import Consensus, consensus_stage, linear_stage
 from cryomorph.training.trainer import Trainer, split_held_out
 from cryomorph.training.warm_start import Lesson, average_transfer, warm_start
@@ -83,7 +84,7 @@ def poses(session: Session) -> None:
                 components = max(session.config.linear_zdim or 0, POSE_COMPONENTS) if session.config.zdim else 0
                 asked = replace(linear_config(session.config), zdim=components)
                 refine_given_poses(session.run, session.store, config=asked)
-        session.store = with_refined(session.run, session.store)
+        session.store = with_refined(session.run.path, session.store)
 
 
 def consensus(session: Session) -> None:

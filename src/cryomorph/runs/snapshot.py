@@ -1,0 +1,99 @@
+"""A model in the middle of its training: what its last checkpoint holds, in the form of a finished run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from cryomorph.encoders.mlp import MlpEncoder
+from cryomorph.encoders.poses import PoseTable
+from cryomorph.inference.encode import encode_amortised
+from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.models.registry import representation_from
+from cryomorph.particles.store import ParticleStore
+from cryomorph.physics.pose import Pose
+from cryomorph.runs.checkpoint import load_tensors
+
+CHECKPOINTS = "checkpoints/epoch-*.safetensors"
+REFINED_FIRST = "checkpoints/poses.safetensors"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A trained model as far as it is.
+
+    Args:
+        name: which checkpoint, in words.
+        tensors, facts: as a finished run's model file has them.
+        mean, std: (n, zdim) latent points of the particles.
+        pose: the poses as refined so far.
+    """
+
+    name: str
+    tensors: dict[str, Tensor]
+    facts: dict[str, str]
+    mean: Float32[Tensor, "n zdim"]
+    std: Float32[Tensor, "n zdim"]
+    pose: Pose | None
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a training, the last one last."""
+    return sorted(run.glob(CHECKPOINTS))
+
+
+def with_refined(run: Path, store: ParticleStore) -> ParticleStore:
+    """The store of given poses with those that were refined before the training, where that was asked."""
+    path = run / REFINED_FIRST
+    if not path.is_file():
+        return store
+    table = PoseTable(len(store))
+    table.offset = torch.as_tensor(load_tensors(path)[0]["offset"])
+    return store.with_pose(table.corrected(store.require_pose(), store.pixel_A))
+
+
+def read_snapshot(checkpoint: Path, store: ParticleStore) -> Snapshot:
+    """The model of a checkpoint; an encoder network is asked for the latent points of all particles.
+
+    Args:
+        store: the particles, with the poses that the training was given.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    saved, facts = load_tensors(checkpoint)
+    model = {name.removeprefix("model."): value for name, value in saved.items() if name.startswith("model.")}
+    tensors = {name.removeprefix("representation."): value for name, value in model.items()}
+    mean, std = _latents(model, tensors, facts, store)
+    pose = store.pose
+    if pose is not None and "poses.offset" in model:
+        table = PoseTable(len(store))
+        table.load_state_dict({"offset": model["poses.offset"]})
+        pose = table.corrected(pose, store.pixel_A)
+    progress = json.loads(facts["progress"])
+    kind = "table" if "encoder.mean" in model else "mlp"
+    name = f"{checkpoint.name}: after {progress['epoch']} epochs and {progress['step']} steps"
+    return Snapshot(name, tensors, facts | {"encoder": kind, "latents": "table"}, mean, std, pose)
+
+
+def _latents(
+    model: dict[str, Tensor], tensors: dict[str, Tensor], facts: dict[str, str], store: ParticleStore
+) -> tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]]:
+    encoder = {name.removeprefix("encoder."): value for name, value in model.items() if name.startswith("encoder.")}
+    if "mean" in encoder:
+        return encoder["mean"], encoder["std"]
+    if not encoder:
+        return torch.zeros(len(store), 0), torch.zeros(len(store), 0)
+    asked = Heterogeneous(
+        representation_from(tensors, facts),
+        MlpEncoder.of(encoder),
+        prior_std=model["prior_std"],
+        whitening=model["whitening"],
+    )
+    with torch.no_grad():
+        return encode_amortised(asked.eval(), store, torch.arange(len(store)))
