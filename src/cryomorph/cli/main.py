@@ -68,6 +68,12 @@ COMMANDS = {
         "PCA, UMAP, clusters, representative maps, and one report.html of it all.",
         "cryomorph analyze run",
     ),
+    "landscape": Command(
+        "cryomorph.config.landscape:LandscapeConfig",
+        "cryomorph.cli.landscape",
+        "Discrete states and continuous coordinates of a run's maps, and every particle's place among them.",
+        "cryomorph landscape run",
+    ),
     "select": Command(
         "cryomorph.config.select:SelectConfig",
         "cryomorph.cli.select",
