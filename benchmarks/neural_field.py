@@ -2,6 +2,7 @@
 
 1. Images per second of training steps by box and width, in float32 and bfloat16. Efficiency is `6 x weights x points`
    operations a step (2 forward, 4 backward) over the device's own matrix-product peak in that format, measured before.
+   "By team": how many times as fast as when torch divides every operation among the processors (models/team.py).
 2. Steps until the warm start's field holds a share of the linear maps' power, with Adam and with Muon.
 3. With --cryodrgn: seconds for an epoch of `cryodrgn train_vae` (256 x 3, batch 8) and of our `--recipe paper` at the
    same sizes, each in the number format it chooses, in turn, so that whatever else the machine does falls on both.
@@ -24,6 +25,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -49,7 +51,7 @@ from cryomorph.training.device import compile_network
 from cryomorph.training.linear import train_linear
 from cryomorph.training.optimise import Optimisers
 from cryomorph.training.parallel import Parallel
-from cryomorph.training.recipes import WARM_BATCH
+from cryomorph.training.recipes import WARM_BATCH, team_for
 from cryomorph.training.stages import consensus_stage
 from cryomorph.training.trainer import Trainer
 
@@ -120,9 +122,8 @@ def step_table(given: argparse.Namespace, device: torch.device) -> None:
     """Print images per second and efficiency for every box, width and number format."""
     tops = {name: peak(device, name, budget=given.budget) for name in FORMATS}
     print("peak of a matrix product: " + ", ".join(f"{name} {top / 1e12:.2f} Tflop/s" for name, top in tops.items()))
-    print(
-        f"{'box':>4} {'width':>6} {'batch':>6}" + "".join(f"{name + ': images/s':>22} {'of peak':>8}" for name in tops)
-    )
+    columns = "".join(f"{name + ': images/s':>22} {'of peak':>8} {'by team':>8}" for name in tops)
+    print(f"{'box':>4} {'width':>6} {'batch':>6}{columns}")
     for box in given.boxes:
         disk = fourier_disk(box)
         images = max(1, given.points // disk.size)
@@ -134,11 +135,14 @@ def step_table(given: argparse.Namespace, device: torch.device) -> None:
             line = f"{box:4} {width:6} {images:6}"
             for precision, top in tops.items():
                 trainer = trainer_of(box, width, images, precision=precision, device=device)
-                taken = seconds(lambda t=trainer, b=batch, d=disk: t.step(b, d), device, budget=given.budget)
+                step = partial(trainer.step, batch, disk)
+                undivided = seconds(step, device, budget=given.budget)
+                with team_for(device, images) as trainer.team:
+                    taken = seconds(step, device, budget=given.budget)
                 network = trainer.model.representation.network
                 layers = (network.encoding_layer, *network.hidden, network.output)
                 operations = 6 * sum(layer.weight.numel() for layer in layers) * images * disk.size
-                line += f"{images / taken:22.1f} {operations / taken / top:8.0%}"
+                line += f"{images / taken:22.1f} {operations / taken / top:8.0%} {undivided / taken:7.2f}x"
             print(line, flush=True)
 
 

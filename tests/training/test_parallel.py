@@ -25,7 +25,9 @@ from cryomorph.training.trainer import split_held_out
 CPU = torch.device("cpu")
 
 RANKS = """
+import copy
 import torch
+from cryomorph.training.optimise import Optimisers
 from cryomorph.training.parallel import parallel
 
 torch.set_num_threads(1)
@@ -42,6 +44,24 @@ with parallel(torch.device("cpu")) as processes:
     wrapped = processes.wrap(layer)
     wrapped(torch.tensor([[1.0 + 2 * rank]])).sum().backward()
     assert layer.weight.grad.item() == 2.0  # the mean of 1 and 3
+    tensors = [torch.full((3,), float(rank == i % 2)) for i in range(5)]  # 1 where it is this process's own
+    assert len(processes.own(tensors)) == 3 - rank and all(t[0] == 1 for t in processes.own(tensors))
+    processes.hand_out(tensors)
+    assert all(t.eq(1).all() for t in tensors)
+    # each process orthogonalises its own matrices: as if one did all, the memory too
+    torch.manual_seed(0)
+    both = torch.nn.Sequential(*(torch.nn.Linear(6, 6) for _ in range(3)))
+    lone = copy.deepcopy(both)
+    shared, alone = Optimisers(both, "muon", parallel=processes), Optimisers(lone, "muon")
+    for _ in range(3):
+        for model, optimiser in ((both, shared), (lone, alone)):
+            optimiser.zero_grad()
+            model(torch.ones(2, 6)).square().sum().backward()
+            optimiser.step(1e-2)
+    shared.gather()
+    assert all(torch.equal(a, b) for a, b in zip(both.parameters(), lone.parameters()))
+    assert shared.state().keys() == alone.state().keys()
+    assert all(torch.equal(value, alone.state()[name]) for name, value in shared.state().items())
     with processes.first_alone() as alone:
         open(f"{rank}.order", "w").write(str(sorted(path for path in __import__("os").listdir() if "order" in path)))
     processes.barrier()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
+from cryomorph.models.team import Team
 from cryomorph.training.parallel import Parallel
 from cryomorph.training.trainer import FLAT, RAMP, Trainer, flat, split_held_out
 
@@ -68,7 +70,7 @@ def test_an_adam_step_moves_each_weight_by_the_rate_against_its_gradient(make_tr
 def test_the_table_moves_the_batch_by_the_natural_gradient_of_each_image_s_own_loss(make_trainer):
     """Central differences of `nll + weight * KL` of every single image, with the weights as they were."""
     trainer = make_trainer("table", rate_schedule="constant", latent_rate=0.5, beta_schedule="constant", beta=3.0)
-    trainer.optimiser.step = lambda rate, keep: None
+    trainer.optimiser.step = lambda rate, keep, *, team: None
     model, store = trainer.model, trainer.store
     # small steps, so that none is cut off
     model.encoder.std.fill_(0.02)
@@ -91,6 +93,22 @@ def test_the_table_moves_the_batch_by_the_natural_gradient_of_each_image_s_own_l
     np.testing.assert_allclose(moved[batch.index.numpy()], expected, atol=0.02 * np.abs(expected).max())
     others = np.setdiff1d(np.arange(len(store)), batch.index.numpy())
     assert (moved[others] == 0).all()
+
+
+@pytest.mark.parametrize("encoder", ["table", "mlp"])
+@pytest.mark.parametrize("optimiser", ["muon", "adam"])
+def test_a_team_takes_the_steps_of_one_thread(make_trainer, encoder, optimiser):
+    alone, shared = (make_trainer(encoder, optimiser=optimiser) for _ in range(2))
+    with Team(12, 3) as team:
+        shared.team = team
+        for trainer in (alone, shared):
+            for batch in islice(trainer.batches(), 4):
+                trainer.step(batch, trainer.disk)
+        assert shared.held_out_loss() == pytest.approx(alone.held_out_loss(), rel=1e-4)
+    # Adam divides by the slope's size: where that is mere rounding, the steps differ by as much as the rate
+    tolerance = {"atol": 2e-4, "rtol": 1e-3}
+    torch.testing.assert_close(shared.model.state_dict(), alone.model.state_dict(), **tolerance)
+    assert shared.report()["nll"] == pytest.approx(alone.report()["nll"], rel=1e-4)
 
 
 def test_training_improves_the_held_out_loss(make_trainer):

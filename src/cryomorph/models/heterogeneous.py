@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cryomorph.encoders.base import Encoder, Posterior
 from cryomorph.encoders.poses import PoseTable
+from cryomorph.models.team import Team, in_parts
 from cryomorph.objectives.kl import kl_divergence
 from cryomorph.objectives.likelihood import negative_log_likelihood
 from cryomorph.particles.store import Batch
@@ -66,13 +67,20 @@ class Heterogeneous(nn.Module):
             return Posterior(nothing, nothing)
         return self.encoder(batch)
 
-    def forward(self, batch: Batch, disk: FourierDisk, noise: Float32[Tensor, "b zdim"]) -> ImageLoss:
+    def forward(
+        self, batch: Batch, disk: FourierDisk, noise: Float32[Tensor, "b zdim"], *, team: Team | None = None
+    ) -> ImageLoss:
         """The loss of a batch from `placed`, over the coefficients of `disk`; `noise`, standard normal, samples z.
 
-        The batch may hold more than the disk's coefficients: the encoder sees all of them.
+        The batch may hold more than the disk's coefficients: the encoder sees all of them. A team shares the slices.
         """
         seen = batch.within(disk.size)
         posterior = self.posterior(batch)
         kl = kl_divergence(posterior.mean, posterior.log_variance, self.prior_std)
-        slices = self.representation.slices(posterior.sample(noise), seen.rotation, disk)
-        return ImageLoss(negative_log_likelihood(seen, slices), kl)
+
+        def misfit(rows: slice, z: Float32[Tensor, "k zdim"]) -> Float32[Tensor, " k"]:
+            own = seen.rows(rows)
+            return negative_log_likelihood(own, self.representation.slices(z, own.rotation, disk))
+
+        weights = list(self.representation.parameters())
+        return ImageLoss(in_parts(team, misfit, posterior.sample(noise), weights=weights), kl)

@@ -62,8 +62,11 @@ class Batch:
     def split(self, size: int) -> Iterator[Batch]:
         """The same particles in batches of `size`, the last one with what is left."""
         for start in range(0, len(self), size):
-            rows = slice(start, start + size)
-            yield Batch(*(getattr(self, f.name)[rows] for f in fields(self)))
+            yield self.rows(slice(start, start + size))
+
+    def rows(self, rows: slice) -> Batch:
+        """Some of the particles."""
+        return Batch(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     def whitened(self, factor: Float32[Tensor, " size"]) -> Batch:
         """The same particles with every coefficient of the disk multiplied by a factor, their noise's correction."""

@@ -8,6 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from cryomorph.models.team import Team
+from cryomorph.training.parallel import Parallel
+
 Optimiser = Literal["muon", "adam"]
 MUON_RATE = 5.0  # Muon's learning rate over Adam's
 
@@ -19,18 +22,28 @@ class Optimisers:
     needs a tenth of Adam's steps: benchmarks/neural_field.py.
     """
 
-    def __init__(self, model: nn.Module, kind: Optimiser) -> None:
+    def __init__(self, model: nn.Module, kind: Optimiser, *, parallel: Parallel | None = None) -> None:
         self.weights = [p for p in model.parameters() if p.requires_grad]
-        self._each: list[torch.optim.Optimizer] = []
+        self.parallel = parallel
         matrices = [p for p in self.weights if kind == "muon" and p.ndim == 2 and min(p.shape) > 2]
         others = [p for p in self.weights if all(p is not matrix for matrix in matrices)]
-        if matrices:
-            self._each.append(torch.optim.Muon(matrices, lr=0.0, weight_decay=0.0))
-        if others:
-            self._each.append(torch.optim.Adam(others, lr=0.0, fused=True))
+        # one for each matrix: they can be divided among threads and processes
+        self._muon = [torch.optim.Muon([matrix], lr=0.0, weight_decay=0.0) for matrix in matrices]
+        self._adam = [torch.optim.Adam(others, lr=0.0, fused=True)] if others else []
 
-    def step(self, rate: float, keep: Tensor | None = None) -> None:
-        """One step at a learning rate; where `keep` is 0 the gradients are left out, on the device, without a wait."""
+    @property
+    def _each(self) -> list[torch.optim.Optimizer]:
+        return [*self._muon, *self._adam]
+
+    def step(self, rate: float, keep: Tensor | None = None, *, team: Team | None = None) -> None:
+        """One step at a learning rate; where `keep` is 0 the gradients are left out, on the device, without a wait.
+
+        Every process steps the matrices that it owns, and has the others' from their owners: orthogonalising takes as
+        long for few images as for many.
+
+        Args:
+            team: threads that share the matrices.
+        """
         if keep is not None and keep.device.type == "cpu":
             if not keep:  # no device to wait for: the step is left out whole
                 return
@@ -43,7 +56,21 @@ class Optimisers:
             factor = MUON_RATE if isinstance(each, torch.optim.Muon) else 1.0
             for group in each.param_groups:
                 group["lr"] = rate * factor
-            each.step()
+        own = self._muon if self.parallel is None else self.parallel.own(self._muon)
+        if team is None:
+            for each in [*own, *self._adam]:
+                each.step()
+        else:
+            team.map(lambda each: each.step(), [*own, *self._adam])
+        if self.parallel is not None:
+            self.parallel.hand_out([_matrix(muon).data for muon in self._muon])
+
+    def gather(self) -> None:
+        """Give every process what the others' matrices have left behind: `state` is whole after this."""
+        if self.parallel is not None:
+            for muon in self._muon:
+                muon.state[_matrix(muon)].setdefault("momentum_buffer", torch.zeros_like(_matrix(muon)))
+            self.parallel.hand_out([muon.state[_matrix(muon)]["momentum_buffer"] for muon in self._muon])
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -78,3 +105,8 @@ class Optimisers:
             for each in self._each:
                 if weight in each.state:
                     yield number, each.state[weight]
+
+
+def _matrix(muon: torch.optim.Muon) -> Tensor:
+    matrix: Tensor = muon.param_groups[0]["params"][0]
+    return matrix

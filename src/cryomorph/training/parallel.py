@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+Thing = TypeVar("Thing")
 PATIENCE = timedelta(hours=12)  # the first process prepares the particles while the others wait
 
 
@@ -72,6 +74,18 @@ class Parallel:
             mine[own] = table[own]
             distributed.all_reduce(mine)
             table.copy_(mine)
+
+    def own(self, things: Sequence[Thing]) -> Sequence[Thing]:
+        """Those of some things that all processes have which are this one's to work on."""
+        return things[self.rank :: self.world]
+
+    @torch.no_grad()
+    def hand_out(self, tensors: Sequence[Tensor]) -> None:
+        """Give every process all of some tensors, each of which was changed in the process whose `own` it is."""
+        if self.world > 1:
+            sent = [distributed.broadcast(t, i % self.world, async_op=True) for i, t in enumerate(tensors)]
+            for each in sent:
+                each.wait()
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model with its gradients averaged over the processes."""

@@ -23,6 +23,7 @@ from cryomorph.inference.landscape_prior import under_landscape
 from cryomorph.inference.pose_refine import refine_poses
 from cryomorph.io.mrc import write_map
 from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.models.team import Team
 from cryomorph.particles.metadata import rewrite_poses
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.linear import LinearSubspace
@@ -133,7 +134,7 @@ def warm(session: Session) -> None:
         if alone and not path.is_file():
             begin = perf_counter()
             device = session.parallel.device
-            with progress("warm start", config.warm_steps or 0) as advance:
+            with team_for(device, WARM_BATCH) as team, progress("warm start", config.warm_steps or 0) as advance:
                 missing = warm_start(
                     session.model.representation,
                     start.subspace.to(device),
@@ -145,6 +146,7 @@ def warm(session: Session) -> None:
                     seed=config.seed,
                     half_precision=session.half_precision,
                     after_step=lambda step, share: advance(1, f"warm start, {share:.1%} of the linear maps missing"),
+                    team=team,
                 )
             save_tensors(path, session.model.state_dict())
             session.run.log(
@@ -162,7 +164,8 @@ def joint(session: Session) -> None:
     model = session.model
     begin = perf_counter()
     compile_network(model.representation, config.training.compile, parallel.device)
-    trainer = Trainer(model, session.store, config.training, parallel=parallel, seed=config.seed)
+    team = team_for(parallel.device, (config.training.batch_size or 1) // parallel.world)
+    trainer = Trainer(model, session.store, config.training, parallel=parallel, seed=config.seed, team=team)
 
     def after_epoch() -> None:
         if model.poses is not None and trainer.progress.epoch + 1 >= config.training.pose_epoch:
@@ -177,7 +180,8 @@ def joint(session: Session) -> None:
             parallel.gather_rows(model.poses.offset)
             session.run.record(stage="poses", round=trainer.progress.epoch + 1, **facts)
 
-    train(trainer, session.run, after_epoch)
+    with team:
+        train(trainer, session.run, after_epoch)
     session.run.log(f"joint: {trainer.progress.epoch} epochs; {perf_counter() - begin:.1f} s")
 
 
@@ -276,6 +280,11 @@ def finish(session: Session, mean: Float32[Tensor, "n zdim"], std: Float32[Tenso
         extra |= {f"encoder.{name}": value for name, value in model.encoder.state_dict().items()}
     facts = {"encoder": session.config.network.encoder or "", "latents": "gradient" if session.anew else "table"}
     run.save_model(model.representation, extra, **facts)
+
+
+def team_for(device: torch.device, images: int) -> Team:
+    """Threads that share batches of so many images; a GPU needs none."""
+    return Team(images if device.type == "cpu" else 1)
 
 
 T = TypeVar("T")

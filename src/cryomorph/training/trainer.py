@@ -16,6 +16,7 @@ from torch import Tensor
 from cryomorph.config.training import TrainingConfig
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.models.team import Team
 from cryomorph.objectives.schedules import grown_band, scheduled
 from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.store import Batch, ParticleStore
@@ -64,10 +65,18 @@ class Trainer:
     """Fits a model to a store, by a plan whose every field is filled in."""
 
     def __init__(
-        self, model: Heterogeneous, store: ParticleStore, plan: TrainingConfig, *, parallel: Parallel, seed: int
+        self,
+        model: Heterogeneous,
+        store: ParticleStore,
+        plan: TrainingConfig,
+        *,
+        parallel: Parallel,
+        seed: int,
+        team: Team | None = None,
     ) -> None:
         self.model, self.store, self.plan, self.parallel, self.seed = model, store, plan, parallel, seed
-        self.optimiser = Optimisers(model, plan.optimiser or "adam")
+        self.team = team
+        self.optimiser = Optimisers(model, plan.optimiser or "adam", parallel=parallel)
         self.wrapped = parallel.wrap(model)
         self.guard = StepGuard(parallel.device)
         self.progress = Progress()
@@ -149,13 +158,13 @@ class Trainer:
         """One step on one batch; nothing is read back from the device."""
         batch = self.model.placed(batch.to(self.parallel.device), self.read_disk)
         with torch.autocast(self.parallel.device.type, torch.bfloat16, enabled=self.half_precision):
-            loss = self.wrapped(batch, disk, self._noise(len(batch)))
+            loss = self.wrapped(batch, disk, self._noise(len(batch)), team=self.team)
         value = (loss.nll + self.kl_weight * loss.kl.sum(1)).mean() / disk.size
         self.optimiser.zero_grad()
         value.backward()
         bad = self.guard.judge(self.optimiser.norm(), batch.index)
         kept = 1 - bad
-        self.optimiser.step((self.plan.learning_rate or 0.0) * self.rate, kept)
+        self.optimiser.step((self.plan.learning_rate or 0.0) * self.rate, kept, team=self.team)
         if self.table is not None:
             rate = (self.plan.latent_rate or 0.0) * (LAST_SHARE + (1 - LAST_SHARE) * min(1.0, self.rate))
             self.table.step(rate, len(batch) * disk.size * kept)
@@ -212,7 +221,7 @@ class Trainer:
                 torch.set_grad_enabled(self.table is not None),
                 torch.autocast(self.parallel.device.type, torch.bfloat16, enabled=self.half_precision),
             ):
-                loss = self.model(batch, disk, noise)
+                loss = self.model(batch, disk, noise, team=self.team)
                 # at the divergence's full weight: a loss that followed its schedule would not compare between epochs
                 value = loss.nll + (self.plan.beta or 0.0) / 2 * loss.kl.sum(1)
             if self.table is not None:
@@ -237,7 +246,8 @@ class Trainer:
         return {"epoch": state.epoch, "held_out": loss}
 
     def gather(self) -> None:
-        """Bring the tables of all processes together."""
+        """Bring the tables and the optimisers of all processes together."""
+        self.optimiser.gather()
         if self.table is not None:
             self.parallel.gather_rows(self.table.mean)
 

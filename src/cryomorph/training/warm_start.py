@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Complex64, Float32
 from torch import Tensor
 
+from cryomorph.models.team import Rowwise, Team, in_parts
 from cryomorph.objectives.schedules import scheduled
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.disk import FourierDisk
@@ -64,12 +65,14 @@ def warm_start(
     seed: int,
     half_precision: bool,
     after_step: Callable[[int, float], None],
+    team: Team | None = None,
 ) -> float:
     """Fit slices of the student to the teacher's, in random directions, weighted as images weight them on average.
 
     Args:
         transfer: of a whole disk, of which `disk` is a prefix.
         after_step: gets the step and the share of the teacher's power that the student still misses.
+        team: threads that share the work.
 
     Returns:
         that share in the end.
@@ -87,15 +90,28 @@ def warm_start(
             taught = taught + noise
         rotation = random_rotations(batch_size, generator).to(device)
         with torch.no_grad():
-            target = teacher.slices(taught.to(device), rotation, disk) * transfer
+            target = in_parts(team, seen(teacher, rotation, disk, transfer=transfer), taught.to(device), weights=())
         with torch.autocast(device.type, torch.bfloat16, enabled=half_precision):
-            answer = student.slices(z.to(device), rotation, disk) * transfer
+            answer = in_parts(
+                team, seen(student, rotation, disk, transfer=transfer), z.to(device), weights=optimiser.weights
+            )
         error = torch.view_as_real(answer - target).square().sum()
         optimiser.zero_grad()
         (error / target.numel()).backward()
-        optimiser.step(LEARNING_RATE * rate)
+        optimiser.step(LEARNING_RATE * rate, team=team)
         if step % 10 == 0 or step == steps - 1:
             share = float(error.detach() / torch.view_as_real(target).square().sum())
             missing = share if step == 0 else 0.7 * missing + 0.3 * share
         after_step(step, missing)
     return missing
+
+
+def seen(
+    model: Representation, rotation: Float32[Tensor, "b 3 3"], disk: FourierDisk, *, transfer: Float32[Tensor, " m"]
+) -> Rowwise:
+    """What an average image shows of a model's slices, as a function of rows of a batch and their latent points."""
+
+    def shown(rows: slice, z: Float32[Tensor, "k q"]) -> Complex64[Tensor, "k m"]:
+        return model.slices(z, rotation[rows], disk) * transfer
+
+    return shown
