@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from cryomorph.analysis.analyze import analyze, consensus_resolution_A, latent_space, relative_std
+from cryomorph.analysis.analyze import analyze, consensus_resolution_A
+from cryomorph.analysis.latent_space import latent_space
 from cryomorph.config.analyze import AnalyzeConfig
-from cryomorph.io.mrc import read_map
+from cryomorph.io.mrc import read_map, write_map
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import mirror
 
@@ -135,7 +139,7 @@ def test_umap_is_asked_for_only_where_it_can_be_made(config, tiny_run, monkeypat
 
 def test_relative_std_is_a_share_of_the_prior(tiny_run, config):
     space = latent_space(tiny_run, config)
-    share = relative_std(space)
+    share = space.relative_std
     total = space.z.var(0) + (space.std**2).mean(0)
     np.testing.assert_allclose(share**2, space.std**2 / total, rtol=1e-4)
     assert (share < 1).mean() > 0.9
@@ -159,3 +163,47 @@ def test_steps_done_twice_are_told_once(config, tiny_run, tmp_path, monkeypatch)
     monkeypatch.setattr(sections, "latent_section", lambda *a, **k: (seen.append(k["objective"]), real(*a, **k))[1])
     analyze(replace(config, run=tmp_path / "run", output=tmp_path / "out", reconstruct=False, pcs=0, gmm=0, clusters=2))
     np.testing.assert_array_equal(seen[0], [-json.loads(row)["log_likelihood"] for row in rows[-4:]])
+
+
+def made_up_landscape(run: RunFolder) -> None:
+    """A landscape of two states, whose maps are the model's at the first and the last particle."""
+    folder = run.path / "landscape"
+    (folder / "states").mkdir(parents=True)
+    np.save(folder / "states.npy", (run.latent_mean()[:, 0] > 0).astype(np.int64))
+    model = run.representation()
+    for state, row in enumerate((0, -1)):
+        volume = model.volume(torch.from_numpy(run.latent_mean()[row]), 16)
+        write_map(folder / "states" / f"state_{state}.mrc", volume.numpy(), 16.0)
+    facts = {"particles": 400, "pixel_A": 16.0, "r2": 0.995, "held_out_maps": 64, "options": {"flip_hand": False},
+             "suggested": {"states": 2, "clear": True}, "states": [{"maps": 7}, {"maps": 5}]}  # fmt: skip
+    (folder / "landscape.json").write_text(json.dumps(facts))
+
+
+def test_states_of_a_landscape_are_in_the_report(config, tiny_run, tmp_path):
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
+    made_up_landscape(run)
+    asked = replace(config, run=run.path, output=tmp_path / "out", pcs=0, gmm=0, clusters=2)
+    page = analyze(asked).read_text()
+    assert page.index('id="how-far-to-trust-it"') < page.index('id="consensus"') < page.index('id="states"')
+    assert "0.9950 of 64 maps" in page and "No discrete states" not in page
+    states = np.load(run.path / "landscape" / "states.npy")
+    with (tmp_path / "out" / "states.csv").open() as file:
+        assert [int(row["particles"]) for row in csv.DictReader(file)] == np.bincount(states).tolist()
+    assert len(maps(tmp_path / "out" / "states_reconstructed")) == 2
+    # a model that is newer: the landscape is not used, and the report says so
+    os.utime(run.path / "landscape" / "landscape.json", (1, 1))
+    page = analyze(replace(asked, output=tmp_path / "again", reconstruct=False)).read_text()
+    assert 'id="states"' not in page and "is older than the model and is not used" in page
+    assert not (tmp_path / "again" / "states.csv").exists()
+
+
+def test_without_a_landscape_the_report_says_how_to_get_one(analysed, tiny_run):
+    page = (analysed / "report.html").read_text()
+    assert 'id="states"' not in page
+    assert f"<code>cryomorph landscape {tiny_run.path}</code>" in page
+    panel = page[page.index('id="how-far-to-trust-it"') : page.index('id="consensus"')]
+    # two questions are the landscape's, one a second run's, one a training's by epochs
+    assert panel.count('class="mark missing"') == 4
+    for asked in ("Half sets agree", "Scale of the maps", "View predicted", "the clusters", "Smallest cluster"):
+        assert asked in panel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 from matplotlib.image import imread
 
 from cryomorph.analysis.analyze import analyze, reproducibility_of
+from cryomorph.analysis.latent_space import latent_space
+from cryomorph.analysis.model_checks import measure
 from cryomorph.config.analyze import AnalyzeConfig
 from cryomorph.config.errors import InputError
 from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig
@@ -66,6 +69,16 @@ def test_the_report_of_a_training_tells_its_course_and_its_start(run, analysed):
     assert reproducibility_of(run) is None
     assert "The objective over the iterations" not in page
     assert "reproducible between half sets of the particles." in page
+
+
+def test_what_is_measured_anew_is_what_the_training_measured(run):
+    """Two programs for one question: scale, sign and view as training found them, on other samples."""
+    told = json.loads((run.path / "checks.json").read_text())
+    found = measure(run, latent_space(run, asked(run.path, run.path)).relative_std)
+    assert found.scale == pytest.approx(told["scale"], abs=0.03)
+    assert found.sign == pytest.approx(told["sign"], abs=1e-4)
+    assert found.view_r2 == pytest.approx(told["view_r2"], abs=0.1)
+    assert found.kl == pytest.approx(told["kl"], abs=0.3)
 
 
 def test_the_maps_are_the_network_s_at_the_centres(run, analysed):

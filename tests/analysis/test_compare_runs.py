@@ -18,6 +18,7 @@ from scipy.stats import special_ortho_group
 from cryomorph.analysis import compare as module
 from cryomorph.analysis.compare import compare_runs, held_out_r2, label_agreement, neighbour_overlap, pose_turn_deg
 from cryomorph.analysis.compare_report import comparison_report, lines
+from cryomorph.analysis.latent import kmeans_on_data
 from cryomorph.analysis.report import render_report
 from cryomorph.analysis.same_particles import shared_particles
 from cryomorph.config.compare import CompareConfig
@@ -26,8 +27,10 @@ from cryomorph.config.linear import LinearConfig
 from cryomorph.config.prepare import ImageSource
 from cryomorph.io.star import read_star, write_star
 from cryomorph.physics.pose import Pose
+from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.linear import train_linear
+from cryomorph.volumes.fsc import fsc
 
 CONFIG = CompareConfig(Path("a"), Path("b"), clusters=4, points=4)
 
@@ -138,6 +141,29 @@ def test_a_run_agrees_with_itself(tiny_run):
     assert found.maps.mean_fsc[0] > found.maps.mean_fsc[1]
 
 
+def test_the_ceiling_is_one_run_clustered_twice(tiny_run):
+    """Twelve clusters of a continuum: another start cuts it elsewhere."""
+    found = compare_runs(tiny_run, tiny_run, replace(CONFIG, clusters=12, points=0, seed=3))
+    z = tiny_run.latent_mean()
+    twice = label_agreement(*(kmeans_on_data(z, 12, seed=seed).labels for seed in (3, 4)))
+    assert found.ceiling.ari == twice.ari < 1
+
+
+def test_what_lies_outside_the_molecule_does_not_count(tiny_run, tmp_path):
+    """Noise in the corners of every map of one run: the FSC inside the mask stays, that of whole boxes does not."""
+    other = copy_of(tiny_run, tmp_path / "run")
+    maps = other.representation().maps.clone()
+    line = torch.arange(16) - 8
+    corner = line[:, None, None] ** 2 + line[:, None] ** 2 + line**2 > 9.5**2
+    noise = torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(0))
+    maps[0] += 0.3 * maps[0].max() * corner * noise
+    other.save_model(LinearSubspace(maps), {})
+    found = compare_runs(tiny_run, other, CONFIG).maps
+    whole = fsc(tiny_run.representation().maps[0], maps[0])
+    assert float(whole[1:].mean()) < 0.9
+    assert found.mean_fsc[0] > 0.995
+
+
 def test_a_shuffled_latent_agrees_by_chance(tiny_run, tmp_path):
     other = copy_of(tiny_run, tmp_path / "run")
     order = np.random.default_rng(0).permutation(400)
@@ -194,9 +220,13 @@ def test_what_is_said_of_a_comparison(tiny_run, part_run):
         assert part in page
     table = {what: value for what, value, _ in lines(found)}
     assert table["latent B from A, R^2"] == f"{found.r2[0]:.3f}"
+    assert table["latent A from B, R^2"] == f"{found.r2[1]:.3f}" != table["latent B from A, R^2"]
     assert table["maps nearest to their own"] == f"{found.maps.matched} of 4"
+    same, others = found.maps.mean_fsc
+    assert same != others and table["maps at one particle, mean FSC"] == f"{same:.3f}"
     told = json.loads(json.dumps(found.figures()))
-    assert told["shared"] == 300 and told["latent_r2"]["b_from_a"] == found.r2[0]
+    assert told["shared"] == 300 and told["latent_r2"] == {"b_from_a": found.r2[0], "a_from_b": found.r2[1]}
+    assert told["maps"]["mean_fsc"] == same and told["maps"]["others_mean_fsc"] == others
     assert told["kmeans"]["labels_a"] == 4 and len(told["maps"]["resolution_05_A"]) == 4
 
 

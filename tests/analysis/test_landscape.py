@@ -183,6 +183,30 @@ def test_a_mask_and_a_box_of_the_user(config, made, tiny_run, tmp_path):
     assert facts["pixel_A"] == pytest.approx(16 * 16 / 12)
 
 
+def test_with_the_hand_flipped_everything_is_mirrored_and_drawn_so(config, made, tiny_run, tmp_path, monkeypatch):
+    """A mask that is no mirror image of itself: numbers stay as they are; what is drawn is what is written."""
+    mask = np.zeros((16, 16, 16), dtype=np.float32)
+    mask[2:9, 3:13, 3:13] = 1
+    write_map(tmp_path / "mask.mrc", mask, 16.0)
+    drawn: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        "cryomorph.analysis.landscape_files.write_landscape_report",
+        lambda *given, along, path, **facts: drawn.append(torch.cat([given[2].mean_map[None], path.decoded])),
+    )
+    plain = replace(config, output=tmp_path / "plain", mask=tmp_path / "mask.mrc", save_maps=False)
+    flipped = replace(plain, output=tmp_path / "flipped", flip_hand=True)
+    for asked in (plain, flipped):
+        landscape(asked)
+    for name in ("states", "coordinates"):
+        np.testing.assert_allclose(load(flipped.output, name), load(plain.output, name), atol=1e-3)
+    for name in ("mask", "pca/mean", "pca/pc1", "states/state_0", "states/state_0_std", "pca/pc1/linear/000000",
+                 "curve/000001"):  # fmt: skip
+        one, other = (torch.tensor(read_map(asked.output / f"{name}.mrc")[0]) for asked in (plain, flipped))
+        torch.testing.assert_close(other, mirror(one), atol=1e-4, rtol=0)
+    for unlike, like in zip(*drawn, strict=True):
+        torch.testing.assert_close(like, mirror(unlike), atol=1e-4, rtol=0)
+
+
 def refused(said: str, capsys: pytest.CaptureFixture[str], *argv: object) -> None:
     """The command ends with 2 and one sentence on standard error."""
     capsys.readouterr()
@@ -199,13 +223,16 @@ def test_bad_input_is_refused_in_one_sentence(tiny_run, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     run = tiny_run.path
     refused("not a run folder", capsys, tmp_path)
-    refused("8 x 8 x 8 voxels, expected the working box, 16", capsys, run, "--mask", tmp_path / "mask.mrc")
+    refused(
+        r"8 x 8 x 8 voxels, expected the box of the maps \(--box\), 16", capsys, run, "--mask", tmp_path / "mask.mrc"
+    )
     refused("--states 101: the sketch of 400 particles has 100 maps", capsys, run, "--states", 101)
     refused("--states 30: there are only 20 maps", capsys, run, "--states", 30, "--sketch", 20)
     refused("holds no landscape: give another -o", capsys, run, "-o", tmp_path / "full")
     refused("is a file", capsys, run, "-o", tmp_path / "file")
     refused("--box 15: expected an even number", capsys, run, "--box", 15)
     refused("--pairs 2: expected 16", capsys, run, "--pairs", 2)
+    refused("--sketch 9: UMAP needs 10 maps", capsys, run, "--sketch", 9, "--states", 2)
     refused("--device tpu", capsys, run, "--device", "tpu")
     assert not (run / "landscape").exists()
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]

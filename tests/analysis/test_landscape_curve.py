@@ -56,6 +56,14 @@ def test_noise_is_what_the_latent_points_uncertainty_makes(swing):
     assert found.noise == pytest.approx(drawn.var(axis=0).mean(axis=0).sum() / coordinates.var(axis=0).sum(), rel=0.15)
 
 
+def test_uncertainty_beyond_the_spread_is_all_there_is_and_no_more(swing):
+    angle, coordinates = swing
+    spline = Spline.through(angle[:, None], coordinates)
+    found = volume_curve(spline, coordinates, z=angle[:, None], std=np.full((600, 1), 30.0))
+    assert found.noise == pytest.approx(1)
+    assert np.isfinite(found.position).all()
+
+
 def test_two_motions_leave_much_beside_a_curve():
     rng = np.random.default_rng(2)
     plane = rng.uniform(-1, 1, (500, 2))

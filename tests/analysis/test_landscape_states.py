@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.cluster.hierarchy import linkage
 from sklearn.metrics import adjusted_rand_score
 
+from cryomorph.analysis import states
 from cryomorph.analysis.states import find_states, state_maps, suggest, valley_between
 
 
@@ -98,6 +101,19 @@ def test_fewer_maps_than_states_can_be_told_apart():
     assert not found.suggestion.clear
     two = np.array([[0.0], [1.0]])
     assert suggest(two, two, np.arange(2)).states == 1
+
+
+def test_maps_of_a_state_need_no_copy_of_the_sketch(rng, monkeypatch):
+    """A state of a continuum may hold nearly all of it: 2.2 GB at box 128."""
+    monkeypatch.setattr(states, "CHUNK", 700)
+    values, labels = rng.normal(size=(50, 20_000)).astype(np.float32), np.zeros(50, dtype=np.int64)
+    tracemalloc.start()
+    mean, std = state_maps(values, labels, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.2 * values.nbytes
+    np.testing.assert_allclose(mean, values.mean(0), atol=1e-6)
+    np.testing.assert_allclose(std, values.std(0), atol=1e-6)
 
 
 def test_state_maps_are_means_and_standard_deviations(rng):

@@ -69,10 +69,11 @@ def test_rows_that_are_not_finite_are_named():
         principal_components(z)
 
 
-@pytest.mark.parametrize("minibatch", [False, True])
+@pytest.mark.parametrize("minibatch", [None, "MINIBATCH_ABOVE", "MOST_DISTANCES"])
 def test_kmeans_recovers_blobs_in_neighbour_order_with_centres_on_data(blobs, minibatch, monkeypatch):
     if minibatch:
-        monkeypatch.setattr(latent, "MINIBATCH_ABOVE", 100)
+        monkeypatch.setattr(latent, minibatch, 100)
+        monkeypatch.setattr("sklearn.cluster.KMeans", None)  # not to be used
     z, truth = blobs
     result = kmeans_on_data(z, 6, seed=1)
     assert adjusted_rand_score(truth, result.labels) == 1

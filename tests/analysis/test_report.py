@@ -160,6 +160,27 @@ def test_report_of_nothing_but_a_title_is_valid():
     assert page.balanced and "empty" in page.text and "In short" not in page.text
 
 
+def test_verdicts_in_a_table_have_their_mark_and_commands_are_set_as_such():
+    rows = (("a", 1, Note("Fine.", "good")), ("b", "\N{EN DASH}", Note(f"`run {HOSTILE}`", "missing")))
+    table = Table(("asked", "value", "verdict"), rows, "See `help`")
+    assert table.numeric == (False, True, False)
+    text = render_report(Report("run", (Section("Trust", (table,)),)))
+    page = Page(text)
+    assert page.balanced and "<script" not in text
+    marks = [a["class"] for a in page.attributes("span") if (a.get("class") or "").startswith("mark")]
+    assert marks == ["mark good", "mark missing"]
+    assert "not measured" in page.text and f"run {HOSTILE}" in page.text
+    assert text.count("<code>") == text.count("</code>") == 2
+
+
+def test_stacked_pictures_are_beneath_each_other():
+    tile = Tile("State 0", {"decoded": _picture(0), "reconstructed": _picture(1)})
+    for stacked in (False, True):
+        page = Page(render_report(Report("run", (Section("States", (Gallery((tile,), "Maps", stacked=stacked),)),))))
+        (classes,) = [a["class"] or "" for a in page.attributes("div") if (a.get("class") or "").startswith("tiles")]
+        assert ("stacked" in classes.split()) == stacked
+
+
 def test_cells_and_ragged_tables():
     shown = {12345: "12,345", 0.123456: "0.123", 11.0: "11.0", 100.0: "100", 12345.6: "12,346", "0.123456": "0.123456"}
     assert {value: show_cell(value) for value in shown} == shown

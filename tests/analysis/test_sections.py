@@ -18,7 +18,6 @@ from cryomorph.analysis.sections import (
     cluster_section,
     component_section,
     consensus_section,
-    findings,
     latent_section,
     mixture_section,
     outlier_section,
@@ -40,31 +39,6 @@ def _pictures(count):
 
 def _first(section, kind):
     return next(block for block in section.blocks if isinstance(block, kind))
-
-
-def test_findings_name_what_to_believe_and_put_warnings_first(z):
-    notes = findings(
-        reproducibility=np.array([0.9, 0.8, 0.1, 0.2]),
-        std=np.array([[0.1, 0.2, 0.3, 1.0]] * 5),
-        resolution_A=7.84,
-        outlying=outliers(z, 8.0),
-        contrast="Images were inverted.",
-        warnings=["Beam tilt is ignored."],
-    )
-    texts = [note.text for note in notes]
-    assert texts[0] == "Beam tilt is ignored."
-    assert "component 4: the posterior" in texts[1]
-    assert "Do not interpret components 3 and 4" in texts[2]
-    assert [note.level for note in notes] == ["warning"] * 3 + ["good"] + ["info"] * 3
-    assert texts[3] == "2 of 4 components are reproducible between half sets of the particles."
-    assert (
-        "7.8 Å" in texts[4]
-        and texts[5] == "Images were inverted."
-        and texts[6].startswith("1 particle lies far outside")
-    )
-    whole = findings(reproducibility=np.array([0.9, 0.8]))
-    assert [(n.level, n.text[:6]) for n in whole] == [("good", "2 of 2")]
-    assert findings() == ()
 
 
 def test_cluster_tiles_hold_counts_and_centres_and_both_maps(z):

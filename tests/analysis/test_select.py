@@ -224,8 +224,27 @@ def test_polygons_that_are_none(tmp_path, content):
 def test_a_polygon_from_an_array_or_from_nowhere(tmp_path):
     np.save(tmp_path / "corners.npy", np.eye(3)[:, :2])
     assert read_polygon(tmp_path / "corners.npy").shape == (3, 2)
+    np.save(tmp_path / "corners.npy", np.zeros(3, dtype=[("x", float), ("y", float)]))
+    with pytest.raises(InputError, match=r"corners.npy: cannot be read as corners"):
+        read_polygon(tmp_path / "corners.npy")
     with pytest.raises(InputError, match="no such file of a polygon's corners"):
         read_polygon(tmp_path / "gone.txt")
+
+
+def test_a_run_without_latent_space_has_no_place_in_it(tiny_run, tmp_path):
+    shutil.copytree(tiny_run.path, tmp_path / "run", symlinks=True)
+    np.save(tmp_path / "run" / "latent_mean.npy", np.zeros((N, 0), np.float32))
+    flat = RunFolder.open(tmp_path / "run")
+    for criteria in (
+        {"max_norm": 1.0},
+        {"min_norm": 0.0},
+        {"nearest": 3, "to_particle": 0},
+        {"range": (("pc1", 0, 1),)},
+    ):
+        with pytest.raises(InputError, match=r"has no latent space \(--zdim 0\)"):
+            chosen(flat, **criteria)
+    (tmp_path / "list.txt").write_text("7\n")
+    assert chosen(flat, index=(tmp_path / "list.txt",)) == [7]
 
 
 def test_a_run_without_analysis_says_what_makes_one(tiny_run):
@@ -254,6 +273,10 @@ def test_labels_of_another_run(run, tmp_path, content, said):
         chosen(run, cluster=(1,), analysis=tmp_path)
     (tmp_path / "kmeans_labels.npy").write_bytes(b"nonsense")
     with pytest.raises(InputError, match="cannot be read"):
+        chosen(run, cluster=(1,), analysis=tmp_path)
+    np.savez(tmp_path / "several.npz", KMEANS)
+    (tmp_path / "several.npz").replace(tmp_path / "kmeans_labels.npy")
+    with pytest.raises(InputError, match=r"cannot be read \(it is an .npz, of several arrays\): `cryomorph analyze"):
         chosen(run, cluster=(1,), analysis=tmp_path)
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from cryomorph.analysis import selection_map as module
+from cryomorph.analysis.plots import PALETTE
 from cryomorph.analysis.selection_map import (
     COMPARED,
+    agreement_of,
     compare_states,
     decode_selection,
     errorless_fsc,
@@ -169,8 +171,23 @@ def test_the_table_of_states(mapped, tmp_path):
     assert float(table[0]["mean_mean_fsc"]) == pytest.approx(mapped.agreement["mean"].mean_fsc, abs=1e-4)
     mean = mean_agreement(list(rows.values()))
     assert mean["ceiling"] == pytest.approx(mapped.agreement["ceiling"].mean_fsc)
-    plot = states_plot({"4": mapped.agreement["mean"].curve}, mapped.reconstruction.fsc)
+    plot = states_plot({4: mapped.agreement["mean"].curve}, mapped.reconstruction.fsc)
     assert [text.get_text() for text in plot.axes[0].get_legend().get_texts()] == ["4"]
+    assert plot.axes[0].lines[0].get_color() == PALETTE[4]
+
+
+def test_agreement_of_a_map_of_a_smaller_box_ends_at_its_pixel(mapped):
+    fsc = mapped.reconstruction.fsc  # box 16, 16 A a pixel
+    curve = torch.linspace(1, 0.6, 8)
+    last = int(16 * 16 / fsc.resolution_0143_A)
+    assert last > 3
+    whole, part = agreement_of(curve, fsc), agreement_of(curve, fsc, shells=3)
+    assert whole.mean_fsc == pytest.approx(float(curve[1 : last + 1].mean()))
+    assert whole.resolution_05_A == 32
+    assert part.mean_fsc == pytest.approx(float(curve[1:3].mean()))
+    assert part.resolution_05_A == pytest.approx(256 / 3)
+    assert len(part.curve) == 3
+    assert len(states_plot({0: part.curve}, fsc).axes[0].lines[0].get_xdata()) == 3
 
 
 def test_refusals(tiny_run):

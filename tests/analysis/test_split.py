@@ -55,6 +55,14 @@ def test_what_may_not(tiny_run, tmp_path):
     ):
         with pytest.raises(InputError, match=re.escape(said)):
             source_of(config(source, tmp_path, suffix))
+    for name, said in (
+        ("empty.npy", r"empty.npy cannot be read as indices \(No data left in file\)"),
+        ("empty.txt", "empty.txt holds 0 particles: expected 2 or more"),
+        ("empty.cs", "empty.cs is not in numpy's .cs format"),
+    ):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(InputError, match=said):
+            source_of(config(tmp_path / name, tmp_path))
     (tmp_path / "two.txt").write_text("3\n4\n")
     with pytest.raises(InputError, match=r"lists numbers alone, so the parts are .txt or .npy too"):
         source_of(config(tmp_path / "two.txt", tmp_path, ".star"))
@@ -64,6 +72,11 @@ def test_what_may_not(tiny_run, tmp_path):
 def test_shares_that_are_none(share):
     with pytest.raises(InputError, match=r"expected a share between 0 and 1, such as 0.9"):
         SplitConfig(Path("x.star"), (Path("a.star"), Path("b.star")), random=share)
+
+
+def test_a_seed_below_zero():
+    with pytest.raises(InputError, match=r"--seed -1: expected 0 or more"):
+        SplitConfig(Path("x.star"), (Path("a.star"), Path("b.star")), seed=-1)
 
 
 def test_outputs_that_collide():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from cryomorph.analysis.report import Figure, Report, Table, render_report
+from cryomorph.analysis.report import Figure, Note, Report, Table, render_report
 from cryomorph.analysis.training_curves import course, save_plot, training_notes, training_plot, training_section
 from cryomorph.analysis.training_record import TrainingRecord, judged
 
@@ -49,17 +49,19 @@ def test_a_training_of_one_epoch_without_held_out_particles_can_be_drawn(record)
 
 
 @pytest.mark.parametrize(
-    ("held_out", "said"),
+    ("held_out", "said", "level"),
     [
-        ([2.1, 1.6, 1.5, 1.4, 1.399], "Held-out loss is level"),
-        ([2.0, 1.8, 1.6, 1.4, 1.0], "Held-out loss: last epoch still 40% of the descent"),
-        ([2.0, 1.2, 1.0, 1.1, 1.3], "Held-out loss rose after epoch 3"),
-        ([np.nan] * 5, "Loss: last epoch still 50% of the descent"),
+        ([2.1, 1.6, 1.5, 1.4, 1.399], "Held-out loss is level", "good"),
+        ([2.0, 1.8, 1.6, 1.4, 1.0], "Held-out loss: last epoch still 40% of the descent", "info"),
+        ([2.0, 1.2, 1.0, 1.1, 1.3], "Held-out loss rose after epoch 3", "warning"),
+        ([np.nan] * 5, "Loss: last epoch still 50% of the descent", "info"),
     ],
 )
-def test_the_title_says_how_the_training_ended(record, held_out, said):
+def test_the_title_says_how_the_training_ended(record, held_out, said, level):
     """Without held-out particles only the epochs of one band compare: 1.4, 1.3, 1.2 here."""
-    assert course(replace(record, held_out=np.array(held_out))) == said
+    found = replace(record, held_out=np.array(held_out))
+    assert course(found) == Note(said, level)
+    assert training_plot(found).axes[0].get_title(loc="left") == said
 
 
 def test_the_plot_is_written_as_a_picture(record, tmp_path):
@@ -68,15 +70,12 @@ def test_the_plot_is_written_as_a_picture(record, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["training.png"]
 
 
-def test_the_section_holds_checks_poses_and_the_start_where_there_are_any(record):
+def test_the_section_holds_poses_and_the_start_where_there_are_any(record):
     poses = {"round": 3, "rotation_deg_prior": 2.5, "rotation_deg_median": 1.5, "shift_pixel_prior": 0.5}
     refined = replace(record, poses=({**poses, "shift_pixel_median": 0.25},))
-    checks = judged(0.5, 0.9, [1.0, 0.2], view_r2=0.0)
-    section = training_section(refined, checks, linear_reproducibility=np.array([0.9, 0.2]))
-    first, second = (block for block in section.blocks if isinstance(block, Table))
-    assert first.rows[0] == ("Scale of the maps", "0.50", "0.8 to 1.2", "look at this")
-    assert [row[3] for row in first.rows[1:]] == ["as it should be"] * 3
-    assert second.rows == (("3", 2.5, 1.5, 0.5, 0.25),)
+    section = training_section(refined, linear_reproducibility=np.array([0.9, 0.2]))
+    (table,) = (block for block in section.blocks if isinstance(block, Table))
+    assert table.rows == (("3", 2.5, 1.5, 0.5, 0.25),)
     assert "the network was fitted once" in section.blocks[-1].caption
     assert render_report(Report("run", (section,))).count("<img") == 2
     assert [type(block) for block in training_section(record).blocks] == [Figure]

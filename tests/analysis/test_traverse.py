@@ -78,6 +78,16 @@ def test_only_the_straight_line_crosses_empty_space(arc, ends):
     np.testing.assert_allclose(around.crowd[:3], ranked[10], atol=1e-12)
 
 
+def test_empty_is_farther_from_the_tenth_particle_than_99_percent_of_them_are():
+    z = np.random.default_rng(0).normal(size=(300, 2))
+    apart = np.sort(np.linalg.norm(z[:, None] - z, axis=2), axis=1)[:, 10]  # the particle itself comes first
+    lonely, crowded = apart.argmax(), apart.argmin()
+    around = tr.occupancy(z, tr.straight_path(z, (int(crowded), int(lonely)), points=2))
+    assert around.usual == pytest.approx(np.percentile(apart, 99))
+    np.testing.assert_allclose(around.crowd, apart[[crowded, lonely]])
+    assert around.empty.tolist() == [1]
+
+
 def test_points_of_a_graph_path_are_the_particles_it_names(arc, ends):
     z, angle = arc
     middle = int(np.abs(angle - 2.0).argmin())
@@ -275,11 +285,14 @@ def test_anchors_that_cannot_be_meant():
 
 
 def test_landscape_coordinates(tmp_path):
-    with pytest.raises(InputError, match="has no landscape yet: run `cryomorph landscape"):
+    with pytest.raises(InputError, match=r"coordinates.npy: no such file; `cryomorph landscape .*` makes it"):
         tr.landscape_coordinates(tmp_path, 5)
     (tmp_path / "landscape").mkdir()
     place = tmp_path / "landscape" / "coordinates.npy"
-    for wrong in (np.zeros((4, 2)), np.zeros(5), np.zeros((5, 2), int), np.full((5, 2), np.nan)):
+    np.save(place, np.zeros((4, 2)))
+    with pytest.raises(InputError, match=r"has shape \(4, 2\), the run has 5 particles: make it anew"):
+        tr.landscape_coordinates(tmp_path, 5)
+    for wrong in (np.zeros(5), np.zeros((5, 2), int), np.full((5, 2), np.nan)):
         np.save(place, wrong)
         with pytest.raises(InputError, match=r"expected finite \(5, p\)"):
             tr.landscape_coordinates(tmp_path, 5)

@@ -283,6 +283,44 @@ def test_decode_each_label(analysed, tmp_path, capsys):
     np.testing.assert_array_equal(read_map(tmp_path / "maps" / "001" / "map.mrc")[0], direct.map)
 
 
+def test_decode_takes_away_what_it_left_and_nothing_else(analysed, tmp_path, capsys):
+    """A folder named by a date is no label's: what the user keeps in it stays, whatever is told."""
+    out, own = (
+        tmp_path / "maps",
+        [tmp_path / "maps" / name for name in ("20240115/notes.txt", "007/raw.tif", "mine.csv")],
+    )
+    np.save(tmp_path / "three.npy", np.arange(400) % 3)
+    np.save(tmp_path / "two.npy", np.arange(400) % 2)
+    (tmp_path / "s.txt").write_text("\n".join(map(str, range(100))))
+    for path in own:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    selection = ("--selection", tmp_path / "s.txt")
+    decode = ("decode", analysed.path, "-o", out)
+    assert run(*decode, "--labels", tmp_path / "three.npy") == 0
+    refused("holds maps already", capsys, *decode, *selection)
+    assert run(*decode, "--labels", tmp_path / "two.npy", "--overwrite") == 0
+    assert {path.name for path in out.iterdir()} == {"000", "001", "007", "20240115", "mine.csv"}
+    assert run(*decode, *selection, "--reconstruct", "--overwrite") == 0
+    assert run(*decode, *selection, "--overwrite") == 0
+    left = {path.name for path in out.iterdir()}
+    assert left == {"decoded_mean.mrc", "decoded_nearest.mrc", "007", "20240115", "mine.csv"}
+    assert [path.read_text() for path in own] == ["mine"] * 3
+
+
+def test_decode_takes_no_other_s_maps_away(analysed, tmp_path, capsys):
+    """Such as those of a consensus."""
+    (tmp_path / "s.txt").write_text("1\n2\n")
+    decode = ("decode", analysed.path, "-o", tmp_path, "--selection", tmp_path / "s.txt")
+    for name in ("map.mrc", "fsc.csv"):
+        (tmp_path / name).write_text("another's")
+        refused("holds maps already", capsys, *decode)
+        assert run(*decode, "--overwrite") == 0
+        assert (tmp_path / name).read_text() == "another's"
+        for path in (tmp_path / name, *tmp_path.glob("decoded_*.mrc")):
+            path.unlink()
+
+
 def test_decode_refuses(analysed, tmp_path, capsys):
     (tmp_path / "s.txt").write_text("1\n2\n")
     (tmp_path / "beyond.txt").write_text("400\n")
@@ -320,6 +358,7 @@ def test_compare_prints_a_table_and_writes_a_report(analysed, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["compare.json", "report.html"]
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["kmeans"]["ari"] == 1
     refused("report.html exists already: give --overwrite", capsys, *argv, "-o", tmp_path / "out")
+    refused("is a file: expected a folder", capsys, *argv, "-o", tmp_path / "out" / "report.html")
 
 
 def test_compare_refuses(analysed, tmp_path, capsys):

@@ -96,7 +96,11 @@ def test_decode_replaces_maps_only_when_told(run, tmp_path, capsys):
     assert main(argv) == 0
     refused(argv, "holds maps already: give --overwrite", capsys)
     (tmp_path / "index.txt").write_text("5\n")
+    own = tmp_path / "maps" / "20240115_raw.mrc"
+    own.write_text("mine")
     assert main([*argv, "--overwrite"]) == 0
+    assert own.read_text() == "mine"
+    own.unlink()
     assert len(maps(tmp_path / "maps")) == 1
 
 

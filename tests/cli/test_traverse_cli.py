@@ -84,13 +84,34 @@ def test_what_is_there_is_replaced_only_when_told(run, two, tmp_path, capsys):
     argv = [str(run), "--between", *two, "-o", str(out), "--size", "64"]
     assert main(["traverse", *argv, "--points", "4"]) == 0
     assert "path.txt" not in names(out)
-    refused([*argv, "--points", "2"], "holds maps already: give --overwrite to replace them, or another -o", capsys)
+    refused([*argv, "--points", "2"], "holds a path already: give --overwrite to replace it, or another -o", capsys)
     words = ["--points", "2", "--movie", "none", "--overwrite", "--level", "1.5sigma", "--view", "side"]
     assert main(["traverse", *argv, *words]) == 0
     assert names(out) == {"000000.mrc", "000001.mrc", "frames/000000.png", "frames/000001.png", "notes.txt",
                           "overview.png", "path.json", "path.npy", "play.cxc"}  # fmt: skip
     latent = RunFolder.open(run).latent_mean()
     np.testing.assert_allclose(np.load(out / "path.npy"), latent[[int(number) for number in two]])
+
+
+@pytest.mark.parametrize("name", ["path.txt", "overview.png", "000003.mrc", "frames/000000.png", "mine.mrc"])
+def test_what_would_be_lost_is_never_replaced_unasked(run, tmp_path, capsys, name):
+    (tmp_path / "out" / "frames").mkdir(parents=True)
+    (tmp_path / "out" / name).write_text("mine")
+    refused([str(run), "--pc", "1", "-o", str(tmp_path / "out"), *SMALL], "holds a path already", capsys)
+    assert (tmp_path / "out" / name).read_text() == "mine"
+
+
+def test_files_of_other_names_stay(run, tmp_path):
+    (tmp_path / "frames").mkdir()
+    others = [tmp_path / name for name in ("movie.avi", "2024.mrcs", "frames/1.png", "play.txt")]
+    for path in others:
+        path.write_text("mine")
+    for words in (["--overwrite"], ["--overwrite", "--movie", "none"]):
+        assert (
+            main(["traverse", str(run), "--pc", "1", "-o", str(tmp_path), "--points", "2", "--size", "64", *words]) == 0
+        )
+    assert [path.read_text() for path in others] == ["mine"] * 4
+    assert not (tmp_path / "movie.gif").exists()
 
 
 def test_components_go_into_the_run_and_flip_the_hand_when_told(run):
@@ -113,7 +134,7 @@ def test_components_go_into_the_run_and_flip_the_hand_when_told(run):
 
 def test_a_volume_component_needs_a_landscape(run, tmp_path, capsys):
     argv = [str(run), "--volume-pc", "1", "-o", str(tmp_path / "path"), "--movie", "none", *SMALL]
-    refused(argv, "has no landscape yet: run `cryomorph landscape", capsys)
+    refused(argv, "coordinates.npy: no such file; `cryomorph landscape", capsys)
     z = RunFolder.open(run).latent_mean()
     (run / "landscape").mkdir()
     np.save(run / "landscape" / "coordinates.npy", z[:, ::-1])

@@ -60,3 +60,12 @@ def test_a_lattice_that_does_not_fit_is_left_to_the_field(monkeypatch):
     monkeypatch.setattr(field_lattice, "LARGEST", 1000)
     assert FieldLattice.of(made, 16) is None
     torch.testing.assert_close(made.decoder(16)(z), made.volume(z, 16), atol=0, rtol=0)
+
+
+def test_what_a_lattice_takes_is_the_field_s_band_not_the_box(monkeypatch):
+    """A larger box has the same points and is zero beyond them."""
+    made = field()
+    size = lattice(made, 16).encoded.nbytes
+    assert lattice(made, 32).encoded.nbytes == size
+    monkeypatch.setattr(field_lattice, "LARGEST", 1.2 * size)
+    assert FieldLattice.of(made, 32) is not None

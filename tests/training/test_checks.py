@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from cryomorph.encoders.table import TableEncoder
+from cryomorph.inference.checks import view_r2
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.representations.base import Representation
-from cryomorph.training.checks import Checks, check, view_r2
+from cryomorph.runs.checks import Checks
+from cryomorph.training.checks import check
 
 SOUND = Checks(scale=1.0, sign=0.9, kl=[1.0, 0.01], view_r2=0.0)
 

@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from cryomorph.analysis import latent as la
-from cryomorph.analysis import sections
+from cryomorph.analysis import sections, trust
 from cryomorph.analysis.decode import decode_at, reconstruct_at, write_maps
+from cryomorph.analysis.findings import findings
 from cryomorph.analysis.isosurface import common_level
+from cryomorph.analysis.latent_space import LatentSpace, latent_space, write_tables
+from cryomorph.analysis.left_in_run import FoundLandscape, read_comparison, read_landscape
+from cryomorph.analysis.model_checks import resolutions_05_A
 from cryomorph.analysis.pictures import Painter
 from cryomorph.analysis.report import Note, Report, Section, write_report
-from cryomorph.analysis.training_curves import save_plot, training_notes, training_plot, training_section
-from cryomorph.analysis.training_record import linear_objective, read_checks, read_metrics, training_record
+from cryomorph.analysis.state_report import MappedState, map_states, states_notes, states_section
+from cryomorph.analysis.training_curves import Training, save_plot, training_of
+from cryomorph.analysis.training_record import linear_objective, read_metrics
 from cryomorph.config.analyze import AnalyzeConfig
-from cryomorph.config.console import say, warn
+from cryomorph.config.console import say
 from cryomorph.config.errors import InputError
-from cryomorph.io.atomic import atomic_path
 from cryomorph.particles.store import ParticleStore
-from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.fsc import resolution_A
-
-SMALLEST_UMAP = 10
-
-
-@dataclass(frozen=True)
-class LatentSpace:
-    """All that is computed from the latent points alone; `embedding` is None where UMAP was not asked for."""
-
-    z: Float32[np.ndarray, "n q"]
-    std: Float32[np.ndarray, "n q"]
-    pca: la.Pca
-    clusters: la.KMeansResult
-    mixture: la.GmmResult | None
-    outliers: la.Outliers
-    embedding: Float32[np.ndarray, "n 2"] | None
 
 
 def analyze(config: AnalyzeConfig) -> Path:
     """Analyse a run into its analysis folder; returns the report's path.
 
     Raises:
-        InputError: the run is not finished, or has no latent space.
+        InputError: the run has no model yet, or no latent space.
     """
-    run = RunFolder.open(config.run)
+    run = RunFolder.open(config.run, unfinished=True)
     if run.latent_mean().shape[1] == 0:
         raise InputError(
             f"{config.run} has no latent space (--zdim 0), so there is nothing to analyse: its map is "
@@ -83,8 +71,22 @@ def analyze(config: AnalyzeConfig) -> Path:
         at_mixture = maps_at(space.z[space.mixture.centre_index], "gmm")
     level = common_level(list(decoded))
     paint = Painter(level, [decoded, *([] if reconstructed is None else [reconstructed])], box)
-    training, notes = _training(run, folder)
-    parts = [_consensus(run, store, paint), _latent(run, space), *training]
+    landscape = read_landscape(run)
+    mapped: dict[int, MappedState] = {}
+    if isinstance(landscape, FoundLandscape) and config.reconstruct:
+        mapped = map_states(run, landscape, folder, flip_hand=config.flip_hand)
+    agreed = [] if reconstructed is None else resolutions_05_A(run, decoded, reconstructed)
+    training = training_of(run, space.relative_std)
+    if training.plot is not None:
+        save_plot(training.plot, folder / "training.png")
+    parts = [
+        _trust(run, space, training=training, landscape=landscape, mapped=mapped, agreed=agreed),
+        _consensus(run, store, paint),
+        _latent(run, space),
+        *training.sections,
+    ]
+    if isinstance(landscape, FoundLandscape):
+        parts.append(_states(landscape, mapped, level, box=box))
     parts.append(
         sections.cluster_section(
             space.pca,
@@ -104,55 +106,10 @@ def analyze(config: AnalyzeConfig) -> Path:
         parts.append(sections.mixture_section(space.pca, space.mixture, pictures=pictures))
     parts.append(sections.outlier_section(space.outliers, listed_in="outliers.txt"))
     report = folder / "report.html"
-    write_report(report, _report(run, space, tuple(parts), notes=notes))
+    about_states = states_notes(landscape, run) if isinstance(landscape, FoundLandscape) else (landscape,)
+    write_report(report, _report(run, space, tuple(parts), notes=(*training.notes, *about_states)))
     say(f"report: {report}")
     return report
-
-
-def latent_space(run: RunFolder, config: AnalyzeConfig) -> LatentSpace:
-    """PCA, clusters, mixture, outliers and UMAP of a run's latent points."""
-    z = run.latent_mean()
-    found = la.outliers(z, config.outlier_z)
-    embedding = None
-    if config.umap and z.shape[1] > 1 and len(z) < SMALLEST_UMAP:
-        warn(f"{len(z)} particles are too few for UMAP")
-    elif config.umap and z.shape[1] > 1:
-        say("UMAP: compiling and embedding")
-        embedding = la.umap_embedding(
-            z, neighbours=config.umap_neighbours, min_distance=config.umap_min_distance, seed=config.seed
-        )
-    return LatentSpace(
-        z,
-        run.latent_std(),
-        la.principal_components(z),
-        la.kmeans_on_data(z, min(config.clusters, len(z)), seed=config.seed),
-        la.gaussian_mixture(z, min(config.gmm, len(z)), seed=config.seed) if config.gmm else None,
-        found,
-        None if embedding is None else embedding.astype(np.float32),
-    )
-
-
-def write_tables(space: LatentSpace, folder: Path) -> None:
-    """Write labels, centres, coordinates and outliers; particle numbers are 0-based."""
-    _save(folder / "pca.npy", space.pca.projected)
-    _save(folder / "kmeans_labels.npy", space.clusters.labels)
-    _save_numbers(folder / "kmeans_centres.txt", space.clusters.centre_index)
-    _save_numbers(folder / "outliers.txt", space.outliers.index)
-    if space.mixture is not None:
-        _save(folder / "gmm_labels.npy", space.mixture.labels)
-        _save(folder / "gmm_probability.npy", space.mixture.probability)
-    if space.embedding is not None:
-        _save(folder / "umap.npy", space.embedding)
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with atomic_path(path) as part:
-        np.save(part, array)
-
-
-def _save_numbers(path: Path, numbers: Int64[np.ndarray, " k"]) -> None:
-    with atomic_path(path) as part:
-        np.savetxt(part, numbers, fmt="%d", header="0-based particle numbers")
 
 
 def _write(folder: Path, maps: Float32[Tensor, "k z y x"], pixel_A: float, config: AnalyzeConfig) -> None:
@@ -177,37 +134,58 @@ def _latent(run: RunFolder, space: LatentSpace) -> Section:
     return sections.latent_section(
         space.pca,
         embedding=space.embedding,
-        std=relative_std(space),
+        std=space.relative_std,
         reproducibility=half_sets,
         objective=None if half_sets is None else linear_objective(read_metrics(run.path / "metrics.jsonl")),
     )
 
 
-def _training(run: RunFolder, folder: Path) -> tuple[list[Section], tuple[Note, ...]]:
-    """The section on a training by epochs, where the run had one, and what the summary is to say of it."""
-    record = training_record(read_metrics(run.path / "metrics.jsonl"))
-    checks = read_checks(run.path / "checks.json")
-    start = None
-    if run.linear_start.is_file():
-        start = load_tensors(run.linear_start)[0]["reproducibility"].numpy()
-    notes = training_notes(record, checks, start)
-    if record is None:
-        return [], notes
-    plot = training_plot(record)
-    save_plot(plot, folder / "training.png")
-    return [training_section(record, checks, linear_reproducibility=start, plot=plot)], notes
+def _states(found: FoundLandscape, mapped: Mapping[int, MappedState], level: float, *, box: int) -> Section:
+    maps = {state: one.map for state, one in mapped.items()}
+    paint = Painter(level, [found.means, *([torch.stack(list(maps.values()))] if maps else [])], box)
+    pictures = paint(torch.stack(list(maps.values())), "reconstructed states") if maps else []
+    return states_section(
+        found,
+        decoded=paint(found.means, "states"),
+        reconstructed=dict(zip(maps, pictures, strict=True)),
+        mapped=mapped,
+        level=level,
+    )
+
+
+def _trust(
+    run: RunFolder,
+    space: LatentSpace,
+    *,
+    training: Training,
+    landscape: FoundLandscape | Note,
+    mapped: Mapping[int, MappedState],
+    agreed: Sequence[float],
+) -> Section:
+    own = reproducibility_of(run)
+    consensus_A = resolution_A(run.consensus_fsc()["corrected"], run.store().pixel_A, 0.5)
+    if isinstance(landscape, FoundLandscape):
+        few = trust.smallest(landscape.particles, "state", mapped)
+    else:
+        few = trust.smallest(space.clusters.counts.tolist(), "cluster", {})
+    return trust.trust_section(
+        [
+            trust.half_sets(training.start if own is None else own, start=own is None and training.start is not None),
+            *trust.checked(training.checks),
+            trust.held_out(training.record),
+            trust.clusters_agree(agreed, consensus_A),
+            trust.states_agree(mapped, landscape),
+            trust.placed(landscape),
+            few,
+            trust.second_run(read_comparison(run)),
+        ]
+    )
 
 
 def reproducibility_of(run: RunFolder) -> Float32[np.ndarray, " q"] | None:
     """Agreement of half sets on each latent coordinate; None where the method does not fit half sets."""
     found = run.model_tensors().get("reproducibility")
     return None if found is None else found.numpy()
-
-
-def relative_std(space: LatentSpace) -> Float32[np.ndarray, "n q"]:
-    """Posterior standard deviations as a share of each coordinate's own spread, the prior's standard deviation."""
-    prior = np.sqrt(space.z.var(0) + np.square(space.std).mean(0))
-    return (space.std / np.maximum(prior, 1e-12)).astype(np.float32)
 
 
 def _report(run: RunFolder, space: LatentSpace, parts: tuple[Section, ...], *, notes: tuple[Note, ...] = ()) -> Report:
@@ -219,9 +197,9 @@ def _report(run: RunFolder, space: LatentSpace, parts: tuple[Section, ...], *, n
     if store.manifest.left_out:
         warnings.append(f"{len(store.manifest.left_out)} images were left out: they hold NaN or have no variance.")
     contrast = "inverted" if store.manifest.inverted else "kept"
-    found = sections.findings(
+    found = findings(
         reproducibility=reproducibility_of(run),
-        std=relative_std(space),
+        std=space.relative_std,
         resolution_A=resolution,
         outlying=space.outliers,
         contrast=f"Image contrast was {contrast}: {store.manifest.contrast_reason}.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from cryomorph.runs.folder import RunFolder
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
+
+ALIKE, PARTLY = 0.8, 0.5  # held-out R^2 of one latent from the other above which runs agree, and agree in part
 
 
 def lines(found: Comparison) -> Iterator[tuple[str, str, str]]:
@@ -108,10 +110,15 @@ def comparison_report(found: Comparison, run_a: RunFolder, run_b: RunFolder) -> 
     return Report(f"{names[0]} and {names[1]}", (section,), facts=facts, findings=tuple(_notes(found)))
 
 
+def latents_agree(r2: float) -> Literal["good", "info", "warning"]:
+    """What the lower of two runs' R^2 of one latent from the other means."""
+    return "good" if r2 > ALIKE else "info" if r2 > PARTLY else "warning"
+
+
 def _notes(found: Comparison) -> Iterator[Note]:
     low = min(found.r2)
     text = f"Each latent space predicts the other with R² {found.r2[0]:.2f} (B from A) and {found.r2[1]:.2f} (A from B)"
-    yield Note(f"{text}, held out.", "good" if low > 0.8 else "info" if low > 0.5 else "warning")
+    yield Note(f"{text}, held out.", latents_agree(low))
     share = found.clusters.agreement / max(found.ceiling.agreement, 1e-9)
     text = (
         f"Matched clusters hold {found.clusters.agreement:.0%} of the particles, {share:.0%} of what one run reaches "

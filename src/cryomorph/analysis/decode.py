@@ -15,6 +15,7 @@ from cryomorph.analysis.neighbours import Neighbourhoods, reconstruct_near
 from cryomorph.config.console import track
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import write_map
+from cryomorph.io.npy import read_npy
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import mirror
 
@@ -79,8 +80,8 @@ def _read_table(path: Path, what: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "loadtxt: input contained no data")
-            table = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
-    except (ValueError, EOFError) as error:
+            table = read_npy(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
+    except ValueError as error:
         raise InputError(f"{path}: cannot be read as {what} ({str(error).splitlines()[0]})") from error
     if not np.issubdtype(table.dtype, np.integer) and not np.issubdtype(table.dtype, np.floating):
         raise InputError(f"{path}: holds {table.dtype}, expected {what}")

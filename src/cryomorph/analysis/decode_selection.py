@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
 
 from cryomorph.analysis.decode import read_particle_numbers
 from cryomorph.analysis.select import read_labels
 from cryomorph.analysis.selection_map import (
+    DECODED,
     Decoded,
     compare_states,
     decode_selection,
@@ -29,11 +28,14 @@ from cryomorph.analysis.training_curves import save_plot
 from cryomorph.config.console import say, track
 from cryomorph.config.decode import DecodeConfig
 from cryomorph.config.errors import InputError
-from cryomorph.io.mrc import read_map
-from cryomorph.runs.folder import RunFolder
+from cryomorph.runs.folder import CONSENSUS_MAPS, RunFolder
 from cryomorph.runs.provenance import write_json
+from cryomorph.volumes.masks import read_mask
 
 LABEL_FOLDER = re.compile(r"\d{3,}")
+DECODED_MAPS = tuple(f"decoded_{name}.mrc" for name in DECODED)
+AGREEMENT = ("agreement.csv", "agreement.json", "agreement.png")
+BACK_PROJECTED = (*(f"{name}.mrc" for name in CONSENSUS_MAPS), "fsc.csv", "fsc.png")
 
 
 def decode_selections(config: DecodeConfig, run: RunFolder) -> None:
@@ -42,7 +44,7 @@ def decode_selections(config: DecodeConfig, run: RunFolder) -> None:
     Raises:
         InputError: particles, labels or a mask that do not fit the run, or an output folder in use.
     """
-    mask = None if config.mask is None else read_selection_mask(config.mask, run.store().box)
+    mask = None if config.mask is None else read_mask(config.mask, run.store().box)
     if config.selection is not None:
         index = read_particle_numbers(config.selection, len(run.latent_mean()))
         _make_room(config)
@@ -55,27 +57,28 @@ def decode_selections(config: DecodeConfig, run: RunFolder) -> None:
         _each(config, run, labels, mask)
 
 
-def read_selection_mask(path: Path, box: int) -> Float32[Tensor, "z y x"]:
-    """A mask for the FSC; `InputError` where its box is another or its values are not within 0 and 1."""
-    mask, _ = read_map(path)
-    if mask.shape != (box,) * 3:
-        raise InputError(f"{path} has {' x '.join(map(str, mask.shape))} voxels, expected the working box, {box}")
-    if not (mask.min() >= -1e-3 and 0 < mask.max() <= 1.001):
-        raise InputError(f"{path} has values from {mask.min():g} to {mask.max():g}, expected a mask from 0 to 1")
-    return torch.tensor(mask)
-
-
 def _make_room(config: DecodeConfig) -> None:
-    """Take away what an earlier selection left, if told to."""
+    """Take away what an earlier selection left, and nothing else, if told to."""
     folder = config.output
     if not folder.exists():
         return
     labels = [path for path in folder.iterdir() if path.is_dir() and LABEL_FOLDER.fullmatch(path.name)]
-    old = [*folder.glob("*.mrc"), *(path for label in labels for path in label.glob("*.mrc"))]
-    if old and not config.overwrite:
+    places = (folder, *labels)
+    old = [path for place in places for path in _left(place)]
+    others = (path for place in places for pattern in ("*.mrc", "fsc.*") for path in place.glob(pattern))
+    if not config.overwrite and (old or any(others)):
         raise InputError(f"{folder} holds maps already: give --overwrite to replace them, or another -o")
-    for path in labels:
-        shutil.rmtree(path)
+    for path in old:
+        path.unlink()
+    for label in {path.parent for path in old} - {folder}:
+        if not any(label.iterdir()):
+            label.rmdir()
+
+
+def _left(folder: Path) -> list[Path]:
+    """What an earlier selection left in a folder; a map.mrc without a decoded map beside it is another's."""
+    back_projected = BACK_PROJECTED if (folder / DECODED_MAPS[0]).is_file() else ()
+    return [folder / name for name in (*DECODED_MAPS, *AGREEMENT, *back_projected) if (folder / name).is_file()]
 
 
 def _one(
@@ -112,7 +115,7 @@ def _each(
     for label, found in compare_states(run, labels, mask=mask, name="label"):
         write_selection_map(config.output / f"{label:03d}", found, flip_hand=config.flip_hand)
         rows[label], fsc = found.figures(), found.reconstruction.fsc
-        curves[str(label)] = found.agreement["mean"].curve
+        curves[label] = found.agreement["mean"].curve
         say(f"{label}: {found}")
     if fsc is None:
         raise InputError(f"{config.labels}: no label has enough particles for a map")

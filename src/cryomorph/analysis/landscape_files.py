@@ -52,8 +52,10 @@ def landscape(config: LandscapeConfig) -> Path:
     store = run.store()
     box = config.box if config.box is not None else min(store.box, LARGEST_BOX)
     pixel_A = store.pixel_A * store.box / box
-    mask = None if config.mask is None else read_mask(config.mask, box)
-    decode = decoder(run.representation(), box, device)
+    mask = None if config.mask is None else read_mask(config.mask, box, whose="the box of the maps (--box)")
+    if mask is not None and config.flip_hand:
+        mask = mirror(mask)  # as the maps are: everything here, pictures too, is of the other hand
+    decode = decoder(run.representation(), box, device, flip_hand=config.flip_hand)
     found = describe(config, decode, box, z=check_latent(z), std=run.latent_std(), mask=mask)
     with timed(found.seconds, "trajectories"):
         count = min(config.trajectories, len(found.space.ratio))
@@ -64,13 +66,13 @@ def landscape(config: LandscapeConfig) -> Path:
         folder = Path(scratch)
         with timed(found.seconds, "writing and drawing"):
             write_tables(found, folder)
-            write_volumes(found, folder, pixel_A, flip_hand=config.flip_hand)
+            write_volumes(found, folder, pixel_A)
             if config.save_maps:
                 rows = (found.sketch.map(values) for values in found.sketch.values)
-                _write(folder / "maps", rows, pixel_A, flip_hand=config.flip_hand)
+                _write(folder / "maps", rows, pixel_A)
             named = [*((f"pca/pc{i + 1}", one) for i, one in enumerate(along)), ("curve", path)]
             for name, one in named:
-                write_trajectory(one, folder / name, pixel_A, flip_hand=config.flip_hand)
+                write_trajectory(one, folder / name, pixel_A)
             write_landscape_report(folder, run, found, along=along, path=path, config=config, pixel_A=pixel_A)
         write_json(folder / FACTS, landscape_facts(found, config, box=box, pixel_A=pixel_A))
         _move_into(output, folder)
@@ -99,7 +101,7 @@ def write_tables(found: Landscape, folder: Path) -> None:
         np.savetxt(folder / "states" / f"state_{state}.txt", own, fmt="%d", header=NUMBERS)
 
 
-def write_volumes(found: Landscape, folder: Path, pixel_A: float, *, flip_hand: bool) -> None:
+def write_volumes(found: Landscape, folder: Path, pixel_A: float) -> None:
     """Write the mask, the mean map, the eigen-volumes, and each state's mean and standard deviation."""
     (folder / "pca").mkdir()
     volumes = {"mask": found.mask, "pca/mean": found.mean_map}
@@ -108,14 +110,14 @@ def write_volumes(found: Landscape, folder: Path, pixel_A: float, *, flip_hand: 
         mean, std = state_maps(found.sketch.values, found.states.sketch, state)
         volumes |= {f"states/state_{state}": found.sketch.map(mean), f"states/state_{state}_std": found.sketch.map(std)}
     for name, volume in volumes.items():
-        write_map(folder / f"{name}.mrc", (mirror(volume) if flip_hand else volume).numpy(), pixel_A)
+        write_map(folder / f"{name}.mrc", volume.numpy(), pixel_A)
 
 
-def write_trajectory(one: Trajectory, folder: Path, pixel_A: float, *, flip_hand: bool) -> None:
+def write_trajectory(one: Trajectory, folder: Path, pixel_A: float) -> None:
     """Write a trajectory's maps, and the numbers and places of its particles."""
-    _write(folder / "decoded" if one.linear is not None else folder, one.decoded, pixel_A, flip_hand=flip_hand)
+    _write(folder / "decoded" if one.linear is not None else folder, one.decoded, pixel_A)
     if one.linear is not None:
-        _write(folder / "linear", one.linear, pixel_A, flip_hand=flip_hand)
+        _write(folder / "linear", one.linear, pixel_A)
     np.savetxt(folder / "particles.txt", one.particles, fmt="%d", header=NUMBERS)
     np.savetxt(folder / "positions.txt", one.position, fmt="%.6g", header="places of these particles")
 
@@ -153,9 +155,9 @@ def landscape_facts(found: Landscape, config: LandscapeConfig, *, box: int, pixe
     }
 
 
-def _write(folder: Path, maps: Iterable[Float32[Tensor, "z y x"]], pixel_A: float, *, flip_hand: bool) -> None:
+def _write(folder: Path, maps: Iterable[Float32[Tensor, "z y x"]], pixel_A: float) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_maps(folder, iter(maps), pixel_A, flip_hand=flip_hand)
+    write_maps(folder, iter(maps), pixel_A, flip_hand=False)  # they are flipped already, if they are to be
 
 
 def _check_output(output: Path) -> None:

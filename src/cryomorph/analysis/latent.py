@@ -17,7 +17,8 @@ Latent = Float[np.ndarray, "n q"]
 
 UMAP_FIT_POINTS = 50_000  # more are placed into the embedding of a random 50,000: time and memory stay bounded
 UMAP_CHUNK = 25_000
-MINIBATCH_ABOVE = 200_000
+MINIBATCH_ABOVE = 200_000  # particles,
+MOST_DISTANCES = 30_000_000  # or distances of particles to centres: 200,000 to 500 took 91 s, in mini-batches 2 s
 MIXTURE_FIT_POINTS = 200_000
 
 
@@ -123,8 +124,8 @@ def umap_embedding(
         return None
     n = len(check_latent(z))
     if n < 10:
-        raise InputError(f"UMAP of {n} particles: expected at least 10; leave UMAP out (--no-umap)")
-    say(f"UMAP of {n:,} particles; its first use in a process compiles for some 10 to 30 s")
+        raise InputError(f"UMAP of {n} points: expected at least 10; leave UMAP out (--no-umap)")
+    say(f"UMAP of {n:,} points; its first use in a process compiles for some 10 to 30 s")
     from sklearn.neighbors import NearestNeighbors
     from umap import UMAP
 
@@ -154,7 +155,7 @@ def umap_embedding(
 
 
 def kmeans_on_data(z: Latent, k: int = 20, *, seed: int = 0) -> KMeansResult:
-    """k-means whose centres are also given as the particles nearest them; in mini-batches above 200,000 particles.
+    """k-means whose centres are also given as the particles nearest them; in mini-batches where there are many.
 
     Where the latent holds fewer than `k` distinct points, there are as many clusters as points, and a warning.
 
@@ -166,7 +167,7 @@ def kmeans_on_data(z: Latent, k: int = 20, *, seed: int = 0) -> KMeansResult:
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    large = len(z64) > MINIBATCH_ABOVE
+    large = len(z64) > MINIBATCH_ABOVE or len(z64) * k > MOST_DISTANCES
     model = (
         MiniBatchKMeans(k, random_state=seed, n_init=5, batch_size=8192)
         if large

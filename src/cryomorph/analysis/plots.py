@@ -280,12 +280,12 @@ def reproducibility(value: Float[np.ndarray, " q"], *, threshold: float = REPROD
     for chosen, colour, hatch in ((good, BLUE, None), (~good, "#C9D1D8", "////")):
         axes.bar(number[chosen], value[chosen].clip(min=0), color=colour, hatch=hatch, edgecolor="white", width=0.65)
     for x, y in zip(number, value, strict=True):
-        axes.annotate(f"{y:.2f}", (x, max(y, 0)), (0, 2), textcoords="offset points", ha="center", fontsize=8)
+        axes.annotate(f"{max(y, 0):.2f}", (x, max(y, 0)), (0, 2), textcoords="offset points", ha="center", fontsize=8)
     axes.axhline(threshold, color=VERMILLION, linestyle="--", linewidth=1.2)
     axes.annotate("believe these", (1.0, threshold), (0, 3), xycoords=("axes fraction", "data"), ha="right",
                   textcoords="offset points", fontsize=8, color=VERMILLION)  # fmt: skip
     axes.set(xlabel="component", ylabel="agreement of half sets", ylim=(0, 1.08), xticks=_few(number))
-    axes.set_xlim(0.4, len(value) + 1.1)  # room for the words beside the last bar
+    axes.set_xlim(0.4, len(value) + 0.4 + max(0.7, 0.22 * len(value)))  # room for the words beside the last bar
     axes.set_title(f"{int(good.sum())} of {len(value)} components are reproducible")
     return figure
 
@@ -299,6 +299,8 @@ def convergence(
     band_grew_at: Sequence[int] = (),
 ) -> Figure:
     """The objective over the iterations; `band_grew_at` marks steps (0-based) from which more coefficients count."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _canvas(5.0, 3.3)
     axes.plot(np.arange(1, len(objective) + 1), objective, color=BLUE, marker="o", markersize=3)
     for number, at in enumerate(band_grew_at):
@@ -308,6 +310,7 @@ def convergence(
     change = abs(last[-1] - last[-2]) / max(float(np.ptp(last)), 1e-30) if len(last) > 1 else 1.0
     axes.set_title("Converged" if change < 0.02 else f"Last step still {change:.0%} of the descent")
     axes.set(xlabel=step, ylabel=name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid(axis="y")
     if band_grew_at:

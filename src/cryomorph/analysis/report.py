@@ -18,19 +18,23 @@ from cryomorph.config.errors import InputError
 from cryomorph.io.atomic import atomic_path
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.figure import Figure as Drawing
 
 Rgba = Float32[np.ndarray, "h w 4"]
-Cell = str | int | float | np.integer
 TEMPLATE = "report.html.jinja"
+DASH = "\N{EN DASH}"  # a cell that has no number
 
 
 @dataclass(frozen=True)
 class Note:
-    """One finding of the summary in words: `good` may be believed, `info` is a fact, `warning` asks for caution."""
+    """A finding: `good` may be believed, `info` is a fact, `warning` asks for caution, `missing` is not known."""
 
     text: str
-    level: Literal["good", "info", "warning"] = "info"
+    level: Literal["good", "info", "warning", "missing"] = "info"
+
+
+Cell = str | int | float | np.integer | Note
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,17 @@ class Tile:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards in rows under one caption."""
+    """Cards in rows under one caption; `stacked` puts the pictures of a card beneath each other."""
 
     tiles: tuple[Tile, ...]
     caption: str
+    stacked: bool = False
     kind: ClassVar[str] = "gallery"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells as they are shown; numbers are aligned to the right."""
+    """Rows of cells as they are shown, findings with their marks; columns of numbers are aligned to the right."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -80,6 +85,12 @@ class Table:
         for number, row in enumerate(self.rows):
             if len(row) != len(self.columns):
                 raise InputError(f"table row {number} has {len(row)} cells: expected {len(self.columns)}")
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Which columns hold numbers alone, or a dash where one is missing."""
+        columns = [[cell for cell in column if cell != DASH] for column in zip(*self.rows, strict=True)]
+        return tuple(bool(column) and all(map(is_number, column)) for column in columns) or (False,) * len(self.columns)
 
 
 Block = Figure | Gallery | Table
@@ -140,8 +151,9 @@ def render_report(report: Report) -> str:
     )
     environment.globals["source"] = embed
     environment.globals["picture_source"] = lambda picture: embed(picture, vector=False)
-    environment.tests["numeric"] = is_number
+    environment.tests["note"] = lambda value: isinstance(value, Note)
     environment.filters["cell"] = show_cell
+    environment.filters["words"] = with_code
     return environment.get_template(TEMPLATE).render(report=report)
 
 
@@ -164,18 +176,25 @@ def embed(image: Drawing | Rgba, *, vector: bool = False) -> str:
     return _address("png", buffer)
 
 
+def with_code(text: str) -> Markup:
+    """Text as HTML: what stands between backticks is a command."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def show_cell(value: Cell) -> str:
     """A table's cell as text: thousands are separated, other numbers have three significant digits."""
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
-    return value
+    return value.text if isinstance(value, Note) else value
 
 
 def is_number(value: Cell) -> bool:
     """Whether a cell is aligned to the right: a number, or text that is one, such as `12 %` or an index."""
-    return re.fullmatch("[-+\N{MINUS SIGN}]?[\\d.,]+\\s?%?", show_cell(value)) is not None
+    return not isinstance(value, Note) and bool(re.fullmatch("[-+<\N{MINUS SIGN}]?[\\d.,]+\\s?%?", show_cell(value)))
 
 
 def _address(kind: str, buffer: io.BytesIO) -> str:

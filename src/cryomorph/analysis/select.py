@@ -16,6 +16,7 @@ from cryomorph.analysis.latent import check_latent, principal_components
 from cryomorph.config.errors import InputError
 from cryomorph.config.select import SelectConfig
 from cryomorph.io.atomic import atomic_path
+from cryomorph.io.npy import read_npy
 from cryomorph.particles.subset import WRITTEN, ParticleFile
 from cryomorph.runs.folder import RunFolder
 
@@ -67,6 +68,11 @@ class Coordinates:
     def z(self) -> Float[np.ndarray, "n q"]:
         """The latent points."""
         return self.run.latent_mean()
+
+    @property
+    def norm(self) -> Float[np.ndarray, " n"]:
+        """Distance of each latent point from the origin."""
+        return np.linalg.norm(self.family("z"), axis=1)
 
     def family(self, name: str) -> Float[np.ndarray, "n d"]:
         """All coordinates of one kind: `z`, `pc`, `umap` or `volume-pc`.
@@ -162,13 +168,12 @@ def _criteria(run: RunFolder, config: SelectConfig) -> Iterator[Criterion]:
         polygon = read_polygon(config.lasso)
         names, points = space.plane(config.lasso_in)
         yield Criterion(f"lasso in {' '.join(names)}", inside(polygon, points))
-    norm = np.linalg.norm(space.z, axis=1)
     if config.max_norm is not None:
-        yield Criterion(f"|z| up to {config.max_norm:g}", norm <= config.max_norm)
+        yield Criterion(f"|z| up to {config.max_norm:g}", space.norm <= config.max_norm)
     if config.min_norm is not None:
-        yield Criterion(f"|z| from {config.min_norm:g}", norm >= config.min_norm)
+        yield Criterion(f"|z| from {config.min_norm:g}", space.norm >= config.min_norm)
     if config.nearest is not None:
-        yield Criterion(f"{config.nearest} nearest", _nearest(space.z, config))
+        yield Criterion(f"{config.nearest} nearest", _nearest(space.family("z"), config))
     if config.index:
         yield Criterion(f"index {' '.join(path.name for path in config.index)}", _listed(config.index, n))
 
@@ -182,8 +187,8 @@ def read_for(path: Path, n: int, *, made_by: str) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{path}: no such file; `{made_by}` makes it")
     try:
-        found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        found = read_npy(path)
+    except ValueError as error:
         raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}): `{made_by}` makes it anew") from error
     if found.ndim < 1 or len(found) != n:
         raise InputError(f"{path} has shape {found.shape}, the run has {n} particles: make it anew with `{made_by}`")
@@ -226,12 +231,12 @@ def read_polygon(path: Path) -> Float[np.ndarray, "corners 2"]:
         raise InputError(f"{path}: no such file of a polygon's corners")
     try:
         if path.suffix == ".npy":
-            found = np.load(path, allow_pickle=False)
+            found = read_npy(path)
         else:
             rows = (line.split("#")[0].replace(",", " ").split() for line in path.read_text().splitlines())
             found = np.array([[float(value) for value in row] for row in rows if row])
         corners = found.astype(np.float64)
-    except (ValueError, EOFError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path}: cannot be read as corners ({str(error).splitlines()[0]})") from error
     if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < FEWEST_CORNERS or not np.isfinite(corners).all():
         raise InputError(f"{path}: found shape {corners.shape}, expected 3 or more rows of two finite numbers")

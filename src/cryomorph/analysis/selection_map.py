@@ -149,19 +149,29 @@ def map_selection(
     found = reconstruct(store, subset=subset, mask=mask, description=description)
     decoded = decode_selection(run, index, store.box, representation=representation)
     compared = {"mean": decoded.mean, "nearest": decoded.nearest, "consensus": run.consensus_map()}
-    curves = {name: _corrected(volume, found) for name, volume in compared.items()}
+    curves = {name: corrected_fsc(volume, found) for name, volume in compared.items()}
     curves["ceiling"] = errorless_fsc(found.fsc.best)
-    return SelectionMap(halves, decoded, found, {name: _agreement(curve, found) for name, curve in curves.items()})
+    return SelectionMap(
+        halves, decoded, found, {name: agreement_of(curve, found.fsc) for name, curve in curves.items()}
+    )
 
 
-def _corrected(volume: Float32[Tensor, "z y x"], found: Reconstruction) -> Float32[Tensor, " shells"]:
+def corrected_fsc(volume: Float32[Tensor, "z y x"], found: Reconstruction) -> Float32[Tensor, " shells"]:
+    """FSC of a map with a reconstruction inside the reconstruction's mask, corrected for it."""
     return half_map_fsc(volume, found.map, found.mask, pixel_A=found.fsc.pixel_A).best
 
 
-def _agreement(curve: Float32[Tensor, " shells"], found: Reconstruction) -> Agreement:
-    fsc = found.fsc
+def agreement_of(curve: Float32[Tensor, " shells"], fsc: FscReport, *, shells: int | None = None) -> Agreement:
+    """What an FSC curve with a reconstruction says.
+
+    Args:
+        fsc: of the reconstruction's own half maps.
+        shells: how many the map that was compared has, where it is of a smaller box: the curve ends there.
+    """
+    kept = curve[:shells]
     last = max(1, int(fsc.box * fsc.pixel_A / fsc.resolution_0143_A))
-    return Agreement(curve, resolution_A(curve, fsc.pixel_A, 0.5, box=fsc.box), float(curve[1 : last + 1].mean()))
+    at = max(resolution_A(kept, fsc.pixel_A, 0.5, box=fsc.box), fsc.box * fsc.pixel_A / len(kept))
+    return Agreement(kept, at, float(kept[1 : last + 1].mean()))
 
 
 def errorless_fsc(curve: Float32[Tensor, " shells"]) -> Float32[Tensor, " shells"]:
@@ -231,12 +241,14 @@ def write_decoded(folder: Path, decoded: Decoded, pixel_A: float, *, flip_hand: 
 
 def write_table(path: Path, rows: Mapping[int, Mapping[str, Any]]) -> None:
     """Write what `SelectionMap.figures` says of each state as a table, a state a row."""
+    compared = next(iter(rows.values()))["agreement"] if rows else {}
+    units = ("resolution_05_A", "mean_fsc")
     with atomic_path(path) as part, part.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        measured = [f"{name}_{unit}" for name in COMPARED for unit in ("resolution_05_A", "mean_fsc")]
+        measured = [f"{name}_{unit}" for name in compared for unit in units]
         table.writerow(["state", "particles", "resolution_0143_A", "nearest_particle", *measured])
         for state, row in rows.items():
-            values = [row["agreement"][name][unit] for name in COMPARED for unit in ("resolution_05_A", "mean_fsc")]
+            values = [row["agreement"][name][unit] for name in compared for unit in units]
             first = [state, row["particles"], f"{row['resolution_0143_A']:.3f}", row["nearest_particle"]]
             table.writerow([*first, *(f"{value:.4f}" for value in values)])
 
@@ -267,15 +279,20 @@ def agreement_plot(found: SelectionMap) -> Figure:
 
 
 @styled
-def states_plot(curves: Mapping[str, Float32[Tensor, " shells"]], fsc: FscReport) -> Figure:
-    """FSC of decoded with back-projected maps, a curve for each state.
+def states_plot(
+    curves: Mapping[int, Float32[Tensor, " shells"]],
+    fsc: FscReport,
+    *,
+    title: str = "Maps decoded at the mean of each state",
+) -> Figure:
+    """FSC of decoded with back-projected maps, a curve for each state, in the colour of its number.
 
     Args:
         fsc: of any of the states, for box and pixel size.
     """
     dashes = ("-", "--", ":")
-    styles = [[PALETTE[i % len(PALETTE)], dashes[i // len(PALETTE) % 3]] for i in range(len(curves))]
-    return _curves(curves, fsc, styles, title="Maps decoded at the mean of each state")
+    styles = [[PALETTE[i % len(PALETTE)], dashes[i // len(PALETTE) % 3]] for i in curves]
+    return _curves({str(state): curve for state, curve in curves.items()}, fsc, styles, title=title)
 
 
 def _curves(
@@ -287,9 +304,12 @@ def _curves(
     axes = figure.add_subplot()
     frequency = np.arange(fsc.box // 2) / (fsc.box * fsc.pixel_A)
     for (name, curve), (colour, dash) in zip(curves.items(), styles, strict=True):
-        axes.plot(frequency, curve, dash, color=colour, label=name)
+        axes.plot(frequency[: len(curve)], curve, dash, color=colour, label=name)
     axes.axhline(0.5, color=FAINT, linewidth=0.9, linestyle=":")
-    axes.set(xlim=(0, 0.5 / fsc.pixel_A), ylim=(-0.08, 1.04), ylabel="FSC with the back-projected map")
+    low = min((float(curve.min()) for curve in curves.values()), default=0.0)
+    axes.set(
+        xlim=(0, 0.5 / fsc.pixel_A), ylim=(min(-0.08, max(low, -0.3)), 1.04), ylabel="FSC with the back-projected map"
+    )
     ticks = np.linspace(0, 0.5 / fsc.pixel_A, 7)[1:]
     axes.set_xticks(ticks, [f"{1 / place:.1f}" for place in ticks])
     axes.set_xlabel("resolution (Å)")

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 MOST = 20  # numbers of states among which one is suggested
 GAP = 1.3  # the step in the distance of merging that is worth mentioning
 VALLEY = 0.5  # between states that lie apart there are fewer particles than this share of the smaller peak
+CHUNK = 1 << 14  # voxels whose mean over maps is taken at a time
 BINS = 8  # from the mean of one state to that of another
 
 
@@ -133,6 +134,10 @@ def valley_between(a: Float[np.ndarray, "n p"], b: Float[np.ndarray, "m p"]) -> 
 def state_maps(
     values: Float32[np.ndarray, "k voxels"], labels: Int64[np.ndarray, " k"], state: int
 ) -> tuple[Float32[np.ndarray, " voxels"], Float32[np.ndarray, " voxels"]]:
-    """Mean and standard deviation, voxel by voxel, of the maps of a state."""
-    own = values[labels == state]
-    return own.mean(axis=0), own.std(axis=0)
+    """Mean and standard deviation, voxel by voxel, of the maps of a state; without a copy of all of them."""
+    rows = np.flatnonzero(labels == state)
+    mean, std = np.empty((2, values.shape[1]), dtype=np.float32)
+    for start in range(0, values.shape[1], CHUNK):
+        own = values[rows, start : start + CHUNK]
+        mean[start : start + CHUNK], std[start : start + CHUNK] = own.mean(axis=0), own.std(axis=0)
+    return mean, std

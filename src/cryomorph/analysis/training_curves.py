@@ -1,19 +1,23 @@
-"""The report's section on a training by epochs: its curves, its checks in words, its refined poses."""
+"""The report's section on a training by epochs: its curves, its start, its refined poses; and its checks in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from cryomorph.analysis import plots
+from cryomorph.analysis.model_checks import model_verdicts
 from cryomorph.analysis.report import Block, Figure, Note, Section, Table
-from cryomorph.analysis.training_record import TrainingRecord, Verdict
+from cryomorph.analysis.training_record import TrainingRecord, Verdict, read_metrics, training_record
 from cryomorph.io.atomic import atomic_path
+from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.checks import COLLAPSED
+from cryomorph.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +26,44 @@ if TYPE_CHECKING:
 LEVEL = 0.02  # of the whole descent: a last epoch that brought less is level
 ROSE = 0.05  # of the whole descent
 MOST_NAMED = 10  # coordinates in a legend
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run was trained, what its model was asked afterwards, and the half sets' agreement on its linear start.
+
+    `record` and `plot` are None where nothing was trained by epochs, `start` where there was no linear start.
+    """
+
+    record: TrainingRecord | None
+    checks: tuple[Verdict, ...]
+    start: Float32[np.ndarray, " q"] | None
+    plot: Drawing | None
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """The section on a training by epochs, where there was one."""
+        if self.record is None:
+            return ()
+        return (training_section(self.record, linear_reproducibility=self.start, plot=self.plot),)
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What the summary is to say."""
+        return training_notes(self.record, self.checks, self.start)
+
+
+def training_of(run: RunFolder, relative_std: Float[np.ndarray, "n q"]) -> Training:
+    """What a run's files say of its training, its curves drawn; its model is asked now where it was not.
+
+    Args:
+        relative_std: posterior standard deviations in units of each coordinate's own spread.
+    """
+    record = training_record(read_metrics(run.path / "metrics.jsonl"))
+    start = None
+    if run.linear_start.is_file():
+        start = load_tensors(run.linear_start)[0]["reproducibility"].numpy()
+    return Training(record, model_verdicts(run, relative_std), start, None if record is None else training_plot(record))
 
 
 @plots.styled
@@ -52,12 +94,11 @@ def save_plot(figure: Drawing, path: Path) -> None:
 
 def training_section(
     record: TrainingRecord,
-    checks: Sequence[Verdict] = (),
     *,
     linear_reproducibility: Float[np.ndarray, " q"] | None = None,
     plot: Drawing | None = None,
 ) -> Section:
-    """How a training went and what it was asked afterwards.
+    """How a training went.
 
     Args:
         linear_reproducibility: of the linear model that the training started from, where it did.
@@ -77,16 +118,6 @@ def training_section(
             wide=True,
         )
     ]
-    if checks:
-        blocks.append(
-            Table(
-                ("question", "found", "expected", ""),
-                tuple((v.name, v.found, v.expected, "as it should be" if v.sound else "look at this") for v in checks),
-                "Asked of the finished model. Scale: what the maps must be multiplied by to fit the images best. "
-                "Divergence: lowest and highest of the latent coordinates. View: how well the latent point predicts "
-                "the direction of view, which it should not know.",
-            )
-        )
     if record.poses:
         blocks.append(_pose_table(record))
     if linear_reproducibility is not None:
@@ -100,7 +131,7 @@ def training_section(
                 vector=True,
             )
         )
-    return Section("Training", tuple(blocks), "How the network was fitted, and whether its result can be believed.")
+    return Section("Training", tuple(blocks), "How the network was fitted, and what it began with.")
 
 
 def training_notes(
@@ -135,24 +166,26 @@ def _draw_losses(axes: Axes, record: TrainingRecord) -> None:
         axes.axvline(epoch - 0.5, color=plots.FAINT, linestyle=":", label=None if number else "band grows")
     axes.set(ylabel="loss per coefficient")
     axes.ticklabel_format(axis="y", useOffset=False)
-    axes.set_title(course(record))
+    axes.set_title(course(record).text)
     axes.legend(fontsize=8)
 
 
-def course(record: TrainingRecord) -> str:
-    """How the training ended, by the loss of held-out particles since the band was whole."""
+def course(record: TrainingRecord) -> Note:
+    """How the training ended, by the loss of held-out particles, or without these by the loss of the whole band."""
     name = "Held-out loss" if record.telling is record.held_out else "Loss"
     start = record.grew_before[-1] if record.telling is record.loss and record.grew_before else record.epoch[0]
     loss = record.telling[record.epoch >= start]
     loss = loss[np.isfinite(loss)]
     if len(loss) < 2:
-        return f"{name}: too few epochs to compare"
+        return Note(f"{name}: too few epochs to compare")
     descent = max(float(np.ptp(loss)), 1e-30)
     if loss[-1] - loss.min() > ROSE * descent:
         at = record.epoch[np.flatnonzero(record.telling == loss.min())[0]]
-        return f"{name} rose after epoch {at}"
+        return Note(f"{name} rose after epoch {at}", "warning")
     share = abs(float(loss[-1] - loss[-2])) / descent
-    return f"{name} is level" if share < LEVEL else f"{name}: last epoch still {share:.0%} of the descent"
+    if share < LEVEL:
+        return Note(f"{name} is level", "good")
+    return Note(f"{name}: last epoch still {share:.0%} of the descent")
 
 
 def _draw_divergences(axes: Axes, record: TrainingRecord) -> None:

@@ -45,7 +45,7 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One check in words: what it is, what was found, what is expected, and what to do where it was not found."""
+    """One check in words: what it is, what was found, what is expected, and what that means, or what to do."""
 
     name: str
     found: str
@@ -113,35 +113,46 @@ def judged(scale: float, sign: float, kl: list[float], *, view_r2: float) -> tup
     told = f"{min(kl):.2f} to {max(kl):.2f} nats" if len(kl) > 1 else " ".join(f"{value:.2f} nats" for value in kl)
     if 0 < len(flat) < len(kl):
         told += f"; unused: {', '.join(map(str, flat))}"
+    sound, used = SCALES[0] <= scale <= SCALES[1], not kl or len(flat) < len(kl)
     return (
         Verdict(
             "Scale of the maps",
             f"{scale:.2f}",
             f"{SCALES[0]} to {SCALES[1]}",
-            SCALES[0] <= scale <= SCALES[1],
-            f"The images fit the maps best when these are multiplied by {scale:.2f}: train for longer, or look at the "
-            "contrast of the particles.",
+            sound,
+            "The maps fit the images as they are."
+            if sound
+            else f"The images fit the maps best when these are multiplied by {scale:.2f}: train for longer, or look at "
+            "the contrast of the particles.",
         ),
         Verdict(
             "Correlation with the consensus",
             f"{sign:.2f}",
             "above 0",
             sign > 0,
-            f"The map at the mean latent point correlates with the consensus by {sign:.2f}: do not believe this model.",
+            "The map at the mean latent point has the consensus's sign."
+            if sign > 0
+            else f"The map at the mean latent point correlates with the consensus by {sign:.2f}: do not believe this "
+            "model.",
         ),
         Verdict(
             "Divergence from the prior",
             told,
             f"some above {COLLAPSED}",
-            not kl or len(flat) < len(kl),
-            "Posterior collapse: no latent coordinate tells particles apart. Lower --beta, or the particles are alike.",
+            used,
+            "The images tell particles apart."
+            if used
+            else "Posterior collapse: no latent coordinate tells particles apart. Lower --beta, or the particles are "
+            "alike.",
         ),
         Verdict(
             "View predicted from the latent",
             f"R² {view_r2:.2f}",
             f"at most {LEAK}",
             view_r2 <= LEAK,
-            f"The latent space predicts the viewing direction (R² {view_r2:.2f}): a part of what it shows is the view, "
-            "not the molecule.",
+            "The latent space does not hold the direction of view."
+            if view_r2 <= LEAK
+            else f"The latent space predicts the viewing direction (R² {view_r2:.2f}): a part of what it shows is the "
+            "view, not the molecule.",
         ),
     )

@@ -21,6 +21,7 @@ from cryomorph.analysis import movie
 from cryomorph.analysis.decode import decode_at, write_maps
 from cryomorph.analysis.latent import Latent, Pca, check_latent, pc_trajectory, principal_components
 from cryomorph.analysis.neighbour_graph import check_connected, neighbour_graph, share, shortest_way, thinned
+from cryomorph.analysis.select import VOLUME_PCA, read_for
 from cryomorph.analysis.training_curves import save_plot
 from cryomorph.config.console import say, warn
 from cryomorph.config.errors import InputError
@@ -30,6 +31,8 @@ from cryomorph.runs.provenance import write_json
 
 CROWD = 10  # the distance to this many particles says how crowded a place is
 REFERENCE = 10_000  # particles whose own distances say what is usual
+NUMBERED = "[0-9]" * 6  # as maps and frames are
+LEFT = f"{NUMBERED}.mrc frames/{NUMBERED}.png movie.gif movie.mp4 overview.png play.cxc path.json path.npy path.txt"
 SLAB = 30  # particles, at least, whose median says where a volume component's other coordinates lie
 
 
@@ -252,24 +255,25 @@ def landscape_coordinates(run: Path, n: int) -> Float[np.ndarray, "n p"]:
     Raises:
         InputError: there is no landscape yet, or it is of other particles.
     """
-    path = run / "landscape" / "coordinates.npy"
-    again = f"run `cryomorph landscape {run}`"
-    if not path.is_file():
-        raise InputError(f"{path}: the run has no landscape yet: {again} first")
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}): {again} again") from error
-    if found.ndim != 2 or len(found) != n or found.dtype.kind != "f" or not np.isfinite(found).all():
-        raise InputError(f"{path} holds {found.dtype} of shape {found.shape}, expected finite ({n}, p): {again} again")
+    path, made_by = run / "landscape" / VOLUME_PCA, f"cryomorph landscape {run}"
+    found = read_for(path, n, made_by=made_by)
+    if found.ndim != 2 or found.dtype.kind != "f" or not np.isfinite(found).all():
+        raise InputError(
+            f"{path} holds {found.dtype} of shape {found.shape}, expected finite ({n}, p): `{made_by}` makes it anew"
+        )
     return found
 
 
 def _check_output(output: Path, *, overwrite: bool) -> None:
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file: expected a folder for -o")
-    if not overwrite and ((output / "path.json").exists() or any(output.glob("*.mrc"))):
-        raise InputError(f"{output} holds maps already: give --overwrite to replace them, or another -o")
+    if not overwrite and (_left(output) or any(output.glob("*.mrc"))):
+        raise InputError(f"{output} holds a path already: give --overwrite to replace it, or another -o")
+
+
+def _left(output: Path) -> list[Path]:
+    """What an earlier path left in a folder: nothing else there is ever replaced."""
+    return [path for pattern in LEFT.split() for path in output.glob(pattern)]
 
 
 def _say_path(path: LatentPath, around: Occupancy) -> None:
@@ -329,8 +333,7 @@ def _move_into(output: Path, made: Path) -> None:
     """Put what was made in place of an older path."""
     output.mkdir(exist_ok=True)
     (output / "frames").mkdir(exist_ok=True)
-    old = [*output.glob("[0-9]*.mrc"), *output.glob("frames/[0-9]*.png"), *output.glob("movie.*"), output / "path.txt"]
-    for path in old:
-        path.unlink(missing_ok=True)
+    for path in _left(output):
+        path.unlink()
     for path in sorted(made.rglob("*.*")):
         path.replace(output / path.relative_to(made))

@@ -17,6 +17,7 @@ from cryomorph.config.console import track
 from cryomorph.config.errors import InputError
 from cryomorph.models.machine import bfloat16_pays
 from cryomorph.representations.base import Representation
+from cryomorph.volumes.backproject import mirror
 from cryomorph.volumes.masks import soften, spherical_mask
 
 Decode = Callable[[Float[np.ndarray, " q"]], Float32[Tensor, "z y x"]]
@@ -24,16 +25,20 @@ GROWN = 2.0  # voxels that the mask is grown by, and as many of soft edge: the f
 NEGLIGIBLE = 1e-4  # share of the variance below which a component is left out
 
 
-def decoder(representation: Representation, box: int, device: torch.device) -> Decode:
+def decoder(representation: Representation, box: int, device: torch.device, *, flip_hand: bool = False) -> Decode:
     """A function from a latent point to its map in a box, on the CPU, as fast as this machine and method allow.
 
     The maps are those of `Representation.volume`, up to the rounding of bfloat16 where the machine gains by that.
+
+    Args:
+        flip_hand: make their mirror images.
     """
     make = representation.to(device).decoder(box, half_precision=bfloat16_pays(device))
 
     @torch.no_grad()
     def decode(z: Float[np.ndarray, " q"]) -> Float32[Tensor, "z y x"]:
-        return make(torch.as_tensor(z, dtype=torch.float32, device=device)).cpu()
+        made = make(torch.as_tensor(z, dtype=torch.float32, device=device)).cpu()
+        return mirror(made) if flip_hand else made
 
     return decode
 
@@ -62,10 +67,6 @@ class Sketch:
     def map(self, values: Float[np.ndarray, " voxels"]) -> Float32[Tensor, "z y x"]:
         """Values on the sphere's voxels as a map, 0 outside it."""
         return _unfold(torch.from_numpy(np.asarray(values, dtype=np.float32)), sphere(self.box))
-
-    def maps(self, chosen: Int64[np.ndarray, " m"]) -> Float32[Tensor, "m z y x"]:
-        """Some of the maps."""
-        return torch.stack([self.map(self.values[i]) for i in chosen])
 
 
 def sphere(box: int) -> Bool[Tensor, "z y x"]:
@@ -150,7 +151,8 @@ def volume_space(sketch: Sketch, mask: Float32[Tensor, "z y x"], *, most: int = 
     if not len(inside):
         raise InputError("the mask is empty within the sphere in which maps are compared: give another")
     weight = weight[inside]
-    values = sketch.values[:, inside] * weight
+    values = sketch.values[:, inside]
+    values *= weight  # in place: a second copy of the sketch would be the largest thing in memory
     mean = values.mean(axis=0, dtype=np.float64).astype(np.float32)
     values -= mean
     variance, vectors = np.linalg.eigh((values @ values.T).astype(np.float64))

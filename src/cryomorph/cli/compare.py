@@ -17,6 +17,8 @@ def run(config: CompareConfig) -> None:
 
     runs = RunFolder.open(config.run_a, unfinished=True), RunFolder.open(config.run_b, unfinished=True)
     report = None if config.output is None else config.output / "report.html"
+    if config.output is not None and config.output.is_file():
+        raise InputError(f"{config.output} is a file: expected a folder for -o")
     if report is not None and report.exists() and not config.overwrite:
         raise InputError(f"{report} exists already: give --overwrite to replace it, or another -o")
     found = compare_runs(*runs, config)

@@ -66,7 +66,7 @@ def _decode_points(config: DecodeConfig, folder: RunFolder) -> None:
     if config.output.exists() and any(config.output.glob("*.mrc")):
         if not config.overwrite:
             raise InputError(f"{config.output} holds maps already: give --overwrite to replace them, or another -o")
-        for old in config.output.glob("[0-9]*.mrc"):
+        for old in config.output.glob("[0-9]" * 6 + ".mrc"):
             old.unlink()
     config.output.mkdir(parents=True, exist_ok=True)
     maps = reconstruct_at(folder, z) if config.reconstruct else decode_at(folder, z, box)

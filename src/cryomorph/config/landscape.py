@@ -10,6 +10,8 @@ from tyro.conf import Positional, arg
 
 from cryomorph.config.errors import InputError
 
+LEAST_FOR_UMAP = 10  # points
+
 
 @dataclass(frozen=True)
 class LandscapeConfig:
@@ -59,6 +61,10 @@ class LandscapeConfig:
             found = getattr(self, name)
             if found < smallest:
                 raise InputError(f"--{name.replace('_', '-')} {found}: expected {smallest} or more")
+        if self.umap and self.sketch < LEAST_FOR_UMAP:
+            raise InputError(
+                f"--sketch {self.sketch}: UMAP needs {LEAST_FOR_UMAP} maps or more; give so many, or --no-umap"
+            )
         if self.states > self.sketch:
             raise InputError(
                 f"--states {self.states}: there are only {self.sketch} maps to cluster; expected at most that many, or "

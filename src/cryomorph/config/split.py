@@ -36,6 +36,8 @@ class SplitConfig:
     def __post_init__(self) -> None:
         if not 0 < self.random < 1:
             raise InputError(f"--random {self.random:g}: expected a share between 0 and 1, such as 0.9")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed}: expected 0 or more")
         for path in self.output:
             if path.suffix not in SUFFIXES:
                 raise InputError(f"-o {path}: expected a name that ends in {', '.join(SUFFIXES)}")

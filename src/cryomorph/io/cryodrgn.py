@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from cryomorph.config.errors import InputError
+from cryomorph.io.npy import read_npy
 
 # What arrays are rebuilt from, under numpy 1 and 2, pickle protocols 0 to 5.
 ALLOWED = frozenset(
@@ -119,7 +121,9 @@ def read_index(path: str | Path) -> Int64[np.ndarray, " m"]:
     path = Path(path)
     if path.suffix in (".npy", ".txt"):
         try:
-            value = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, np.int64, ndmin=1)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "loadtxt: input contained no data")
+                value = read_npy(path) if path.suffix == ".npy" else np.loadtxt(path, np.int64, ndmin=1)
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read as indices ({error}): expected integers") from error
     else:

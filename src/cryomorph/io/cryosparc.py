@@ -24,7 +24,7 @@ def read_cs(path: str | Path) -> np.ndarray:
         array = np.load(path, allow_pickle=False)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error}): give the path of a .cs file") from error
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise InputError(
             f"{path} is not in numpy's .cs format ({error}): save it so with cryosparc-tools, "
             "`Dataset.load(path).save(new_path, format=1)`"

@@ -50,9 +50,10 @@ class FieldLattice:
         kind = torch.bfloat16 if half_precision else torch.float32
         device, network = field.frequencies.device, field.network
         width = network.encoding_layer.out_features
-        if 2 / 3 * math.pi * (box / 2) ** 3 * width * kind.itemsize > LARGEST:
+        radius = min(box, field.shape.box) / 2
+        if 2 / 3 * math.pi * radius**3 * width * kind.itemsize > LARGEST:
             return None
-        inside, k = half_ball(box, min(box, field.shape.box) / 2, device)
+        inside, k = half_ball(box, radius, device)
         sign = torch.where(k @ k.new_tensor(HALF_SPACE) < 0, -1.0, 1.0)
         encoded = torch.empty(len(k), width, dtype=kind, device=device)
         for part in torch.arange(len(k), device=device).split(1 << 14):

@@ -116,11 +116,15 @@ def spherical_mask(box: int, radius_px: float, edge_px: float = 0.0) -> Float[Te
     return cosine_step((k[:, None, None] ** 2 + k[:, None] ** 2 + k**2).sqrt(), radius_px, edge_px)
 
 
-def read_mask(path: Path, box: int) -> Float[Tensor, "z y x"]:
-    """A mask from a file; `InputError` where its box is another or its values are not within 0 and 1."""
+def read_mask(path: Path, box: int, *, whose: str = "the working box") -> Float[Tensor, "z y x"]:
+    """A mask from a file; `InputError` where its box is another or its values are not within 0 and 1.
+
+    Args:
+        whose: what the box is, for the message.
+    """
     mask, _ = read_map(path)
     if mask.shape != (box,) * 3:
-        raise InputError(f"{path} has {' x '.join(map(str, mask.shape))} voxels, expected the working box, {box}")
+        raise InputError(f"{path} has {' x '.join(map(str, mask.shape))} voxels, expected {whose}, {box}")
     if not (mask.min() >= -1e-3 and 0 < mask.max() <= 1.001):  # so put, NaN is refused too
         raise InputError(f"{path} has values from {mask.min():g} to {mask.max():g}, expected a mask from 0 to 1")
     return torch.tensor(mask)

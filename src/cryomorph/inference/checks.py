@@ -1,0 +1,59 @@
+"""What a model is asked before it is believed (METHODS 0 and 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from cryomorph.objectives.likelihood import best_scale
+from cryomorph.particles.store import Batch
+from cryomorph.physics.disk import FourierDisk
+from cryomorph.representations.base import Representation
+
+SAMPLE = 2000  # particles whose views are predicted
+IMAGES = 400  # enough for one scale of all maps
+NEIGHBOURS = 30
+
+
+@torch.no_grad()
+def scale_of_maps(
+    model: Representation, batches: Iterable[Batch], mean: Float32[Tensor, "n zdim"], *, disk: FourierDisk
+) -> float:
+    """What the maps must be multiplied by to fit whitened images best, at their latent points: 1 where all is well."""
+    overlap = power = 0.0
+    for batch in batches:
+        slices = model.slices(mean[batch.index], batch.rotation, disk)
+        above, below = best_scale(batch, slices)
+        overlap, power = overlap + float(above.sum()), power + float(below.sum())
+    return overlap / max(power, 1e-30)
+
+
+@torch.no_grad()
+def sign_of_maps(
+    model: Representation, mean: Float32[Tensor, "n zdim"], consensus: Float32[Tensor, "box box box"]
+) -> float:
+    """Correlation of the map at the mean latent point with the consensus."""
+    centre = model.volume(mean.mean(0), consensus.shape[-1])
+    return float(torch.corrcoef(torch.stack([centre.flatten(), consensus.flatten()]))[0, 1])
+
+
+def view_r2(latent: Float32[np.ndarray, "n zdim"], view: Float32[np.ndarray, "n 3"]) -> float:
+    """R^2 on a held-out half of the viewing direction as predicted from the latent point by its neighbours."""
+    if latent.shape[1] == 0 or len(latent) < 4 * NEIGHBOURS:
+        return 0.0
+    from sklearn.neighbors import KNeighborsRegressor
+
+    order = np.random.default_rng(0).permutation(len(latent))
+    fitted, asked = np.array_split(order, 2)
+    predicted = KNeighborsRegressor(NEIGHBOURS).fit(latent[fitted], view[fitted]).predict(latent[asked])
+    left = ((predicted - view[asked]) ** 2).sum()
+    return float(1 - left / ((view[asked] - view[asked].mean(0)) ** 2).sum())
+
+
+def spread_over(n: int, most: int) -> Tensor:
+    """Numbers from 0 to n - 1, evenly spaced, at most so many."""
+    return torch.unique(torch.linspace(0, n - 1, min(most, n)).long())
