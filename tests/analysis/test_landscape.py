@@ -232,6 +232,8 @@ def test_bad_input_is_refused_in_one_sentence(tiny_run, tmp_path, capsys):
     refused("is a file", capsys, run, "-o", tmp_path / "file")
     refused("--box 15: expected an even number", capsys, run, "--box", 15)
     refused("--pairs 2: expected 16", capsys, run, "--pairs", 2)
+    refused("--pairs 20000: expected 10000 or fewer", capsys, run, "--pairs", 20000)
+    refused("--seed -1: expected 0 or more", capsys, run, "--seed", -1)
     refused("--sketch 9: UMAP needs 10 maps", capsys, run, "--sketch", 9, "--states", 2)
     refused("--device tpu", capsys, run, "--device", "tpu")
     assert not (run / "landscape").exists()

@@ -16,7 +16,6 @@ from cryomorph.analysis.landscape_files import landscape
 from cryomorph.analysis.left_in_run import (
     FoundComparison,
     FoundLandscape,
-    model_time,
     read_comparison,
     read_landscape,
 )
@@ -93,11 +92,11 @@ def test_without_a_landscape_the_command_is_told(tiny_run):
 
 
 def test_a_landscape_older_than_the_model_is_not_used(run):
-    later(run.path / "landscape" / "landscape.json", model_time(run), -1)
+    later(run.path / "landscape" / "landscape.json", run.model_time, -1)
     note = told(read_landscape(run))
     assert note.level == "warning"
     assert "is older than the model and is not used" in note.text
-    later(run.path / "landscape" / "landscape.json", model_time(run), 1)
+    later(run.path / "landscape" / "landscape.json", run.model_time, 1)
     assert isinstance(read_landscape(run), FoundLandscape)
 
 
@@ -109,7 +108,7 @@ def test_a_model_in_training_is_as_old_as_its_last_checkpoint(run):
         (run.path / "checkpoints" / f"epoch-{epoch:04d}.safetensors").touch()
         later(run.path / "checkpoints" / f"epoch-{epoch:04d}.safetensors", 1e9, epoch)
     snapshot = Snapshot("the last", {}, {}, torch.zeros(400, 2), torch.ones(400, 2), None)
-    assert model_time(replace(run, snapshot=snapshot)) == 1e9 + 2
+    assert replace(run, snapshot=snapshot).model_time == 1e9 + 2
 
 
 @pytest.mark.parametrize(
@@ -146,7 +145,7 @@ def test_a_comparison_that_compare_left_is_read(run, tiny_run, capsys):
     assert found.maps == (facts["maps"]["mean_fsc"], facts["maps"]["others_mean_fsc"])
     change(run.path / "compare" / "compare.json", particles_a=7, particles_b=8)
     assert "not about this run's 400 particles" in told(read_comparison(run)).text
-    later(run.path / "compare" / "compare.json", model_time(run), -1)
+    later(run.path / "compare" / "compare.json", run.model_time, -1)
     note = told(read_comparison(run))
     assert note.level == "missing" and "is older than the model" in note.text
 

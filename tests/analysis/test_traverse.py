@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from cryomorph.analysis import traverse as tr
 from cryomorph.analysis.latent import principal_components
 from cryomorph.config.errors import InputError
 from cryomorph.config.traverse import TraverseConfig
+from cryomorph.runs.folder import RunFolder
 
 ARC = 1.5 * np.pi  # of a circle of radius 1: a C
 
@@ -284,23 +286,31 @@ def test_anchors_that_cannot_be_meant():
         ng.neighbour_graph(z[:1])
 
 
-def test_landscape_coordinates(tmp_path):
+def test_landscape_coordinates(tmp_path, capsys):
+    run = RunFolder(tmp_path)
+    run.save_array("latent_mean.npy", np.zeros((5, 2)))
+    (tmp_path / "model.safetensors").touch()
     with pytest.raises(InputError, match=r"coordinates.npy: no such file; `cryomorph landscape .*` makes it"):
-        tr.landscape_coordinates(tmp_path, 5)
+        tr.landscape_coordinates(run)
     (tmp_path / "landscape").mkdir()
     place = tmp_path / "landscape" / "coordinates.npy"
     np.save(place, np.zeros((4, 2)))
     with pytest.raises(InputError, match=r"has shape \(4, 2\), the run has 5 particles: make it anew"):
-        tr.landscape_coordinates(tmp_path, 5)
+        tr.landscape_coordinates(run)
     for wrong in (np.zeros(5), np.zeros((5, 2), int), np.full((5, 2), np.nan)):
         np.save(place, wrong)
         with pytest.raises(InputError, match=r"expected finite \(5, p\)"):
-            tr.landscape_coordinates(tmp_path, 5)
+            tr.landscape_coordinates(run)
     place.write_bytes(b"text")
     with pytest.raises(InputError, match="cannot be read"):
-        tr.landscape_coordinates(tmp_path, 5)
+        tr.landscape_coordinates(run)
     np.save(place, np.ones((5, 2), np.float32))
-    assert tr.landscape_coordinates(tmp_path, 5).shape == (5, 2)
+    capsys.readouterr()
+    assert tr.landscape_coordinates(run).shape == (5, 2)
+    assert "older" not in capsys.readouterr().err
+    os.utime(tmp_path / "model.safetensors", (2e9, 2e9))  # trained anew since
+    assert tr.landscape_coordinates(run).shape == (5, 2)
+    assert "coordinates.npy is older than the model" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_two_particles_are_a_path():

@@ -149,7 +149,7 @@ def test_a_damaged_model_is_said(tmp_path):
 def test_a_latent_with_code_in_it_is_not_run(tmp_path):
     run = start(tmp_path)
     np.save(tmp_path / "latent_mean.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(InputError, match="allow_pickle"):
         run.latent_mean()
 
 
@@ -205,3 +205,12 @@ def test_a_run_that_cannot_be_replaced_is_put_back(tmp_path):
     RunFolder.create(tmp_path / "run", {"zdim": 3}, resume=False, overwrite=True).settle()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert not (tmp_path / "run" / "kept").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00"])
+def test_latent_points_that_are_cut_off_are_named(tmp_path, content):
+    (tmp_path / "latent_mean.npy").write_bytes(content)
+    with pytest.raises(InputError, match=r"latent_mean.npy cannot be read \(.*\): train again"):
+        RunFolder(tmp_path).latent_mean()
+    with pytest.raises(InputError, match=r"latent_std.npy cannot be read \(.*\): train again"):
+        RunFolder(tmp_path).latent_std()

@@ -231,7 +231,7 @@ def state_agreement(run_a: RunFolder, run_b: RunFolder, pair: SharedParticles) -
         path = run.path / "landscape" / STATES
         if not path.is_file():
             return None
-        labels.append(read_labels(path, len(run.latent_mean()), made_by=f"cryomorph landscape {run.path}")[index])
+        labels.append(read_labels(path, run, made_by=f"cryomorph landscape {run.path}")[index])
     both = (labels[0] >= 0) & (labels[1] >= 0)
     return label_agreement(labels[0][both], labels[1][both]) if both.any() else None
 

@@ -50,7 +50,7 @@ def decode_selections(config: DecodeConfig, run: RunFolder) -> None:
         _make_room(config)
         _one(config, run, np.unique(index), mask)
     elif config.labels is not None:
-        labels = read_labels(config.labels, len(run.latent_mean()), made_by=f"cryomorph analyze {run.path}")
+        labels = read_labels(config.labels, run, made_by=f"cryomorph analyze {run.path}")
         if not (labels >= 0).any():
             raise InputError(f"{config.labels}: all labels are below 0, expected some from 0 on")
         _make_room(config)

@@ -17,8 +17,7 @@ from cryomorph.analysis.report import Note
 from cryomorph.analysis.select import STATES, read_labels
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
-from cryomorph.runs.folder import MODEL, RunFolder
-from cryomorph.runs.snapshot import checkpoints
+from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import mirror
 
 COMPARISON = "compare/compare.json"
@@ -65,12 +64,6 @@ class FoundComparison:
     one_latent: bool
 
 
-def model_time(run: RunFolder) -> float:
-    """When the run's model was written, in seconds as file systems count them."""
-    model = run.path / MODEL if run.snapshot is None else checkpoints(run.path)[-1]
-    return model.stat().st_mtime
-
-
 def read_landscape(run: RunFolder) -> FoundLandscape | Note:
     """The run's landscape, or why there is none to be used and how to get one."""
     folder, again = run.path / "landscape", f"`cryomorph landscape {run.path}`"
@@ -110,7 +103,7 @@ def read_comparison(run: RunFolder) -> FoundComparison | Note:
 
 def _outdated(path: Path, run: RunFolder) -> str:
     """That a file was written before the run's model, in words; nothing where it was not."""
-    return "is older than the model" if path.stat().st_mtime < model_time(run) else ""
+    return "is older than the model" if path.stat().st_mtime < run.model_time else ""
 
 
 def _landscape(folder: Path, run: RunFolder) -> FoundLandscape:
@@ -122,7 +115,7 @@ def _landscape(folder: Path, run: RunFolder) -> FoundLandscape:
     maps = [torch.tensor(read_map(folder / "states" / f"state_{state}.mrc")[0]) for state in range(len(rows))]
     mirrored = facts["options"]["flip_hand"]
     return FoundLandscape(
-        read_labels(folder / STATES, n, made_by=f"cryomorph landscape {run.path}"),
+        read_labels(folder / STATES, run, made_by=f"cryomorph landscape {run.path}"),
         tuple(int(row["maps"]) for row in rows),
         torch.stack([mirror(volume) for volume in maps] if mirrored else maps),
         float(facts["pixel_A"]),

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Int64
 
 from cryomorph.analysis.decode import read_particle_numbers
 from cryomorph.analysis.latent import check_latent, principal_components
+from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
 from cryomorph.config.select import SelectConfig
 from cryomorph.io.atomic import atomic_path
@@ -85,9 +86,9 @@ class Coordinates:
                 raise InputError(f"{self.run.path} has no latent space (--zdim 0): it has no coordinate {name}1")
             return self.z if name == "z" else principal_components(self.z).projected
         if name == "umap":
-            found = read_for(self.analysis / UMAP, len(self.z), made_by=f"cryomorph analyze {self.run.path}")
+            found = read_for(self.analysis / UMAP, self.run, made_by=f"cryomorph analyze {self.run.path}")
         else:
-            found = read_for(self.landscape / VOLUME_PCA, len(self.z), made_by=f"cryomorph landscape {self.run.path}")
+            found = read_for(self.landscape / VOLUME_PCA, self.run, made_by=f"cryomorph landscape {self.run.path}")
         return found if found.ndim > 1 else found[:, None]
 
     def column(self, name: str) -> Float[np.ndarray, " n"]:
@@ -159,7 +160,7 @@ def _criteria(run: RunFolder, config: SelectConfig) -> Iterator[Criterion]:
         ("state", config.state, space.landscape / STATES, mapped),
     ):
         if wanted:
-            labels = read_labels(path, n, made_by=made_by)
+            labels = read_labels(path, run, made_by=made_by)
             yield Criterion(f"{what} {' '.join(map(str, wanted))}", with_label(labels, wanted, f"{path}: {what}"))
     for name, low, high in config.range:
         values = space.column(name)
@@ -178,8 +179,8 @@ def _criteria(run: RunFolder, config: SelectConfig) -> Iterator[Criterion]:
         yield Criterion(f"index {' '.join(path.name for path in config.index)}", _listed(config.index, n))
 
 
-def read_for(path: Path, n: int, *, made_by: str) -> np.ndarray:
-    """An array with a row for each of `n` particles.
+def read_for(path: Path, run: RunFolder, *, made_by: str) -> np.ndarray:
+    """An array with a row for each particle of a run; it is said where the run's model is younger.
 
     Raises:
         InputError: there is no such file (says what makes it), or it is of another number of particles.
@@ -190,18 +191,21 @@ def read_for(path: Path, n: int, *, made_by: str) -> np.ndarray:
         found = read_npy(path)
     except ValueError as error:
         raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}): `{made_by}` makes it anew") from error
+    n = len(run.latent_mean())
     if found.ndim < 1 or len(found) != n:
         raise InputError(f"{path} has shape {found.shape}, the run has {n} particles: make it anew with `{made_by}`")
+    if path.stat().st_mtime < run.model_time:
+        warn(f"{path} is older than the model of {run.path}: `{made_by}` makes it anew")
     return found
 
 
-def read_labels(path: Path, n: int, *, made_by: str) -> Int[np.ndarray, " n"]:
+def read_labels(path: Path, run: RunFolder, *, made_by: str) -> Int[np.ndarray, " n"]:
     """One whole number for each particle; below 0 means none.
 
     Raises:
         InputError: as `read_for`, or the file holds anything else.
     """
-    labels = read_for(path, n, made_by=made_by)
+    labels = read_for(path, run, made_by=made_by)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise InputError(f"{path} holds {labels.dtype} of shape {labels.shape}: expected a whole number a particle")
     return labels
@@ -304,6 +308,8 @@ def particle_file(run: RunFolder, *, original_poses: bool = False, datadir: Path
     else:
         places = [Path(asked["datadir"])] if asked.get("datadir") else []
         places += [Path(store.manifest.source).parent, Path()]
+    if run.snapshot is not None and not original_poses and run.config().get("training", {}).get("refine_poses"):
+        warn(f"{run.path} is not finished: the poses are the ones that it was given, not yet refined")
     found = ParticleFile.open(path, places=places, strip_prefix=asked.get("strip_prefix"))
     if len(found) != len(run.latent_mean()):
         raise InputError(f"{path} lists {len(found)} particles, the run has {len(run.latent_mean())}: train anew")

@@ -223,7 +223,7 @@ def traverse(config: TraverseConfig) -> Path:
     output = config.output if config.output is not None else run.path / "traverse" / config.name
     _check_output(output, overwrite=config.overwrite)
     pca = principal_components(z)
-    path = find_path(config, z, pca=pca, run=run.path)
+    path = find_path(config, z, pca=pca, run=run)
     around = occupancy(z, path)
     _say_path(path, around)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -235,8 +235,8 @@ def traverse(config: TraverseConfig) -> Path:
     return output
 
 
-def find_path(config: TraverseConfig, z: Latent, *, pca: Pca, run: Path) -> LatentPath:
-    """The path that a config asks for, through the latent points of the run in folder `run`."""
+def find_path(config: TraverseConfig, z: Latent, *, pca: Pca, run: RunFolder) -> LatentPath:
+    """The path that a config asks for, through the latent points of a run."""
     wide = config.percentiles
     if config.pc is not None:
         return component_path(pca, config.pc - 1, points=config.points, percentiles=wide)
@@ -244,22 +244,23 @@ def find_path(config: TraverseConfig, z: Latent, *, pca: Pca, run: Path) -> Late
         return straight_path(z, config.between, points=config.points)
     if config.graph is not None:
         return graph_path(z, config.graph, points=config.points, degree=config.degree)
-    coordinates = landscape_coordinates(run, len(z))
+    coordinates = landscape_coordinates(run)
     component = (config.volume_pc or 1) - 1
     return volume_component_path(z, coordinates, component, points=config.points, percentiles=wide)
 
 
-def landscape_coordinates(run: Path, n: int) -> Float[np.ndarray, "n p"]:
-    """Where `cryomorph landscape` found a run's `n` particles to lie along the components of the volumes.
+def landscape_coordinates(run: RunFolder) -> Float[np.ndarray, "n p"]:
+    """Where `cryomorph landscape` found a run's particles to lie along the components of the volumes.
 
     Raises:
         InputError: there is no landscape yet, or it is of other particles.
     """
-    path, made_by = run / "landscape" / VOLUME_PCA, f"cryomorph landscape {run}"
-    found = read_for(path, n, made_by=made_by)
+    path, made_by = run.path / "landscape" / VOLUME_PCA, f"cryomorph landscape {run.path}"
+    found = read_for(path, run, made_by=made_by)
     if found.ndim != 2 or found.dtype.kind != "f" or not np.isfinite(found).all():
         raise InputError(
-            f"{path} holds {found.dtype} of shape {found.shape}, expected finite ({n}, p): `{made_by}` makes it anew"
+            f"{path} holds {found.dtype} of shape {found.shape}, expected finite ({len(found)}, p): "
+            f"`{made_by}` makes it anew"
         )
     return found
 

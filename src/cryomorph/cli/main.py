@@ -134,11 +134,13 @@ TOUR = (
     ("cryomorph demo -o demo", "see it all work first, on simulated particles"),
     ("cryomorph backproject particles.star -o consensus", "one map of all particles, half maps, resolution"),
     ("cryomorph train linear particles.star -o run", "a first landscape: a minute on a laptop CPU"),
-    ("cryomorph analyze run", "PCA, UMAP, clusters, maps, one report.html"),
+    ("cryomorph landscape run", "discrete states, and every particle's place among the maps"),
+    ("cryomorph analyze run", "PCA, UMAP, clusters, states, how far to trust it: a page"),
     ("cryomorph decode run -o maps --particles index.txt", "maps of the particles that you choose"),
     ("cryomorph fsc maps/000000.mrc maps/000001.mrc", "how far apart are two of them?"),
 )
 
+MOST_SEED = 2**31
 PATH_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 
@@ -217,7 +219,7 @@ def _options(config: str, prog: str, command: Command, rest: list[str]) -> Any:
     import tyro
 
     kind = _load(config)
-    return tyro.cli(
+    found = tyro.cli(
         kind,
         default=_defaults_from_file(kind, rest),
         prog=prog,
@@ -226,6 +228,10 @@ def _options(config: str, prog: str, command: Command, rest: list[str]) -> Any:
         # options that may be absent are left out, not given as the word "None"; comments in a config are not help
         config=(tyro.conf.DisallowNone, tyro.conf.HelptextFromCommentsOff, tyro.conf.PositionalMetavarFromFieldName),
     )
+    seed = getattr(found, "seed", 0)
+    if not 0 <= seed < MOST_SEED:
+        raise InputError(f"--seed {seed}: expected 0 or more, up to {MOST_SEED - 1}")
+    return found
 
 
 def _defaults_from_file(kind: Any, rest: list[str]) -> Any:

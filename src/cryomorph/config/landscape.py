@@ -12,6 +12,8 @@ from cryomorph.config.errors import InputError
 
 LEAST_FOR_UMAP = 10  # points
 
+MOST_PAIRS = 10_000
+
 
 @dataclass(frozen=True)
 class LandscapeConfig:
@@ -43,7 +45,8 @@ class LandscapeConfig:
     pc_points: int = 10
     """Maps along each, evenly spaced from the 5th to the 95th percentile of the particles."""
     pairs: int = 4000
-    """Maps decoded at most, beyond the sketch, to learn where each particle lies; it ends early when that is known."""
+    """Maps decoded at most, beyond the sketch, to learn where each particle lies, 10,000 or fewer; it ends early when
+    that is known."""
     umap: bool = True
     """Also embed the maps of the sketch by UMAP."""
     save_maps: bool = False
@@ -65,6 +68,8 @@ class LandscapeConfig:
             raise InputError(
                 f"--sketch {self.sketch}: UMAP needs {LEAST_FOR_UMAP} maps or more; give so many, or --no-umap"
             )
+        if self.pairs > MOST_PAIRS:  # the spline through them is dense: 0.8 GB at 10,000
+            raise InputError(f"--pairs {self.pairs}: expected {MOST_PAIRS} or fewer")
         if self.states > self.sketch:
             raise InputError(
                 f"--states {self.states}: there are only {self.sketch} maps to cluster; expected at most that many, or "

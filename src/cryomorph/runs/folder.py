@@ -19,6 +19,7 @@ from cryomorph.config.console import say, warn
 from cryomorph.config.errors import InputError
 from cryomorph.io.atomic import atomic_path
 from cryomorph.io.mrc import read_map, write_map
+from cryomorph.io.npy import read_npy
 from cryomorph.models.registry import facts_of, representation_from
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.pose import Pose
@@ -116,6 +117,12 @@ class RunFolder:
         """Whether the run has its final model."""
         return (self.path / MODEL).is_file()
 
+    @property
+    def model_time(self) -> float:
+        """When the model was written, in seconds as file systems count them."""
+        model = self.path / MODEL if self.snapshot is None else checkpoints(self.path)[-1]
+        return model.stat().st_mtime
+
     def config(self) -> dict[str, Any]:
         """What the run was asked."""
         return self._facts("config.json")
@@ -168,7 +175,11 @@ class RunFolder:
         save_tensors(self.path / REFINED, {"rotation": pose.rotation, "shift_A": pose.shift_A})
 
     def _latent(self, name: str) -> Float32[np.ndarray, "n q"]:
-        return np.asarray(np.load(self.path / f"{name}.npy", allow_pickle=False), dtype=np.float32)
+        path = self.path / f"{name}.npy"
+        try:
+            return np.asarray(read_npy(path), dtype=np.float32)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}): train again") from error
 
     def latent_mean(self) -> Float32[np.ndarray, "n q"]:
         """Most probable latent point of each particle of the store."""
