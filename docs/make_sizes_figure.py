@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
         resolution = resolution_A(curve, pixel_A, threshold=0.5)
         print(f"{width} x 3: {resolution:.2f} A at FSC 0.5, mean FSC {curve[1:].mean():.4f}")
         frequency = np.arange(len(curve)) / (len(true) * pixel_A)
-        axes.plot(frequency, curve, label=f"{width} x 3: {resolution:.2f} Å")
+        axes.plot(frequency[1:], curve[1:], label=f"{width} x 3: {resolution:.2f} Å")
     axes.axhline(0.5, color="0.6", linewidth=0.8, linestyle="--")
     axes.set(xlabel="spatial frequency (1/Å)", ylabel="FSC against the true map", ylim=(0, 1.02), xlim=(0, None))
     axes.legend(frameon=False, title="field, at FSC 0.5")
