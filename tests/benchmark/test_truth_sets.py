@@ -160,7 +160,7 @@ class PerfectRun(RunFolder):
         )
 
     def representation(self) -> SimpleNamespace:
-        return SimpleNamespace(volume=lambda z, box: self.truth.read_map(round(float(z[0]))))
+        return SimpleNamespace(decoder=lambda box: lambda z: self.truth.read_map(round(float(z[0]))))
 
 
 def test_a_perfect_run_closes_the_gap(tmp_path: Path, classes: TruthSet, monkeypatch: pytest.MonkeyPatch) -> None:
