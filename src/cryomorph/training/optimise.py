@@ -27,8 +27,9 @@ class Optimisers:
         self.parallel = parallel
         matrices = [p for p in self.weights if kind == "muon" and p.ndim == 2 and min(p.shape) > 2]
         others = [p for p in self.weights if all(p is not matrix for matrix in matrices)]
-        # one for each matrix: they can be divided among threads and processes
-        self._muon = [torch.optim.Muon([matrix], lr=0.0, weight_decay=0.0) for matrix in matrices]
+        # one for each matrix, so that threads and processes can divide them; like sizes in a row make even shares
+        largest_first = sorted(matrices, key=torch.Tensor.numel, reverse=True)
+        self._muon = [torch.optim.Muon([matrix], lr=0.0, weight_decay=0.0) for matrix in largest_first]
         self._adam = [torch.optim.Adam(others, lr=0.0, fused=True)] if others else []
 
     @property
