@@ -268,6 +268,16 @@ def test_a_rare_state_of_noisy_latent_points_is_found():
     assert found.states.suggestion.clear
 
 
+def test_maps_that_need_much_memory_are_announced(monkeypatch, capsys):
+    monkeypatch.setattr("cryomorph.analysis.landscape.MUCH", 2**20)
+    decode = decoder(LinearSubspace(torch.rand(2, 16, 16, 16)), 16, torch.device("cpu"))
+    z = np.random.default_rng(0).normal(size=(1000, 1))
+    for sketch, said in ((60, False), (250, True)):  # 2,145 voxels of 4 bytes in the sphere: 0.5 and 2.0 MB
+        asked = LandscapeConfig(Path("run"), states=2, sketch=sketch, umap=False)
+        describe(asked, decode, 16, z=z, std=np.full_like(z, 0.1))
+        assert (f"{sketch} maps of 16 voxels take" in capsys.readouterr().err.replace("\n", " ")) is said
+
+
 def test_mds_of_points_in_a_plane_keeps_their_distances():
     plane = np.random.default_rng(0).normal(size=(60, 2))
     turned = plane @ np.linalg.qr(np.random.default_rng(1).normal(size=(2, 2)))[0]

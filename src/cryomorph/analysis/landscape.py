@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,12 +27,13 @@ from cryomorph.analysis.volume_space import (
     sketch_mask,
     volume_space,
 )
-from cryomorph.config.console import say, track
+from cryomorph.config.console import say, track, warn
 from cryomorph.config.errors import InputError
 from cryomorph.config.landscape import LandscapeConfig
 
 FEWEST = 40  # particles
 SHARE = 4  # particles for each map of the sketch, at least
+MUCH = 4 << 30  # bytes of maps that are worth a warning
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,10 @@ def describe(
     """
     seconds: dict[str, float] = {}
     size = sketch_size(config, len(z))
+    needed = size * math.pi / 6 * box**3 * 4
+    if needed > MUCH:
+        size_GB = needed / 2**30
+        warn(f"{size} maps of {box} voxels take {size_GB:.0f} GB of memory: give a smaller --sketch or --box")
     with timed(seconds, "sketch: k-means"):
         particles = kmeans_on_data(z, size, seed=config.seed).centre_index
     with timed(seconds, "sketch: decoding"):
