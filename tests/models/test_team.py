@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import get_ident
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -84,14 +86,25 @@ def test_what_a_thread_raises_is_raised():
         in_parts(team, fails, torch.zeros(8, 1), weights=[])
 
 
-def test_threads_are_given_back(monkeypatch):
+def test_threads_are_given_back():
     before = torch.get_num_threads()
-    with Team(8, 4):
+    with Team(8, 4) as team:
+        assert torch.get_num_threads() == 1
+        with team.at_rest():
+            assert torch.get_num_threads() == before
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+def test_a_team_of_one_is_the_caller():
+    """A GPU's current device and stream belong to a thread."""
+    before = torch.get_num_threads()
     with Team(1, 4) as alone:
         assert alone.size == 1
         assert torch.get_num_threads() == before
+        assert alone.map(lambda _: get_ident(), range(3)) == [get_ident()] * 3
+    with Team(8, 2) as team:
+        assert get_ident() not in team.map(lambda _: get_ident(), range(4))
 
 
 @pytest.mark.parametrize(("images", "threads", "size"), [(16, 2, 2), (16, 64, 4), (3, 8, 1), (8, 1, 1)])

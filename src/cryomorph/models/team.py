@@ -6,8 +6,9 @@ than on one (benchmarks/neural_field.py). Here each thread takes some images thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -32,20 +33,32 @@ class Team:
         threads = self._before if threads is None else threads
         self.size = max(1, min(threads, images // IMAGES))
         self._each = threads // self.size
+        self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Team:
-        self._pool = ThreadPoolExecutor(self.size, "team", torch.set_num_threads, (self._each,))
         if self.size > 1:
+            self._pool = ThreadPoolExecutor(self.size, "team", torch.set_num_threads, (self._each,))
             torch.set_num_threads(1)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
+        if self._pool is not None:
+            self._pool.shutdown()
         torch.set_num_threads(self._before)
 
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Give the one that waits all processors meanwhile, for work that the team has no part in."""
+        now = torch.get_num_threads()
+        torch.set_num_threads(self._before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(now)
+
     def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> list[Result]:
-        """The results of all jobs, in order; what a job raises is raised here."""
-        return list(self._pool.map(work, jobs))
+        """The results of all jobs, in order; what a job raises is raised here. A team of one is the caller itself."""
+        return [work(job) for job in jobs] if self._pool is None else list(self._pool.map(work, jobs))
 
     def rows(self, n: int) -> list[slice]:
         """`n` rows in parts, one for each thread."""

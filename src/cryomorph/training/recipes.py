@@ -169,14 +169,15 @@ def joint(session: Session) -> None:
 
     def after_epoch() -> None:
         if model.poses is not None and trainer.progress.epoch + 1 >= config.training.pose_epoch:
-            facts = refine_poses(
-                model,
-                session.store,
-                parallel.share(torch.arange(len(session.store))),
-                disk=trainer.disk,
-                total=parallel.total,
-                half_precision=session.half_precision,
-            )
+            with team.at_rest():
+                facts = refine_poses(
+                    model,
+                    session.store,
+                    parallel.share(torch.arange(len(session.store))),
+                    disk=trainer.disk,
+                    total=parallel.total,
+                    half_precision=session.half_precision,
+                )
             parallel.gather_rows(model.poses.offset)
             session.run.record(stage="poses", round=trainer.progress.epoch + 1, **facts)
 
