@@ -6,10 +6,13 @@ import torch
 from cryomorph.config.errors import InputError
 from cryomorph.models.registry import METHODS, facts_of, representation_from
 from cryomorph.physics.disk import fourier_disk
+from cryomorph.physics.gaussian_slices import Mixture
 from cryomorph.physics.pose import random_rotations
 from cryomorph.representations.base import Representation
 from cryomorph.representations.encodings import frequency_matrix
 from cryomorph.representations.field_network import FieldShape
+from cryomorph.representations.gaussian_motion import CHANGES, GaussianShape
+from cryomorph.representations.gaussians import Gaussians
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.representations.neural_field import NeuralField
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
@@ -29,7 +32,22 @@ def linear() -> LinearSubspace:
     return LinearSubspace(torch.randn(3, BOX, BOX, BOX, generator=torch.Generator().manual_seed(0)))
 
 
+def mixture(zdim: int, *, noisy: bool = False, parts: int = 0) -> Gaussians:
+    """Gaussians of which nothing is as it would be made again without its file."""
+    torch.manual_seed(zdim)
+    neutral = Mixture(torch.randn(1, 9, 3), torch.rand(1, 9) + 1, torch.rand(1, 9) + 1)
+    changes = ("widths", "positions") if zdim else CHANGES
+    shape = GaussianShape(BOX, zdim, 9, changes=changes, parts=parts, width=8, layers=2, noisy=noisy)
+    return Gaussians(
+        shape, neutral, latent_scale=torch.rand(zdim) + 1, origin=torch.randn(zdim), free=torch.rand(9)
+    ).eval()
+
+
 EVERY = {
+    "gaussians": ("gaussians", lambda: mixture(2)),
+    "gaussians in parts": ("gaussians", lambda: mixture(2, parts=3)),
+    "noisy gaussians": ("gaussians", lambda: mixture(3, noisy=True)),
+    "gaussians without latent": ("gaussians", lambda: mixture(0)),
     "linear": ("linear", linear),
     "residual field": ("neural-field", lambda: field(2, residual=True, columns=18)),
     "plain field": ("neural-field", lambda: field(2, residual=False, columns=18)),

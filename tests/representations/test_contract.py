@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from cryomorph.physics.disk import fourier_disk
+from cryomorph.physics.gaussian_slices import Mixture
 from cryomorph.physics.pose import random_rotations, rotation_from_rotvec
 from cryomorph.representations.base import Representation
 from cryomorph.representations.encodings import frequency_matrix
 from cryomorph.representations.field_network import FieldShape
+from cryomorph.representations.gaussian_motion import CHANGES, GaussianShape
+from cryomorph.representations.gaussians import Gaussians
 from cryomorph.representations.linear import LinearSubspace, rebox
 from cryomorph.representations.neural_field import NeuralField
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
@@ -63,6 +66,34 @@ def taught() -> NeuralField:
     return field.eval()
 
 
+def mixture() -> Gaussians:
+    """Gaussians of which positions, amplitudes and widths all change, in parts."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    count = 12
+    neutral = Mixture(
+        torch.tensor(rng.uniform(-3, 3, (1, count, 3))).float(),
+        torch.tensor(rng.uniform(1.3, 1.8, (1, count))).float(),
+        torch.tensor(rng.uniform(20, 60, (1, count))).float(),
+    )
+    model = Gaussians(
+        GaussianShape(BOX, ZDIM, count, changes=CHANGES, parts=3, width=16, layers=2, spread_penalty=1.0, decay=1.0),
+        neutral,
+        latent_scale=torch.tensor([1.0, 2.0]),
+        origin=torch.tensor([0.3, -0.2]),
+        free=torch.linspace(0.2, 1, count),
+    )
+    with torch.no_grad():
+        for name, head in model.network.heads.items():
+            head.weight.mul_({"positions": 10.0, "amplitudes": 60.0, "widths": 10.0}[name])
+    return model.eval()
+
+
+def no_mixture() -> Gaussians:
+    shape = GaussianShape(BOX, ZDIM, 12, changes=CHANGES, parts=3, width=16, layers=2, spread_penalty=1.0, decay=1.0)
+    return Gaussians(shape).eval()
+
+
 class Case(NamedTuple):
     """A representation: how one is made with a definite molecule, and how an empty one of the same shape is.
 
@@ -78,6 +109,7 @@ class Case(NamedTuple):
 
 EVERY = {
     "linear": Case(linear, lambda: LinearSubspace(torch.zeros(ZDIM + 1, BOX, BOX, BOX)), 0.05, 0.1),
+    "gaussians": Case(mixture, no_mixture, 0.005, 0.08),
     "neural-field": Case(lambda: copy.deepcopy(taught()), untaught, 0.09, 0.6),
 }
 

@@ -93,3 +93,31 @@ def test_weightless_clouds_are_refused() -> None:
     cloud = Cloud(np.zeros((2, 3)), np.zeros(2))
     with pytest.raises(InputError, match="more than 0"):
         Conformations((cloud,), np.ones(1), np.zeros(1), ("nothing",)).centred()
+
+
+def test_of_the_trimer_one_unit_at_a_time_opens() -> None:
+    states = PHANTOMS["trimer"]()
+    around = Rotation.from_euler("z", 120, degrees=True)
+    per_unit = len(states) // 3
+    closed = states.clouds[0].position
+    units = closed.reshape(3, -1, 3)
+    for unit in range(3):  # closed, it is threefold about z
+        np.testing.assert_allclose(around.apply(units[unit - 1]), units[unit], atol=1e-9)
+        opened = states.clouds[unit * per_unit + per_unit - 1].position
+        moved = np.linalg.norm(opened - closed, axis=1) > 1e-6
+        assert moved.sum() == 150 and set(np.flatnonzero(moved) // len(units[0])) == {unit}
+        a, b = (end[moved] - end[moved].mean(axis=0) for end in (closed, opened))
+        assert Rotation.align_vectors(b, a)[0].magnitude() == pytest.approx(1.2)
+        # outward: away from the axis
+        assert np.hypot(*opened[moved, :2].mean(0)) > np.hypot(*closed[moved, :2].mean(0)) + 15
+    assert np.allclose(states.coord.reshape(3, -1), np.linspace(0, 1.2, per_unit))
+    # centring leaves the axis where it is
+    np.testing.assert_allclose(states.centred().clouds[0].position[:, :2], closed[:, :2], atol=1e-9)
+
+
+def test_the_trimer_s_parts_keep_clear_of_each_other() -> None:
+    states = PHANTOMS["trimer"]()
+    for cloud in states.clouds[: len(states) // 3]:
+        body, arm = cloud.position[:230], cloud.position[230:380]
+        rest = np.concatenate([body, cloud.position[380:]])
+        assert cdist(arm, rest).min() > 4.2

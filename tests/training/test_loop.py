@@ -249,8 +249,12 @@ def test_the_bar_says_epoch_band_loss_and_divergences(make_trainer):
 
 def test_what_belongs_to_an_epoch_is_called_once_in_each(make_trainer, new_run):
     trainer, called = make_trainer(epochs=3), []
-    loop.train(trainer, new_run("run"), lambda: called.append((trainer.progress.epoch, trainer.progress.step)))
-    assert called == [(0, 12), (1, 12), (2, 12)]
+
+    def note() -> None:
+        called.append((trainer.progress.epoch, trainer.progress.step))
+
+    loop.train(trainer, new_run("run"), before_epoch=note, after_epoch=note)
+    assert called == [(0, 0), (0, 12), (1, 0), (1, 12), (2, 0), (2, 12)]
 
 
 def test_a_run_folder_without_checkpoints_starts_anew(make_trainer, tmp_path: Path):

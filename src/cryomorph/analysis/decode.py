@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from cryomorph.analysis.neighbours import Neighbourhoods, reconstruct_near
 from cryomorph.config.console import track
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import write_map
-from cryomorph.io.npy import read_npy
+from cryomorph.io.numbers import read_numbers, read_table
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import mirror
 
@@ -48,14 +47,7 @@ def read_particle_numbers(path: Path, n: int) -> Int64[np.ndarray, " k"]:
     Raises:
         InputError: the file holds anything else, or a number that no particle of the run has.
     """
-    values = np.atleast_1d(_read_table(path, "particle numbers"))
-    if values.ndim != 1 or values.size == 0 or not np.array_equal(values, np.floor(values)):
-        raise InputError(f"{path}: expected 0-based particle numbers, one a line")
-    outside = np.flatnonzero((values < 0) | (values >= n))
-    if len(outside):
-        row = int(outside[0])
-        raise InputError(f"{path}, entry {row}: particle {values[row]:.0f}: the run has particles 0 to {n - 1}")
-    return values.astype(np.int64)
+    return read_numbers(path, n, what="particle", of="the run")
 
 
 def read_latent_points(path: Path, zdim: int) -> Float[np.ndarray, "k q"]:
@@ -64,27 +56,10 @@ def read_latent_points(path: Path, zdim: int) -> Float[np.ndarray, "k q"]:
     Raises:
         InputError: the file holds anything else, or points of another dimension.
     """
-    values = _read_table(path, "latent points")
+    values = read_table(path, "latent points")
     points = values.reshape(-1, 1) if zdim == 1 and values.ndim < 2 else np.atleast_2d(values)
     if points.ndim != 2 or points.shape[1] != zdim or not np.isfinite(points).all():
         raise InputError(
             f"{path}: found an array of shape {values.shape}, expected finite points of {zdim} numbers a row"
         )
     return points.astype(np.float64)
-
-
-def _read_table(path: Path, what: str) -> np.ndarray:
-    """Numbers from a .npy array or a text table; `InputError` where there is no such file, or anything else in it."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of {what}")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "loadtxt: input contained no data")
-            table = read_npy(path) if path.suffix == ".npy" else np.loadtxt(path, ndmin=1)
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read as {what} ({str(error).splitlines()[0]})") from error
-    if not np.issubdtype(table.dtype, np.integer) and not np.issubdtype(table.dtype, np.floating):
-        raise InputError(f"{path}: holds {table.dtype}, expected {what}")
-    if not table.size:
-        raise InputError(f"{path} is empty: expected {what}")
-    return table

@@ -296,12 +296,20 @@ def particle_file(run: RunFolder, *, original_poses: bool = False, datadir: Path
         datadir: folder of the images; without, where training found them.
 
     Raises:
-        InputError: the file does not list the run's particles.
+        InputError: the file does not list the run's particles, or no file holds the poses that symmetry copies had
+            before they were refined.
     """
     store = run.store()
     name = store.manifest.metadata
     used = run.path / name
     path = store.folder / name if original_poses or not used.is_file() else used
+    if original_poses and store.copies > 1:
+        if store.refined is not None:
+            raise InputError(
+                f"--original-poses: {run.path} expanded its particles by symmetry {store.symmetry} and keeps the "
+                f"copies' refined poses only: expand {path} with relion_particle_symmetry_expand instead"
+            )
+        path = used
     asked = run.config().get("images", {})
     if datadir is not None:
         places = [datadir]

@@ -98,6 +98,12 @@ COMMANDS = {
         "Follow a path through the latent space: maps, pictures, a movie, a ChimeraX script.",
         "cryomorph traverse run --graph 12 345",
     ),
+    "motions": Command(
+        "cryomorph.config.motions:MotionsConfig",
+        "cryomorph.cli.motions",
+        "How the Gaussians of a run move: arrows, trajectories, maps, morphed atomic models.",
+        "cryomorph motions run --model fitted.pdb",
+    ),
     "fsc": Command(
         "cryomorph.config.fsc:FscConfig",
         "cryomorph.cli.fsc",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from cryomorph.config.gaussians import GaussiansConfig
 from cryomorph.config.linear import LinearConfig
 from cryomorph.config.neural_field import NeuralFieldConfig
 
 
-def run(config: LinearConfig | NeuralFieldConfig) -> None:
+def run(config: LinearConfig | NeuralFieldConfig | GaussiansConfig) -> None:
     """Fit the method whose options were given."""
     if isinstance(config, NeuralFieldConfig):
         from cryomorph.training.neural_field import train_neural_field
 
         train_neural_field(config)
+    elif isinstance(config, GaussiansConfig):
+        from cryomorph.training.gaussians import train_gaussians
+
+        train_gaussians(config)
     else:
         from cryomorph.training.linear import train_linear
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from cryomorph.config.prepare import ImageSource
-from cryomorph.config.training import TrainingConfig
+from cryomorph.config.training import TrainingConfig, filled
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class NeuralFieldConfig:
     """Replace a run that is there already."""
 
     @property
-    def refines_against_field(self) -> bool:
+    def refines_against_model(self) -> bool:
         """Whether poses are refined against the field while it is trained: the default recipe does it before."""
         return self.training.refine_poses and self.recipe == "paper"
 
@@ -136,12 +136,6 @@ def resolved(config: NeuralFieldConfig) -> NeuralFieldConfig:
     chosen["linear_zdim"] = ONE_COORDINATE if config.zdim == 1 else min(config.zdim, MOST_COMPONENTS)
     # a single coordinate is only begun by the linear stage; several are the linear model's own
     chosen["latent_rate"] = 0.3 if config.zdim == 1 else 0.0
-    network = _filled(config.network, chosen)
+    network = filled(config.network, chosen)
     chosen |= {"encoder_width": network.width, "encoder_layers": network.layers}
-    return _filled(replace(config, network=_filled(network, chosen), training=_filled(config.training, chosen)), chosen)
-
-
-def _filled(part: Any, chosen: dict[str, Any]) -> Any:
-    """A dataclass whose empty fields take the values chosen for them."""
-    empty = [f.name for f in fields(part) if getattr(part, f.name) is None and f.name in chosen]
-    return replace(part, **{name: chosen[name] for name in empty})
+    return filled(replace(config, network=filled(network, chosen), training=filled(config.training, chosen)), chosen)

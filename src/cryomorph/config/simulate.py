@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 SetName = Literal[
-    "uniform", "cooperative", "noncontiguous", "compositional", "eight-state", "two-hinge", "rigid", "model"
+    "uniform", "cooperative", "noncontiguous", "compositional", "eight-state", "two-hinge", "trimer", "rigid", "model"
 ]
 
 
@@ -19,7 +19,8 @@ class SimulateConfig:
 
     name: tyro.conf.Positional[SetName]
     """The set: uniform, cooperative, noncontiguous (a hinge protein in 50 conformations), compositional (three nested
-    complexes), eight-state (a dumbbell), two-hinge (two independent motions), rigid, or model (your own structure)."""
+    complexes), eight-state (a dumbbell), two-hinge (two independent motions), trimer (threefold but for one arm that
+    opens), rigid, or model (your own structure)."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for particles.mrcs, particles.star, truth.npz, made.json and maps/."""
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 10_000

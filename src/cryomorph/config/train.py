@@ -4,5 +4,6 @@ from __future__ import annotations
 
 METHODS = {
     "linear": "cryomorph.config.linear:LinearConfig",
+    "gaussians": "cryomorph.config.gaussians:GaussiansConfig",
     "neural-field": "cryomorph.config.neural_field:NeuralFieldConfig",
 }

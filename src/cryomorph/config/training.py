@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,9 @@ class TrainingConfig:
     """Device to train on: cpu, cuda, cuda:1, or auto, which takes a GPU where there is one."""
     checkpoint_minutes: float = 10.0
     """Time between checkpoints within an epoch; one is written after every epoch too."""
+
+
+def filled(part: Any, chosen: dict[str, Any]) -> Any:
+    """A dataclass whose empty fields take the values chosen for them."""
+    empty = [f.name for f in fields(part) if getattr(part, f.name) is None and f.name in chosen]
+    return replace(part, **{name: chosen[name] for name in empty})

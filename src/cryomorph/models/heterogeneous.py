@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from jaxtyping import Float32
+from jaxtyping import Complex64, Float32
 from torch import Tensor, nn
 
 from cryomorph.encoders.base import Encoder, Posterior
@@ -17,10 +18,13 @@ from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import FourierDisk
 from cryomorph.representations.base import Representation
 
+Objective = Callable[[Batch, Complex64[Tensor, "b m"]], Float32[Tensor, " b"]]
+"""What each image of a batch costs, given its slices: the likelihood, or another measure of misfit."""
+
 
 @dataclass(frozen=True)
 class ImageLoss:
-    """What each image of a batch costs: `nll` (b,), and `kl` (b, zdim) by latent coordinate."""
+    """What each image of a batch costs: `nll` (b,) by the objective, and `kl` (b, zdim) by latent coordinate."""
 
     nll: Float32[Tensor, " b"]
     kl: Float32[Tensor, "b zdim"]
@@ -35,6 +39,7 @@ class Heterogeneous(nn.Module):
         prior_std: (zdim,) standard deviation of the prior of each latent coordinate.
         whitening: (size,) factor of each coefficient of the store that gives it unit noise, in the noise model chosen.
         poses: corrections of the given poses, where they are refined.
+        objective: compares slices with images; the likelihood without.
     """
 
     def __init__(
@@ -45,11 +50,13 @@ class Heterogeneous(nn.Module):
         prior_std: Float32[Tensor, " zdim"],
         whitening: Float32[Tensor, " size"],
         poses: PoseTable | None = None,
+        objective: Objective = negative_log_likelihood,
     ) -> None:
         super().__init__()
         self.representation = representation
         self.encoder = encoder
         self.poses = poses
+        self.objective = objective
         self.prior_std: Tensor
         self.whitening: Tensor
         self.register_buffer("prior_std", prior_std)
@@ -80,7 +87,7 @@ class Heterogeneous(nn.Module):
 
         def misfit(rows: slice, z: Float32[Tensor, "k zdim"]) -> Float32[Tensor, " k"]:
             own = seen.rows(rows)
-            return negative_log_likelihood(own, self.representation.slices(z, own.rotation, disk))
+            return self.objective(own, self.representation.slices(z, own.rotation, disk))
 
         weights = list(self.representation.parameters())
         return ImageLoss(in_parts(team, misfit, posterior.sample(noise), weights=weights), kl)

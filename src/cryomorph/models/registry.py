@@ -1,4 +1,4 @@
-"""The representations by their method's name: how one is written down, and made again from what was written."""
+"""Representations and encoders by name: how one is written down, and made again from what was written."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ import torch
 from torch import Tensor
 
 from cryomorph.config.errors import InputError
+from cryomorph.encoders.base import Encoder
+from cryomorph.encoders.gradient import GradientEncoder
+from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.representations.base import Representation
 from cryomorph.representations.field_network import FieldShape
+from cryomorph.representations.gaussian_motion import GaussianShape
+from cryomorph.representations.gaussians import Gaussians
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.representations.neural_field import NeuralField
 
@@ -22,6 +27,8 @@ def facts_of(representation: Representation) -> dict[str, str]:
     """What a file must say beside the tensors, so that `representation_from` makes the same again."""
     if isinstance(representation, NeuralField):
         return {"method": "neural-field", "shape": json.dumps(asdict(representation.shape))}
+    if isinstance(representation, Gaussians):
+        return {"method": "gaussians", "shape": json.dumps(asdict(representation.shape))}
     return {"method": "linear"}
 
 
@@ -44,7 +51,30 @@ def _neural_field(tensors: Tensors, facts: dict[str, str]) -> Representation:
     return field.eval()
 
 
+def _gaussians(tensors: Tensors, facts: dict[str, str]) -> Representation:
+    asked = json.loads(facts["shape"])
+    model = Gaussians(GaussianShape(**asked | {"changes": tuple(asked["changes"])}))
+    model.load_state_dict({name: tensors[name] for name in model.state_dict()})
+    return model.eval()
+
+
 METHODS: dict[str, Callable[[Tensors, dict[str, str]], Representation]] = {
     "linear": _linear,
     "neural-field": _neural_field,
+    "gaussians": _gaussians,
 }
+
+
+def network_kind(encoder: Encoder | None) -> str | None:
+    """The name of an encoder network; None where there is none, or only a table."""
+    return next((kind for kind, made in NETWORKS.items() if isinstance(encoder, made)), None)
+
+
+def encoder_from(kind: str, tensors: Tensors) -> Encoder:
+    """The encoder network of a kind whose state was saved among a model's tensors, as `encoder.NAME`."""
+    return NETWORKS[kind].of(
+        {name.removeprefix("encoder."): value for name, value in tensors.items() if name.startswith("encoder.")}
+    )
+
+
+NETWORKS: dict[str, type[MlpEncoder] | type[GradientEncoder]] = {"mlp": MlpEncoder, "gradient": GradientEncoder}

@@ -16,6 +16,7 @@ from cryomorph.io.cryosparc import read_cs, write_cs
 from cryomorph.io.mrc import MrcStack
 from cryomorph.io.star import write_star
 from cryomorph.io.text import read_stack_list
+from cryomorph.particles.expand import repeated
 from cryomorph.particles.from_cryodrgn import bare_stacks, with_ctf, with_poses
 from cryomorph.particles.from_cryosparc import parse_cs, with_cs_pose
 from cryomorph.particles.from_star import parse_star
@@ -233,17 +234,19 @@ def _convert(particles: Particles, pose: Pose | None) -> dict:
     return star.blocks
 
 
-def rewrite_poses(source: Path, target: Path, pose: Pose, *, pixel_A: float) -> None:
+def rewrite_poses(source: Path, target: Path, pose: Pose, *, pixel_A: float, copies: int = 1) -> None:
     """Write a particle file again with other poses, every other column kept; the images are not looked for.
 
     Args:
-        pose: one for each row of `source`.
+        pose: one for each row that is written.
         pixel_A: pixel size of the images that the file describes.
+        copies: how often each row of `source` is written, one after another: the symmetry copies of a store.
     """
-    if source.suffix == ".cs":
-        write_cs(target, with_cs_pose(read_cs(source), pose, pixel_A))
-        return
-    table = parse_star(source, None).table
-    if not isinstance(table, StarTable):
+    table = read_cs(source) if source.suffix == ".cs" else parse_star(source, None).table
+    if table is None:
         raise InputError(f"{source} lists no particles: expected the particle file of a run")
-    write_star(target, with_star_pose(table, pose, pixel_A).blocks)
+    posed = _posed_table(repeated(table, copies), pose, pixel_A)
+    if isinstance(posed, np.ndarray):
+        write_cs(target, posed)
+    elif posed is not None:
+        write_star(target, posed.blocks)

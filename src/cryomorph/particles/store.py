@@ -19,6 +19,7 @@ from cryomorph.io.atomic import atomic_path
 from cryomorph.physics.ctf import Ctf, evaluate_ctf
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.pose import Pose, rotation_from_rotvec, shift_phase
+from cryomorph.physics.symmetry import expand_pose, point_group
 
 FORMAT = 1
 COEFFICIENTS = "coefficients.npy"
@@ -105,7 +106,9 @@ class ParticleStore:
     folder: Path
     manifest: Manifest
     refined: Pose | None = None
-    """Poses to use instead of the source's own."""
+    """Poses to use instead of the source's own; of all copies."""
+    symmetry: str = "C1"
+    """Point group by which every particle of the source was expanded."""
 
     @classmethod
     def open(cls, folder: Path) -> ParticleStore:
@@ -131,7 +134,12 @@ class ParticleStore:
         return store
 
     def __len__(self) -> int:
-        return self.manifest.n
+        return self.manifest.n * self.copies
+
+    @cached_property
+    def copies(self) -> int:
+        """How many particles each one of the source was made into: the order of the point group."""
+        return len(point_group(self.symmetry))
 
     @property
     def box(self) -> int:
@@ -154,7 +162,7 @@ class ParticleStore:
     @cached_property
     def row(self) -> Int64[np.ndarray, " n"]:
         """Row of the coefficient file, and of the source file, that holds each particle (bad images are left out)."""
-        return self._array("row.npy")
+        return np.repeat(self._array("row.npy"), self.copies)
 
     @cached_property
     def pose(self) -> Pose | None:
@@ -163,19 +171,23 @@ class ParticleStore:
             return self.refined
         if not (self.folder / "rotation.npy").is_file():
             return None
-        return Pose(torch.from_numpy(self._array("rotation.npy")), torch.from_numpy(self._array("shift_A.npy")))
+        given = Pose(torch.from_numpy(self._array("rotation.npy")), torch.from_numpy(self._array("shift_A.npy")))
+        return given if self.copies == 1 else expand_pose(given, point_group(self.symmetry))
 
     @cached_property
     def ctf(self) -> Ctf | None:
         """CTF parameters, or None where the source had none (a flat transfer function)."""
         if not (self.folder / "ctf.npy").is_file():
             return None
-        return Ctf(*torch.from_numpy(self._array("ctf.npy")).T.contiguous())
+        return Ctf(*torch.from_numpy(self._array("ctf.npy")).T.repeat_interleave(self.copies, 1))
 
     @cached_property
     def half(self) -> Int64[Tensor, " n"]:
-        """Half set of each particle, 0 or 1: the source's own where it gave one, else drawn at random when prepared."""
-        return torch.from_numpy(self._array("half.npy"))
+        """Half set of each particle, 0 or 1: the source's own where it gave one, else drawn at random when prepared.
+
+        All copies of a particle are of one half set, since they show the same noise.
+        """
+        return torch.from_numpy(self._array("half.npy")).repeat_interleave(self.copies)
 
     @cached_property
     def noise_amplitude(self) -> Float32[Tensor, " shells"]:
@@ -185,6 +197,26 @@ class ParticleStore:
     def with_pose(self, pose: Pose) -> ParticleStore:
         """The same particles with other poses."""
         return replace(self, refined=pose)
+
+    def expanded(self, symmetry: str) -> ParticleStore:
+        """Every particle as several, one at each orientation `R S` that a point group makes equivalent.
+
+        As `relion_particle_symmetry_expand` has them: the copies of particle 0 first, then those of particle 1, so that
+        particle `i` is copy `i % copies` of the source's particle `i // copies`, copy 0 being the particle as it was.
+        The images are on disk once.
+
+        Args:
+            symmetry: RELION's name of the group, see `point_group`.
+
+        Raises:
+            InputError: no such group.
+            ValueError: the store is expanded already.
+        """
+        if self.copies > 1:
+            raise ValueError(f"the store is expanded by {self.symmetry} already")
+        group = point_group(symmetry)
+        refined = None if self.refined is None else expand_pose(self.refined, group)
+        return replace(self, symmetry=symmetry, refined=refined)
 
     def require_pose(self) -> Pose:
         """The poses, or an error that says what can be done without them."""
@@ -200,8 +232,14 @@ class ParticleStore:
 
         The file is mapped anew for each call, so that pages already read do not count as this process's memory.
         """
-        mapped = self._map()
         rows = self.row[index.numpy()]
+        if self.copies == 1:
+            return self._read(rows, count)
+        once, place = np.unique(rows, return_inverse=True)
+        return self._read(once, count)[torch.from_numpy(place)]
+
+    def _read(self, rows: Int64[np.ndarray, " b"], count: int | None) -> Complex64[Tensor, "b m"]:
+        mapped = self._map()
         contiguous = len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all())
         chosen = slice(rows[0], rows[-1] + 1) if contiguous else rows
         return torch.view_as_complex(torch.from_numpy(np.array(mapped[chosen, :count])).float())

@@ -30,6 +30,10 @@ class Representation(nn.Module, ABC):
     def volume(self, z: Float32[Tensor, " zdim"], box: int) -> Float32[Tensor, "box box box"]:
         """The real-space map `[z, y, x]` at a latent point, in a box of the same extent as the images'."""
 
+    def penalty(self) -> Float32[Tensor, ""]:
+        """What the representation's own shape costs, beside the images, in the loss of a coefficient."""
+        return torch.zeros(())
+
     def tangents(
         self,
         z: Float32[Tensor, "b zdim"],

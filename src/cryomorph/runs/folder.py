@@ -157,11 +157,20 @@ class RunFolder:
         """Where the run's particle store is, or will be: a folder, or a link to one."""
         return self.path / "particles"
 
-    def store(self) -> ParticleStore:
-        """The particle store of the run, with its poses as the run refined them."""
+    @property
+    def symmetry(self) -> str:
+        """Point group by which the run expands its particles; most runs take them as they are, `C1`."""
+        return str(self.config().get("symmetry", "C1"))
+
+    def given_store(self) -> ParticleStore:
+        """The particle store of the run, expanded by its symmetry, with the poses that it was given."""
         if self.store_path.is_symlink() and not self.store_path.exists():
             raise InputError(f"{self.store_path} points to {self.store_path.readlink()}, which is gone: put it back")
-        store = ParticleStore.open(self.store_path)
+        return ParticleStore.open(self.store_path).expanded(self.symmetry)
+
+    def store(self) -> ParticleStore:
+        """The particle store of the run, with its poses as the run refined them."""
+        store = self.given_store()
         if self.snapshot is not None and self.snapshot.pose is not None:
             return store.with_pose(self.snapshot.pose)
         refined = self.path / REFINED

@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.poses import PoseTable
 from cryomorph.inference.encode import encode_amortised
 from cryomorph.models.heterogeneous import Heterogeneous
-from cryomorph.models.registry import representation_from
+from cryomorph.models.registry import encoder_from, representation_from
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.pose import Pose
 from cryomorph.runs.checkpoint import load_tensors
@@ -76,9 +75,15 @@ def read_snapshot(checkpoint: Path, store: ParticleStore) -> Snapshot:
         table.load_state_dict({"offset": model["poses.offset"]})
         pose = table.corrected(pose, store.pixel_A)
     progress = json.loads(facts["progress"])
-    kind = "table" if "encoder.mean" in model else "mlp"
+    kind = _kind(model)
     name = f"{checkpoint.name}: after {progress['epoch']} epochs and {progress['step']} steps"
     return Snapshot(name, tensors, facts | {"encoder": kind, "latents": "table"}, mean, std, pose)
+
+
+def _kind(model: dict[str, Tensor]) -> str:
+    if "encoder.mean" in model:
+        return "table"
+    return "gradient" if "encoder.ring_weight" in model else "mlp"
 
 
 def _latents(
@@ -91,7 +96,7 @@ def _latents(
         return torch.zeros(len(store), 0), torch.zeros(len(store), 0)
     asked = Heterogeneous(
         representation_from(tensors, facts),
-        MlpEncoder.of(encoder),
+        encoder_from(_kind(model), model),
         prior_std=model["prior_std"],
         whitening=model["whitening"],
     )

@@ -17,6 +17,7 @@ BOND_A = 3.8  # between neighbouring alpha carbons
 CLEARANCE_A = 4.2  # between any other two
 HINGE_SPAN_RAD = 1.5
 HINGE_MAPS = 50
+OPENING_RAD = 1.2
 Triple = tuple[float | int, float | int, float | int]
 
 
@@ -195,6 +196,26 @@ def two_hinge(per_side: int = 9) -> Conformations:
     return Conformations(clouds, np.full(len(coord), 1 / len(coord)), coord, names)
 
 
+def c3_open(angles: int = 17) -> Conformations:
+    """A trimer, threefold about z, each unit a body with an arm: one unit's arm, any, swings outward by 1.2 radians.
+
+    States are listed unit by unit, each from closed to open; unit `u` is the first one turned by `120 u` degrees. The
+    coordinate is the angle of the arm that opens, in radians.
+    """
+    body = placed(domain(230, (26, 20, 21), seed=601), (30, 4, -6))
+    arm = placed(domain(150, (15, 15, 31), seed=602), (47, -3, 40))
+    turns = [Rotation.from_euler("z", 120 * unit, degrees=True) for unit in range(3)]
+    coord = np.tile(np.linspace(0, OPENING_RAD, angles), 3)
+    opening = np.repeat(np.arange(3), angles)
+    clouds = []
+    for which, angle in zip(opening, coord, strict=True):
+        opened = swung(arm, float(angle), pivot_A=(43, 0, 12), axis=(0.1, 1, -0.15))
+        units = [merged(body, opened if unit == which else arm) for unit in range(3)]
+        clouds.append(merged(*(unit.moved(turn, np.zeros(3)) for unit, turn in zip(units, turns, strict=True))))
+    names = tuple(f"unit {which} open by {angle:.3f} rad" for which, angle in zip(opening, coord, strict=True))
+    return Conformations(tuple(clouds), np.full(len(coord), 1 / len(coord)), coord, names)
+
+
 def rigid() -> Conformations:
     """One asymmetric molecule without any motion: for ab initio reconstruction and for calibration."""
     cloud = merged(
@@ -212,5 +233,6 @@ PHANTOMS: dict[str, Callable[[], Conformations]] = {
     "compositional": compositional,
     "eight-state": eight_state,
     "two-hinge": two_hinge,
+    "trimer": c3_open,
     "rigid": rigid,
 }

@@ -1,4 +1,4 @@
-"""A neural field's model as its config describes it, and where its particles lie before it has seen them."""
+"""Models as their configs describe them, and where the particles lie before a model has seen them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def build_model(
             layers=network.encoder_layers or 3,
             residual=network.network == "residual",
         )
-    poses = PoseTable(len(store)) if config.refines_against_field else None
+    poses = PoseTable(len(store)) if config.refines_against_model else None
     whitening = noise_whitening(store, found, config.training.noise or "radial")
     return Heterogeneous(field, encoder, prior_std=prior_std, whitening=whitening, poses=poses)
 

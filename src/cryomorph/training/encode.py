@@ -12,12 +12,12 @@ from torch import Tensor
 from cryomorph.config.encode import EncodeConfig
 from cryomorph.config.errors import InputError
 from cryomorph.encoders.base import Encoder
-from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.inference.encode import encode_amortised, encode_by_gradient, linear_latents
 from cryomorph.inference.landscape_prior import under_landscape
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.models.machine import choose_device
+from cryomorph.models.registry import NETWORKS, encoder_from, network_kind
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors
@@ -50,7 +50,7 @@ def encode_particles(config: EncodeConfig) -> RunFolder:
     check_paths(config)
     if not config.particles.is_dir() and config.images.box is None:
         config = replace(config, images=replace(config.images, box=before.box))
-    run = start_run(config, trained.config()["method"])
+    run = start_run(config, trained.config()["method"], symmetry=trained.symmetry)
 
     def accept(store: ParticleStore) -> None:
         if store.box != before.box or abs(store.pixel_A / before.pixel_A - 1) > SAME_PIXEL:
@@ -84,8 +84,8 @@ def _trained_latents(
     tensors, facts = trained.model_tensors(), trained.model_facts()
     everything, landscape = torch.arange(len(store)), _t(trained.latent_mean())
     encoder: Encoder
-    if facts.get("encoder") == "mlp":
-        encoder = MlpEncoder.of({k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")})
+    if facts.get("encoder") in NETWORKS:
+        encoder = encoder_from(facts["encoder"], tensors)
     else:
         linear = load_tensors(trained.linear_start)[0]
         first, spread = _linear_latents(store, linear, whitening)
@@ -96,7 +96,7 @@ def _trained_latents(
     representation = trained.representation()
     model = Heterogeneous(representation, encoder, prior_std=tensors["prior_std"], whitening=whitening)
     model = model.to(device).eval().requires_grad_(False)
-    if isinstance(encoder, MlpEncoder):
+    if network_kind(encoder):
         return encode_amortised(model, store, everything)
     mean, std = encode_by_gradient(model, store, everything, half_precision=False)
     return under_landscape(mean.cpu(), std.cpu(), tensors["prior_std"], support=landscape)

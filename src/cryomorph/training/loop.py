@@ -17,11 +17,17 @@ REPORT_EVERY = 50
 CHECKPOINTS_KEPT = 2
 
 
-def train(trainer: Trainer, run: RunFolder, after_epoch: Callable[[], None] | None = None) -> None:
+def train(
+    trainer: Trainer,
+    run: RunFolder,
+    *,
+    before_epoch: Callable[[], None] = lambda: None,
+    after_epoch: Callable[[], None] = lambda: None,
+) -> None:
     """Train until the epochs are over or the held-out loss is flat; a run that was interrupted goes on.
 
     Args:
-        after_epoch: what else belongs to an epoch, such as refining poses.
+        before_epoch, after_epoch: what else belongs to an epoch, such as refining poses.
     """
     resume(trainer, run)
     total = trainer.epochs * len(trainer.trained)
@@ -29,6 +35,7 @@ def train(trainer: Trainer, run: RunFolder, after_epoch: Callable[[], None] | No
     with progress("training", total) as advance:
         advance(trainer.done * total, "training")
         while not trainer.finished:
+            before_epoch()
             disk = trainer.disk
             begin, images = perf_counter(), 0
             for batch in trainer.batches():
@@ -41,8 +48,7 @@ def train(trainer: Trainer, run: RunFolder, after_epoch: Callable[[], None] | No
                         checkpoint(trainer, run)
                         saved = perf_counter()
             report(trainer, run, images / (perf_counter() - begin))
-            if after_epoch is not None:
-                after_epoch()
+            after_epoch()
             closed = trainer.finish_epoch()
             run.record(stage="epoch", seconds=perf_counter() - begin, **closed)
             checkpoint(trainer, run)

@@ -1,12 +1,10 @@
-"""The neural field's recipes: lists of stages, run one after another on one session."""
+"""The stages that the recipes of all trained methods are made of; each takes a session and leaves it richer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from time import perf_counter
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float32, Int64
@@ -14,66 +12,31 @@ from torch import Tensor
 
 from cryomorph.config.console import progress
 from cryomorph.config.linear import LinearConfig
-from cryomorph.config.neural_field import NeuralFieldConfig
-from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.inference.choose_latents import Rival, prediction_gain
 from cryomorph.inference.encode import encode_amortised, encode_by_gradient
 from cryomorph.inference.landscape_prior import under_landscape
 from cryomorph.inference.pose_refine import refine_poses
 from cryomorph.io.mrc import write_map
-from cryomorph.models.heterogeneous import Heterogeneous
-from cryomorph.models.team import Team
+from cryomorph.models.registry import network_kind
 from cryomorph.particles.metadata import rewrite_poses
-from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
-from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.provenance import write_json
 from cryomorph.runs.snapshot import with_refined
-from cryomorph.training.build import LinearStart, build_model, first_lesson
+from cryomorph.training.build import LinearStart, first_lesson
 from cryomorph.training.checks import check
 from cryomorph.training.device import compile_network, release
 from cryomorph.training.loop import train
-from cryomorph.training.parallel import Parallel
 from cryomorph.training.poses import refine_given_poses
-from cryomorph.training.stages import Consensus, consensus_stage, linear_stage
+from cryomorph.training.session import Session, TrainedConfig, required, team_for
+from cryomorph.training.stages import consensus_stage, linear_stage
 from cryomorph.training.trainer import Trainer, split_held_out
-from cryomorph.training.warm_start import Lesson, average_transfer, warm_start
+from cryomorph.training.warm_start import average_transfer, warm_start
 
 WARM = "checkpoints/warm.safetensors"
 WARM_BATCH = 16
 POSE_COMPONENTS = 6
-Latents = tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]]
-
-
-@dataclass
-class Session:
-    """A training in progress: what stages read and what they leave to the next."""
-
-    run: RunFolder
-    store: ParticleStore
-    config: NeuralFieldConfig
-    parallel: Parallel
-    consensus: Consensus | None = None
-    linear: LinearStart | None = None
-    model: Heterogeneous | None = None
-    anew: bool = False
-    """Whether the latent points were found anew under the final weights."""
-
-    @property
-    def half_precision(self) -> bool:
-        """Whether products are taken in bfloat16."""
-        return self.config.training.precision == "bfloat16"
-
-
-Stage = Callable[[Session], None]
-
-
-def run_recipe(session: Session) -> None:
-    """Run all stages of the recipe that the config names."""
-    for stage in RECIPES[session.config.recipe]:
-        stage(session)
 
 
 def poses(session: Session) -> None:
@@ -96,11 +59,12 @@ def consensus(session: Session) -> None:
 
 def linear(session: Session) -> None:
     """The linear subspace; without a latent space it is the consensus alone."""
-    found = _required(session.consensus)
+    found = required(session.consensus)
     config = session.config
     if not config.zdim:
         nothing = torch.zeros(len(session.store), 0)
         session.linear = LinearStart(LinearSubspace(found.map[None]), nothing, nothing)
+        session.lesson = first_lesson(session.linear, 0, seed=config.seed)
         return
     path = session.run.linear_start
     with session.parallel.first_alone():
@@ -110,10 +74,11 @@ def linear(session: Session) -> None:
             save_tensors(path, kept | {"reproducibility": fit.reproducibility, "variance": fit.variance})
     tensors = load_tensors(path)[0]
     session.linear = LinearStart(LinearSubspace(tensors["maps"]), tensors["mean"], tensors["std"])
+    session.lesson = first_lesson(session.linear, config.zdim, seed=config.seed)
 
 
-def linear_config(config: NeuralFieldConfig) -> LinearConfig:
-    """The linear stage as the field's config describes it."""
+def linear_config(config: TrainedConfig) -> LinearConfig:
+    """The linear stage as a method's config describes it."""
     return LinearConfig(
         config.particles,
         config.output,
@@ -125,10 +90,9 @@ def linear_config(config: NeuralFieldConfig) -> LinearConfig:
 
 
 def warm(session: Session) -> None:
-    """Teach the field the linear maps; the particles' linear latent points are where its table starts."""
-    config, start = session.config, _required(session.linear)
-    lesson = first_lesson(start, config.zdim, seed=config.seed)
-    session.model = build_for(session, lesson)
+    """Teach the model the linear maps; the particles' linear latent points are where its table starts."""
+    config, start, lesson = session.config, required(session.linear), required(session.lesson)
+    session.model = session.build()
     path = session.run.path / WARM
     with session.parallel.first_alone() as alone:
         if alone and not path.is_file():
@@ -150,7 +114,7 @@ def warm(session: Session) -> None:
                 )
             save_tensors(path, session.model.state_dict())
             session.run.log(
-                f"warm start: the field holds {1 - missing:.1%} of the linear maps' power; "
+                f"warm start: the model holds {1 - missing:.1%} of the linear maps' power; "
                 f"{perf_counter() - begin:.1f} s"
             )
     session.model.load_state_dict(load_tensors(path)[0])
@@ -160,7 +124,7 @@ def joint(session: Session) -> None:
     """Train representation and latent points on the images."""
     config, parallel = session.config, session.parallel
     if session.model is None:
-        session.model = build_for(session, None)
+        session.model = session.build()
     model = session.model
     begin = perf_counter()
     compile_network(model.representation, config.training.compile, parallel.device)
@@ -181,14 +145,17 @@ def joint(session: Session) -> None:
             parallel.gather_rows(model.poses.offset)
             session.run.record(stage="poses", round=trainer.progress.epoch + 1, **facts)
 
+    def before_epoch() -> None:
+        session.method.open_epoch(session, trainer.progress.epoch, trainer.epochs)
+
     with team:
-        train(trainer, session.run, after_epoch)
+        train(trainer, session.run, before_epoch=before_epoch, after_epoch=after_epoch)
     session.run.log(f"joint: {trainer.progress.epoch} epochs; {perf_counter() - begin:.1f} s")
 
 
 def encode(session: Session) -> None:
     """The latent point of every particle under the final weights; the run is complete after this."""
-    model, run, parallel = _required(session.model), session.run, session.parallel
+    model, run, parallel = required(session.model), session.run, session.parallel
     begin = perf_counter()
     model.eval().requires_grad_(False)
     share = parallel.share(torch.arange(len(session.store)))
@@ -208,7 +175,7 @@ def latents(
     session: Session, share: Int64[Tensor, " k"]
 ) -> tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]]:
     """Means and standard deviations of all particles; `share` are those that this process is to look at."""
-    model = _required(session.model)
+    model = required(session.model)
     session.anew = isinstance(model.encoder, TableEncoder) and by_gradient(session)
     if isinstance(model.encoder, TableEncoder) and not session.anew:
         return model.encoder.mean, model.encoder.std
@@ -228,10 +195,12 @@ def by_gradient(session: Session) -> bool:
     asked = session.config.training.final_latents
     if asked != "auto":
         return asked == "gradient"
-    start, model = _required(session.linear), _required(session.model)
+    start, model = required(session.linear), required(session.model)
     if start.mean.shape[1] != session.config.zdim:
         return False  # points in other coordinates than the linear model's have moved with the training already
-    held, _ = split_held_out(len(session.store), session.config.training.held_out, session.config.seed)
+    held, _ = split_held_out(
+        len(session.store), session.config.training.held_out, session.config.seed, copies=session.store.copies
+    )
     if not len(held):
         return False
     with session.parallel.first_alone() as alone:
@@ -250,15 +219,9 @@ def by_gradient(session: Session) -> bool:
     return session.parallel.agreed(better)
 
 
-RECIPES: dict[str, tuple[Stage, ...]] = {
-    "default": (poses, consensus, linear, warm, joint, encode),
-    "paper": (consensus, joint, encode),
-}
-
-
 def finish(session: Session, mean: Float32[Tensor, "n zdim"], std: Float32[Tensor, "n zdim"]) -> None:
     """Write what the run leaves behind; the model last."""
-    run, model = session.run, _required(session.model).cpu()
+    run, model = session.run, required(session.model).cpu()
     release(model.representation)
     run.save_latent(mean, std)
     if session.config.training.refine_poses:
@@ -266,39 +229,19 @@ def finish(session: Session, mean: Float32[Tensor, "n zdim"], std: Float32[Tenso
         if model.poses is not None:
             pose = model.poses.corrected(pose, session.store.pixel_A)
         run.save_pose(pose)
-        manifest = session.store.manifest
-        written = session.store.folder / manifest.metadata
-        rewrite_poses(written, run.path / manifest.metadata, pose, pixel_A=manifest.source_pixel_A)
+        store, manifest = session.store, session.store.manifest
+        written, kept = store.folder / manifest.metadata, run.path / manifest.metadata
+        rewrite_poses(written, kept, pose, pixel_A=manifest.source_pixel_A, copies=store.copies)
     if not session.config.zdim:
         volume = model.representation.volume(mean[0], session.store.box)
         write_map(run.path / "map.mrc", volume.numpy(), session.store.pixel_A)
-    checks = check(model, session.store, (mean, std), consensus=_required(session.consensus).map)
+    checks = check(model, session.store, (mean, std), consensus=required(session.consensus).map)
     write_json(run.path / "checks.json", asdict(checks))
     for sentence in checks.warnings():
         run.warn(sentence)
     extra = {"prior_std": model.prior_std, "whitening": model.whitening}
-    if isinstance(model.encoder, MlpEncoder):
+    if model.encoder is not None and network_kind(model.encoder):
         extra |= {f"encoder.{name}": value for name, value in model.encoder.state_dict().items()}
     facts = {"encoder": session.config.network.encoder or "", "latents": "gradient" if session.anew else "table"}
+    session.method.leave(session)
     run.save_model(model.representation, extra, **facts)
-
-
-def team_for(device: torch.device, images: int) -> Team:
-    """Threads that share batches of so many images; a GPU needs none."""
-    return Team(images if device.type == "cpu" else 1)
-
-
-T = TypeVar("T")
-
-
-def build_for(session: Session, lesson: Lesson | None) -> Heterogeneous:
-    """The model of a session, on this process's device."""
-    model = build_model(session.config, session.store, _required(session.consensus), lesson=lesson)
-    return model.to(session.parallel.device)
-
-
-def _required(value: T | None) -> T:
-    """What an earlier stage left; a recipe that lacks that stage is a bug."""
-    if value is None:
-        raise RuntimeError("a stage of this recipe needs what an earlier one makes")
-    return value

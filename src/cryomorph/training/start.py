@@ -12,6 +12,7 @@ from cryomorph.config.errors import InputError
 from cryomorph.config.load import as_json
 from cryomorph.config.prepare import ImageSource
 from cryomorph.io.atomic import atomic_path
+from cryomorph.particles.metadata import rewrite_poses
 from cryomorph.particles.prepare import prepare_source
 from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.folder import RunFolder
@@ -53,9 +54,9 @@ class TrainConfig(Protocol):
         """Whether to replace a run."""
 
 
-def start_run(config: TrainConfig, method: str) -> RunFolder:
-    """The run folder of a training, new or taken up; it keeps what was asked."""
-    asked: dict[str, Any] = {"method": method, **as_json(config)}
+def start_run(config: TrainConfig, method: str, **also: str) -> RunFolder:
+    """The run folder of a training, new or taken up; it keeps what was asked, and what `also` holds of it."""
+    asked: dict[str, Any] = {"method": method, **as_json(config), **also}
     for control in CONTROLS:
         asked.pop(control, None)
     return RunFolder.create(config.output, asked, resume=config.resume, overwrite=config.overwrite)
@@ -118,19 +119,31 @@ def open_or_prepare(source: Path, target: Path, images: ImageSource, *, seed: in
 
 
 def particles_stage(run: RunFolder, source: Path, images: ImageSource, *, seed: int) -> ParticleStore:
-    """The run's store: prepared into the run folder, or linked to where it is."""
+    """The run's store: prepared into the run folder, or linked to where it is; expanded by the run's symmetry."""
     begin = perf_counter()
     store = open_or_prepare(source, run.store_path, images, seed=seed)
     if source.is_dir() and not run.store_path.exists():
         run.store_path.symlink_to(source.resolve(), target_is_directory=True)
     store.require_pose()
+    store = store.expanded(run.symmetry)
     kept = run.path / store.manifest.metadata
     if not kept.exists():
-        with atomic_path(kept) as part:
-            part.write_bytes((store.folder / store.manifest.metadata).read_bytes())
+        keep_metadata(store, kept)
+    expanded = f" as {len(store)} particles by symmetry {store.symmetry}" if store.copies > 1 else ""
     contrast = "inverted" if store.manifest.inverted else "kept"
     run.log(
-        f"particles: {len(store)} images, box {store.box}, {store.pixel_A:.3f} A per pixel; contrast {contrast} "
-        f"({store.manifest.contrast_reason}); {perf_counter() - begin:.1f} s"
+        f"particles: {store.manifest.n} images{expanded}, box {store.box}, {store.pixel_A:.3f} A per pixel; contrast "
+        f"{contrast} ({store.manifest.contrast_reason}); {perf_counter() - begin:.1f} s"
     )
     return store
+
+
+def keep_metadata(store: ParticleStore, target: Path) -> None:
+    """Write the particle file of a store, row i being particle i: copies of an expanded one with poses of their own."""
+    source = store.folder / store.manifest.metadata
+    if store.copies == 1:
+        with atomic_path(target) as part:
+            part.write_bytes(source.read_bytes())
+        return
+    pixel_A = store.manifest.source_pixel_A
+    rewrite_poses(source, target, store.require_pose(), pixel_A=pixel_A, copies=store.copies)

@@ -81,7 +81,7 @@ class Trainer:
         self.guard = StepGuard(parallel.device)
         self.progress = Progress()
         self.half_precision = plan.precision == "bfloat16"
-        held, trained = split_held_out(len(store), plan.held_out, seed)
+        held, trained = split_held_out(len(store), plan.held_out, seed, copies=store.copies)
         self.held, self.trained = parallel.share(held), parallel.share(trained)
         share = max(1, (plan.batch_size or 1) // parallel.world)
         self.batch_size = share
@@ -160,6 +160,7 @@ class Trainer:
         with torch.autocast(self.parallel.device.type, torch.bfloat16, enabled=self.half_precision):
             loss = self.wrapped(batch, disk, self._noise(len(batch)), team=self.team)
         value = (loss.nll + self.kl_weight * loss.kl.sum(1)).mean() / disk.size
+        value = value + self.model.representation.penalty().to(value)
         self.optimiser.zero_grad()
         value.backward()
         bad = self.guard.judge(self.optimiser.norm(), batch.index)
@@ -268,13 +269,20 @@ class Trainer:
         self._snapshot = Snapshot(self.model, self.optimiser)
 
 
-def split_held_out(n: int, share: float, seed: int) -> tuple[Int64[Tensor, " h"], Int64[Tensor, " t"]]:
-    """Particles to hold out and to train on, both ascending; none is held out of a very small set."""
-    count = min(round(share * n), HELD_OUT_MOST)
+def split_held_out(
+    n: int, share: float, seed: int, *, copies: int = 1
+) -> tuple[Int64[Tensor, " h"], Int64[Tensor, " t"]]:
+    """Particles to hold out and to train on, both ascending; none is held out of a very small set.
+
+    Neighbouring particles that are `copies` of one image under a symmetry stay together.
+    """
+    images = n // copies
+    count = min(round(share * images), HELD_OUT_MOST)
     if count < HELD_OUT_LEAST:
         return torch.empty(0, dtype=torch.int64), torch.arange(n)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    return order[:count].sort().values, order[count:].sort().values
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+    order = order[:, None] * copies + torch.arange(copies)
+    return order[:count].flatten().sort().values, order[count:].flatten().sort().values
 
 
 def flat(losses: list[float], patience: int) -> bool:

@@ -1,0 +1,125 @@
+"""What a latent point does to Gaussians: a network, and parts that move as rigid bodies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import final
+
+import roma
+import torch
+from jaxtyping import Float32
+from torch import Tensor, nn
+
+POSITIONS, AMPLITUDES, WIDTHS = "positions", "amplitudes", "widths"
+CHANGES = (POSITIONS, AMPLITUDES, WIDTHS)
+DROPOUT = 0.3
+BLEND = 0.5  # of the spacing of parts: how far a part reaches among the others
+
+
+@dataclass(frozen=True)
+class GaussianShape:
+    """How many Gaussians, what of them may change, and the size of the network that says how.
+
+    `parts`: rigid bodies that the Gaussians follow; 0 lets every Gaussian move by itself. `noisy`: dropout and batch
+    normalisation before the output, as in the paper. `spread_penalty` and `decay`: weights of the variance of the
+    Gaussians' log widths, and of the squares of the network's weights, in the loss.
+    """
+
+    box: int
+    zdim: int
+    count: int
+    changes: tuple[str, ...] = (POSITIONS, AMPLITUDES)
+    parts: int = 16
+    width: int = 128
+    layers: int = 3
+    noisy: bool = False
+    spread_penalty: float = 0.0
+    decay: float = 0.0
+
+
+@final
+class MotionNetwork(nn.Module):
+    """An MLP from a latent point to what changes; nothing changes at 0. One head for each kind of change.
+
+    `gate` (3,) holds the kinds back, in the order of `CHANGES`: a recipe opens one after another.
+    """
+
+    def __init__(self, shape: GaussianShape) -> None:
+        super().__init__()
+        sizes = {
+            POSITIONS: 6 * shape.parts or 3 * shape.count,
+            AMPLITUDES: shape.count,
+            WIDTHS: shape.count,
+        }
+        self.gate: Tensor
+        self.register_buffer("gate", torch.ones(len(CHANGES)))
+        widths = [shape.zdim, *[shape.width] * shape.layers]
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.noise = nn.Sequential(nn.Dropout(DROPOUT), nn.BatchNorm1d(shape.width)) if shape.noisy else None
+        self.heads = nn.ModuleDict({name: nn.Linear(shape.width, sizes[name], bias=False) for name in shape.changes})
+        for head in self.heads.values():
+            nn.init.normal_(head.get_parameter("weight"), std=1e-2 / shape.width**0.5)
+
+    def forward(self, z: Float32[Tensor, "b zdim"]) -> dict[str, Float32[Tensor, "b outputs"]]:
+        """What each head says, less what it says at 0."""
+        hidden = torch.cat([z, torch.zeros_like(z[:1])])
+        for layer in self.hidden:
+            hidden = torch.nn.functional.silu(layer(hidden))
+        if self.noise is not None:
+            hidden = self.noise(hidden)
+        hidden = hidden[:-1] - hidden[-1:]
+        return {name: head(hidden) * self.gate[CHANGES.index(name)] for name, head in self.heads.items()}
+
+
+@final
+class Parts(nn.Module):
+    """Rigid bodies about centres spread over the molecule; every Gaussian follows those next to it, blended.
+
+    `p' = sum_m w_m (R_m (p - c_m) + c_m + t_m)`: linear blend skinning.
+
+    Args:
+        position: (n, 3) Gaussians that the parts divide among them.
+        count: how many parts.
+    """
+
+    def __init__(self, position: Float32[Tensor, "n 3"], count: int) -> None:
+        super().__init__()
+        self.centre: Tensor
+        self.blend: Tensor
+        centre = spread_points(position, count)
+        self.register_buffer("centre", centre)
+        self.register_buffer("blend", blend_weights(position, centre))
+
+    def forward(
+        self, motion: Float32[Tensor, "b six"], position: Float32[Tensor, "#b n 3"], unit: float
+    ) -> Float32[Tensor, "b n 3"]:
+        """Displacements, given for each part a rotation vector in radians and a translation in `unit` pixels."""
+        turn, step = motion.unflatten(1, (-1, 6)).split(3, dim=2)
+        matrix = roma.rotvec_to_rotmat(turn) - torch.eye(3).to(turn)
+        constant = step * unit - (matrix @ self.centre[..., None])[..., 0]
+        blended = self.blend @ torch.cat([matrix.flatten(2), constant], dim=2)
+        return (blended[..., :9].unflatten(2, (3, 3)) @ position[..., None])[..., 0] + blended[..., 9:]
+
+
+def spread_points(position: Float32[Tensor, "n 3"], count: int) -> Float32[Tensor, "count 3"]:
+    """Points spread evenly over a cloud: each next one is the farthest from those before, then the mean of its own."""
+    chosen = position[(position - position.mean(0)).norm(dim=1).argmin()][None]
+    distance = (position - chosen).norm(dim=1)
+    for _ in range(count - 1):
+        point = position[distance.argmax()][None]
+        chosen = torch.cat([chosen, point])
+        distance = torch.minimum(distance, (position - point).norm(dim=1))
+    nearest = torch.cdist(position, chosen).argmin(1)
+    own = torch.nn.functional.one_hot(nearest, count).to(position)
+    return own.mT @ position / own.sum(0)[:, None].clamp(min=1)
+
+
+def blend_weights(position: Float32[Tensor, "n 3"], centre: Float32[Tensor, "count 3"]) -> Float32[Tensor, "n count"]:
+    """How much of each part every Gaussian follows: a Gaussian in its distance, of a width of their spacing's."""
+    if len(centre) == 1:
+        return torch.ones(len(position), 1)
+    apart = torch.cdist(centre, centre)
+    spacing = apart[~torch.eye(len(centre), dtype=torch.bool)].view(len(centre), -1).amin(1).mean().clamp(min=1e-3)
+    squared = torch.cdist(position, centre).square()
+    return torch.softmax(-squared / (2 * (BLEND * spacing) ** 2), dim=1)
