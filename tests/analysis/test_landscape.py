@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from cryomorph.analysis import landscape_files
 from cryomorph.analysis.landscape import describe, scaled, sketch_size
 from cryomorph.analysis.landscape_files import landscape
 from cryomorph.analysis.volume_space import decoder
@@ -25,6 +26,10 @@ from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import mirror
 
 TABLES = {"coordinates.npy", "states.npy", "curve.npy", "sketch_coordinates.npy", "sketch_states.npy", "sketch_mds.npy"}
+FILES_OF_A_RUN = (
+    *("config.json", "provenance.json", "model.safetensors", "latent_mean.npy", "latent_std.npy"),
+    "particles/manifest.json",
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -238,6 +243,47 @@ def test_bad_input_is_refused_in_one_sentence(tiny_run, tmp_path, capsys):
     refused("--device tpu", capsys, run, "--device", "tpu")
     assert not (run / "landscape").exists()
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+def test_a_damaged_run_is_refused_before_any_map_is_decoded(tiny_run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(landscape_files, "describe", None)  # hours of work: what the report needs is read before
+
+    def damaged(name: str, content: bytes) -> Path:
+        run = Path(shutil.copytree(tiny_run.path, tmp_path / f"{name}{len(content)}", symlinks=True))
+        (run / name).write_bytes(content)
+        return run
+
+    cut = {name: (tiny_run.path / name).read_bytes()[:150] for name in FILES_OF_A_RUN}
+    for name, content in cut.items():
+        run = damaged(name, content)
+        refused(f"^error: {re.escape(str(run / name))} cannot be read", capsys, run)
+        assert not (run / "landscape").exists()
+    np.save(tmp_path / "three.npy", np.zeros((400, 3), np.float32))
+    run = damaged("latent_mean.npy", (tmp_path / "three.npy").read_bytes())
+    (run / "latent_std.npy").write_bytes((tmp_path / "three.npy").read_bytes())
+    refused("the model has 2 latent coordinates, latent_mean.npy 3", capsys, run)
+    run = damaged("config.json", b"{}")
+    (run / "particles").unlink() if (run / "particles").is_symlink() else shutil.rmtree(run / "particles")
+    refused("config.json does not say 'method'", capsys, run)
+    (run / "config.json").write_bytes((tiny_run.path / "config.json").read_bytes())
+    refused("particles is not a particle store", capsys, run)
+    (tmp_path / "mask.mrc").write_text("none")
+    refused("mask.mrc holds 4 bytes, fewer than", capsys, tiny_run.path, "--mask", tmp_path / "mask.mrc")
+    refused("gone.mrc cannot be read", capsys, tiny_run.path, "--mask", tmp_path / "gone.mrc")
+
+
+def test_interrupted_while_it_writes_the_old_landscape_is_whole(config, made, tmp_path, capsys, monkeypatch):
+    old = Path(shutil.copytree(made, tmp_path / "out"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(landscape_files, "write_landscape_report", interrupt)
+    words = ["--states", 3, "--sketch", 20, "--pairs", 16, "--trajectories", 0, "--no-umap", "--device", "cpu"]
+    assert main(["landscape", str(config.run), "-o", str(old), *map(str, words)]) == 130
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("interrupted: ")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_too_few_particles_are_refused():

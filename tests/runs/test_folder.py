@@ -115,6 +115,16 @@ def test_a_damaged_config_is_said(tmp_path):
         RunFolder.create(tmp_path, ASKED, resume=True, overwrite=False)
     with pytest.raises(InputError, match=r"config\.json cannot be read"):
         RunFolder(tmp_path).config()
+    for content in ("[1, 2]", '"linear"', "{}"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(InputError, match=r"config\.json does not say 'method': put it back"):
+            RunFolder(tmp_path).config()
+    (tmp_path / "provenance.json").unlink()
+    with pytest.raises(InputError, match=r"provenance\.json cannot be read .*: put it back"):
+        RunFolder(tmp_path).provenance()
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"config\.json does not say"):
+        RunFolder.open(tmp_path)
 
 
 def test_model_and_latent_round_trips(tmp_path):
@@ -207,6 +217,12 @@ def test_a_run_that_cannot_be_replaced_is_put_back(tmp_path):
     assert not (tmp_path / "run" / "kept").exists()
 
 
+def test_a_column_is_no_latent_space(tmp_path):
+    np.save(tmp_path / "latent_std.npy", np.zeros(5))
+    with pytest.raises(InputError, match=r"latent_std.npy cannot be read \(shape \(5,\), expected particles by coord"):
+        RunFolder(tmp_path).latent_std()
+
+
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00"])
 def test_latent_points_that_are_cut_off_are_named(tmp_path, content):
     (tmp_path / "latent_mean.npy").write_bytes(content)
@@ -214,3 +230,21 @@ def test_latent_points_that_are_cut_off_are_named(tmp_path, content):
         RunFolder(tmp_path).latent_mean()
     with pytest.raises(InputError, match=r"latent_std.npy cannot be read \(.*\): train again"):
         RunFolder(tmp_path).latent_std()
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "said"),
+    [
+        ("latent_mean", (slice(100), slice(None)), r"(100, 2), expected (400, 2), particles by coordinates"),
+        ("latent_std", (slice(100), slice(None)), r"(100, 2), expected (400, 2), particles by coordinates"),
+        ("latent_std", (slice(None), slice(1)), r"(400, 1), expected (400, 2), particles by coordinates"),
+    ],
+)
+def test_latent_points_that_are_not_the_particles_are_refused(tiny_run, tmp_path, name, kept, said):
+    run = RunFolder(shutil.copytree(tiny_run.path, tmp_path / "run", symlinks=True))
+    mean, std = run.latent()
+    np.testing.assert_array_equal(mean, tiny_run.latent_mean())
+    np.testing.assert_array_equal(std, tiny_run.latent_std())
+    np.save(run.path / f"{name}.npy", np.load(run.path / f"{name}.npy")[kept])
+    with refused(f"{run.path / f'{name}.npy'} has shape {said}: train again"):
+        run.latent()

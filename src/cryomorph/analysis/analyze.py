@@ -35,10 +35,11 @@ def analyze(config: AnalyzeConfig) -> Path:
     """Analyse a run into its analysis folder; returns the report's path.
 
     Raises:
-        InputError: the run has no model yet, or no latent space.
+        InputError: the run has no model yet, is damaged, or has no latent space.
     """
     run = RunFolder.open(config.run, unfinished=True)
-    if run.latent_mean().shape[1] == 0:
+    run.provenance()  # damaged, it is better said now than by the report
+    if run.latent()[0].shape[1] == 0:
         raise InputError(
             f"{config.run} has no latent space (--zdim 0), so there is nothing to analyse: its map is "
             f"{config.run / 'map.mrc'}"

@@ -39,24 +39,30 @@ def landscape(config: LandscapeConfig) -> Path:
     """Describe a run's landscape in its landscape folder; returns the report's path.
 
     Raises:
-        InputError: the run is not finished or has no latent space, it has too few particles for what is asked, the mask
-            is of another box, or the output folder holds something else.
+        InputError: the run is not finished, damaged or without a latent space, it has too few particles for what is
+            asked, the mask is of another box, or the output folder holds something else.
     """
     device = choose_device(config.device)
     run = RunFolder.open(config.run, unfinished=True)
-    z = run.latent_mean()
+    z, std = run.latent()
     if z.shape[1] == 0:
         raise InputError(f"{config.run} has no latent space (--zdim 0): its one map is {config.run / 'map.mrc'}")
     output = config.output if config.output is not None else run.path / "landscape"
     _check_output(output)
+    run.provenance()  # damaged, it is better said now than by the report
     store = run.store()
     box = config.box if config.box is not None else min(store.box, LARGEST_BOX)
     pixel_A = store.pixel_A * store.box / box
     mask = None if config.mask is None else read_mask(config.mask, box, whose="the box of the maps (--box)")
     if mask is not None and config.flip_hand:
         mask = mirror(mask)  # as the maps are: everything here, pictures too, is of the other hand
-    decode = decoder(run.representation(), box, device, flip_hand=config.flip_hand)
-    found = describe(config, decode, box, z=check_latent(z), std=run.latent_std(), mask=mask)
+    model = run.representation()
+    if model.zdim != z.shape[1]:
+        raise InputError(
+            f"{config.run}: the model has {model.zdim} latent coordinates, latent_mean.npy {z.shape[1]}: train again"
+        )
+    decode = decoder(model, box, device, flip_hand=config.flip_hand)
+    found = describe(config, decode, box, z=check_latent(z), std=std, mask=mask)
     with timed(found.seconds, "trajectories"):
         count = min(config.trajectories, len(found.space.ratio))
         along = [trajectory(found, decode, component, points=config.pc_points) for component in range(count)]

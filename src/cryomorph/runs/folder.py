@@ -54,12 +54,13 @@ class RunFolder:
             unfinished: whether the last checkpoint will do where the training has not ended; it is said if so.
 
         Raises:
-            InputError: the folder is no run, or has no model yet.
+            InputError: the folder is no run, its config is damaged, or it has no model yet.
         """
         run = cls(Path(path))
         if not (run.path / "config.json").is_file():
             raise InputError(f"{path} is not a run folder (it has no config.json): make one with `cryomorph train`")
         if run.is_complete:
+            run.config()  # damaged, it is better said now than where a report needs it
             return run
         found = checkpoints(run.path)
         if not unfinished or not found:
@@ -125,17 +126,21 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """What the run was asked."""
-        return self._facts("config.json")
+        return self._facts("config.json", needed="method")
 
     def provenance(self) -> dict[str, Any]:
         """Where the run came from."""
-        return self._facts("provenance.json")
+        return self._facts("provenance.json", needed="command")
 
-    def _facts(self, name: str) -> dict[str, Any]:
+    def _facts(self, name: str, *, needed: str) -> dict[str, Any]:
+        path = self.path / name
         try:
-            return dict(json.loads((self.path / name).read_text()))
-        except ValueError as error:
-            raise InputError(f"{self.path / name} cannot be read ({error}): train anew with --overwrite") from error
+            facts: Any = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error}): put it back, or train anew with --overwrite") from error
+        if not isinstance(facts, dict) or needed not in facts:
+            raise InputError(f"{path} does not say '{needed}': put it back, or train anew with --overwrite")
+        return facts
 
     @property
     def _replaced(self) -> Path:
@@ -186,7 +191,10 @@ class RunFolder:
     def _latent(self, name: str) -> Float32[np.ndarray, "n q"]:
         path = self.path / f"{name}.npy"
         try:
-            return np.asarray(read_npy(path), dtype=np.float32)
+            found = np.asarray(read_npy(path), dtype=np.float32)
+            if found.ndim != 2:
+                raise ValueError(f"shape {found.shape}, expected particles by coordinates")
+            return found
         except (OSError, ValueError) as error:
             raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}): train again") from error
 
@@ -197,6 +205,18 @@ class RunFolder:
     def latent_std(self) -> Float32[np.ndarray, "n q"]:
         """Posterior standard deviation of each latent coordinate."""
         return self._latent("latent_std") if self.snapshot is None else self.snapshot.std.numpy()
+
+    def latent(self) -> tuple[Float32[np.ndarray, "n q"], Float32[np.ndarray, "n q"]]:
+        """Means and standard deviations of all particles; `InputError` where they are not one row for each of them."""
+        mean, std, n = self.latent_mean(), self.latent_std(), len(self.store())
+        shape = n, mean.shape[1]
+        for name, found in (("mean", mean), ("std", std)):
+            if found.shape != shape:
+                raise InputError(
+                    f"{self.path / f'latent_{name}.npy'} has shape {found.shape}, expected {shape}, particles by "
+                    "coordinates: train again"
+                )
+        return mean, std
 
     def save_latent(self, mean: Float32[Tensor, "n q"], std: Float32[Tensor, "n q"]) -> None:
         """Write the latent means and standard deviations."""
@@ -233,8 +253,9 @@ class RunFolder:
 
     def representation(self) -> Representation:
         """The trained representation."""
+        tensors, facts = self._model()
         try:
-            return representation_from(*self._model())
+            return representation_from(tensors, facts)
         except (KeyError, InputError) as error:
             raise InputError(f"{self.path / MODEL}: {error}") from error
 
