@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 from typing import TypeVar
 
 import torch
@@ -121,6 +122,8 @@ def parallel(device: torch.device) -> Iterator[Parallel]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
+    # first imported later on it would keep gloo's threads beyond the end of Python, where they may abort us
+    import_module("torch._dynamo")
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Parallel(distributed.get_rank(), world, device)
