@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training import loop
+from cryomorph.training.parallel import Parallel
 from cryomorph.training.trainer import Trainer
 
 NOT_COMPARED = ("seconds", "images_per_second")
@@ -261,3 +263,29 @@ def test_a_run_folder_without_checkpoints_starts_anew(make_trainer, tmp_path: Pa
     trainer = make_trainer()
     loop.resume(trainer, RunFolder(tmp_path / "none"))
     assert (trainer.progress.epoch, trainer.progress.step) == (0, 0)
+
+
+class Others(Parallel):
+    """Stands for the other processes: odd rows and odd matrices are theirs, and they made them 7."""
+
+    def gather_rows(self, table: torch.Tensor) -> None:
+        table[1::2] = 7.0
+
+    def hand_out(self, tensors: Sequence[torch.Tensor]) -> None:
+        for tensor in tensors[1::2]:
+            tensor.fill_(7.0)
+
+
+def test_a_checkpoint_holds_what_the_other_processes_have_found(make_trainer, new_run):
+    trainer, run = make_trainer(optimiser="muon"), new_run("run")
+    trainer.step(next(trainer.batches()), trainer.disk)
+    rows = trainer.table.mean.clone()
+    momenta = {name: value.clone() for name, value in trainer.optimiser.state().items() if "momentum" in name}
+    trainer.parallel = trainer.optimiser.parallel = Others(0, 1, torch.device("cpu"))
+    loop.checkpoint(trainer, run)
+    saved, _ = load_tensors(run.path / "checkpoints" / "epoch-0000.safetensors")
+    assert torch.equal(saved["model.encoder.mean"][::2], rows[::2])
+    assert saved["model.encoder.mean"][1::2].eq(7).all()
+    theirs = [name for name in momenta if saved[f"optimiser.{name}"].eq(7).all()]
+    assert len(momenta) > 1 and len(theirs) == len(momenta) // 2
+    assert all(torch.equal(saved[f"optimiser.{name}"], momenta[name]) for name in momenta.keys() - {*theirs})

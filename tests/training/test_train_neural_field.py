@@ -13,13 +13,17 @@ import pytest
 import torch
 
 from cryomorph.config.errors import InputError
-from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig
+from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig, resolved
 from cryomorph.config.training import TrainingConfig
 from cryomorph.io.mrc import write_map
+from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training import loop
+from cryomorph.runs.snapshot import checkpoints
+from cryomorph.training import loop, recipes
+from cryomorph.training.build import LinearStart
 from cryomorph.training.neural_field import train_neural_field
+from cryomorph.training.parallel import Parallel
 from cryomorph.training.trainer import Trainer
 
 SMALL = NetworkConfig(width=48, layers=1, feature_share=2.0)
@@ -297,15 +301,60 @@ def test_a_run_that_is_still_training_is_read_at_its_last_checkpoint(recipe, req
     torch.testing.assert_close(found.store().require_pose().rotation, run.store().require_pose().rotation)
 
 
-def test_the_poses_of_a_run_that_is_still_training_are_the_refined_ones(whole, tiny_store, tmp_path):
+@pytest.mark.parametrize("refined", ["before", "while training"])
+def test_the_poses_of_a_run_that_is_still_training_are_the_refined_ones(whole, tiny_store, tmp_path, refined):
     cut = tmp_path / "run"
     shutil.copytree(whole.path, cut, symlinks=True)
     (cut / "model.safetensors").unlink()
     turn = torch.tensor([0.0, 0.0, torch.pi / 2, 2.0, -1.0])  # a quarter turn in the image's plane, and pixels
-    save_tensors(cut / "checkpoints" / "poses.safetensors", {"offset": turn.expand(len(tiny_store), -1).clone()})
+    offset = turn.expand(len(tiny_store), -1).clone()
+    if refined == "before":
+        save_tensors(cut / "checkpoints" / "poses.safetensors", {"offset": offset})
+    else:
+        last = checkpoints(cut)[-1]
+        tensors, facts = load_tensors(last)
+        save_tensors(last, tensors | {"model.poses.offset": offset}, **facts)
     given, pose = tiny_store.require_pose(), RunFolder.open(cut, unfinished=True).store().require_pose()
     x, y, z = given.rotation.unbind(1)
     torch.testing.assert_close(pose.rotation, torch.stack([-y, x, z], dim=1))
     torch.testing.assert_close(
         pose.shift_A - given.shift_A, tiny_store.pixel_A * torch.tensor([2.0, -1.0]).expand(len(tiny_store), -1)
     )
+
+
+def test_poses_are_refined_by_all_processors_and_gathered_before_the_checkpoint(config, tmp_path, monkeypatch):
+    threads = []
+
+    def refine(*_: object, **__: object) -> dict[str, float]:
+        threads.append(torch.get_num_threads())
+        return {}
+
+    def gather(_: Parallel, table: torch.Tensor) -> None:
+        if table.shape[1] == 5:
+            raise Killed
+
+    monkeypatch.setattr(recipes, "refine_poses", refine)
+    monkeypatch.setattr(Parallel, "gather_rows", gather)
+    torch.set_num_threads(2)
+    training = replace(SHORT, epochs=1, refine_poses=True, pose_epoch=1, batch_size=32)
+    asked = replace(config, output=tmp_path / "run", recipe="paper", training=training, warm_steps=None)
+    with pytest.raises(Killed):
+        train_neural_field(asked)
+    assert threads == [2]
+    assert not checkpoints(asked.output)
+
+
+class Second(Parallel):
+    """The second process of two: the first one wishes for points anew."""
+
+    def agreed(self, wish: bool) -> bool:
+        assert not wish  # it has not looked
+        return True
+
+
+def test_all_processes_take_the_latent_points_that_the_first_one_wishes(config, tiny_store, make_model, tmp_path):
+    n = len(tiny_store)
+    start = LinearStart(LinearSubspace(torch.zeros(3, 16, 16, 16)), torch.zeros(n, 2), torch.ones(n, 2))
+    session = recipes.Session(RunFolder(tmp_path), tiny_store, resolved(config), Second(1, 1, torch.device("cpu")))
+    session.linear, session.model = start, make_model()
+    assert recipes.by_gradient(session)
