@@ -66,6 +66,7 @@ class Pretended:
 
     box: int
     count: int
+    copies: int = 1
 
     def __len__(self) -> int:
         return self.count

@@ -10,6 +10,7 @@ from torch import Tensor
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.gaussian_slices import Mixture
 from cryomorph.physics.pose import random_rotations, rotation_from_rotvec
+from cryomorph.physics.symmetry import point_group
 from cryomorph.representations.gaussian_motion import (
     AMPLITUDES,
     CHANGES,
@@ -18,6 +19,7 @@ from cryomorph.representations.gaussian_motion import (
     GaussianShape,
     Parts,
     blend_weights,
+    compact_unit,
     spread_points,
 )
 from cryomorph.representations.gaussians import Gaussians
@@ -107,6 +109,17 @@ def test_points_are_spread_and_every_gaussian_follows_some_part(count):
     blend = blend_weights(position, centre)
     torch.testing.assert_close(blend.sum(1), torch.ones(COUNT))
     assert bool((blend.argmax(1) == torch.cdist(position, centre).argmin(1)).all())
+
+
+@pytest.mark.parametrize("name", ["C3", "D2"])
+def test_a_unit_of_a_symmetric_cloud_is_one_copy_of_it(name):
+    """A cloud made of copies of a compact unit: the unit chosen is one of the copies, whole."""
+    group = point_group(name).float()
+    unit = torch.randn(30, 3, generator=torch.Generator().manual_seed(0)) + torch.tensor([8.0, 2.0, 6.0])
+    cloud = (group[:, None] @ unit[None, ..., None])[..., 0].flatten(0, 1)
+    chosen = compact_unit(cloud, torch.ones(len(cloud)), group)
+    by_copy = chosen.view(len(group), 30)
+    assert sorted(by_copy.sum(1).tolist()) == [0.0] * (len(group) - 1) + [30.0]
 
 
 def test_tangents_along_the_pose_are_the_slopes_of_small_turns():

@@ -89,7 +89,7 @@ class GaussiansConfig:
     """How long, how fast and on what to train."""
     symmetry: str = "C1"
     """Point group of the molecule, as RELION names it: every particle is taken at all orientations that look the same,
-    so that one unit's motions are found; give a mask of that unit to --free."""
+    so that the motions of one unit are found: that of the mask given to --free, or one that is chosen."""
     linear_zdim: int | None = None
     """Components of the linear stage (default: zdim, at most 20; 6 where zdim is 1)."""
     linear_band: int = 24
@@ -113,6 +113,10 @@ class GaussiansConfig:
     def refines_against_model(self) -> bool:
         """Whether poses are refined against each particle's own conformation while the model is trained."""
         return self.training.refine_poses
+
+    def poses_due(self, epoch: int, epochs: int) -> bool:
+        """Whether poses are refined after so many epochs: early, for all that follows, and at the end."""
+        return epoch in (self.training.pose_epoch, epochs)
 
 
 DEFAULT: dict[str, Any] = {
@@ -179,4 +183,7 @@ def resolved(config: GaussiansConfig) -> GaussiansConfig:
     chosen["linear_zdim"] = ONE_COORDINATE if config.zdim == 1 else min(config.zdim, MOST_COMPONENTS)
     network = filled(config.network, chosen)
     chosen |= {"encoder_width": network.width, "encoder_layers": network.layers}
-    return filled(replace(config, network=filled(network, chosen), training=filled(config.training, chosen)), chosen)
+    training = filled(config.training, chosen)
+    if training.precision == "auto":
+        training = replace(training, precision="float32")  # what takes the time are sums of waves, which need digits
+    return filled(replace(config, network=filled(network, chosen), training=training), chosen)

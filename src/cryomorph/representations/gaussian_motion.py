@@ -14,6 +14,7 @@ from torch import Tensor, nn
 POSITIONS, AMPLITUDES, WIDTHS = "positions", "amplitudes", "widths"
 CHANGES = (POSITIONS, AMPLITUDES, WIDTHS)
 DROPOUT = 0.3
+STARTS, ROUNDS = 8, 20  # of the search for units of a symmetric molecule
 BLEND = 0.5  # of the spacing of parts: how far a part reaches among the others
 
 
@@ -113,6 +114,31 @@ def spread_points(position: Float32[Tensor, "n 3"], count: int) -> Float32[Tenso
     nearest = torch.cdist(position, chosen).argmin(1)
     own = torch.nn.functional.one_hot(nearest, count).to(position)
     return own.mT @ position / own.sum(0)[:, None].clamp(min=1)
+
+
+def compact_unit(
+    position: Float32[Tensor, "n 3"], weight: Float32[Tensor, " n"], group: Float32[Tensor, "g 3 3"]
+) -> Float32[Tensor, " n"]:
+    """1 for the points of one unit of a symmetric cloud, 0 for the others: units as compact as can be.
+
+    k-means with centres that are each other's copies: every point goes to the nearest copy `S c`, and `c` is the mean
+    of all points brought back to one unit.
+
+    Args:
+        group: rotations of the point group, the identity first.
+    """
+    best, chosen = float("inf"), torch.ones_like(weight)
+    for start in spread_points(position, min(STARTS, len(position))):
+        centre = start
+        for _ in range(ROUNDS):
+            apart = torch.cdist(position, group @ centre)
+            own = apart.argmin(1)
+            home = (group[own].mT @ position[..., None])[..., 0]
+            centre = weight @ home / weight.sum()
+        spread = float(weight @ apart.amin(1).square())
+        if spread < best:
+            best, chosen = spread, (own == 0).to(weight)
+    return chosen
 
 
 def blend_weights(position: Float32[Tensor, "n 3"], centre: Float32[Tensor, "count 3"]) -> Float32[Tensor, "n count"]:

@@ -75,12 +75,15 @@ class Gaussians(Representation):
         return Mixture(self.position * UNIT, self.log_width.exp()[None], amplitude[None])
 
     def at(self, z: Float32[Tensor, "b zdim"]) -> Mixture:
-        """The Gaussians at latent points: what `slices` projects."""
+        """The Gaussians at latent points: what `slices` projects. Never in half precision: positions need digits."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self._changed(z)
+
+    def _changed(self, z: Float32[Tensor, "b zdim"]) -> Mixture:
         neutral = self.neutral
         if self.network is None:
             return Mixture(*(part.expand(len(z), *part.shape[1:]) for part in neutral))
-        with torch.autocast(z.device.type, enabled=False):
-            change = self.network((z - self.origin) / self.latent_scale)
+        change = self.network((z - self.origin) / self.latent_scale)
         position, width, amplitude = neutral
         if POSITIONS in change:
             asked = change[POSITIONS]
@@ -154,16 +157,7 @@ class Gaussians(Representation):
 
     def _slopes(
         self, z: Float32[Tensor, "b zdim"]
-    ) -> tuple[
-        Float32[Tensor, "zdim b n 3"],
-        Float32[
-            Tensor,
-            (
-                zdim  # b n
-            ),
-        ],
-        Float32[Tensor, "zdim b n"],
-    ]:
+    ) -> tuple[Float32[Tensor, "zdim b n 3"], Float32[Tensor, "zdim ... n"], Float32[Tensor, "zdim b n"]]:
         """Derivatives of positions, widths and amplitudes by each latent coordinate, at each latent point."""
 
         def along(direction: Tensor) -> tuple[Tensor, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from jaxtyping import Float32
@@ -23,13 +21,13 @@ from cryomorph.models.heterogeneous import Heterogeneous, Objective
 from cryomorph.objectives.frc import RingCorrelation, equal_rings, noise_rings
 from cryomorph.objectives.likelihood import negative_log_likelihood
 from cryomorph.physics.symmetry import point_group
-from cryomorph.representations.gaussian_motion import CHANGES, GaussianShape
+from cryomorph.representations.gaussian_motion import CHANGES, GaussianShape, compact_unit
 from cryomorph.representations.gaussians import Gaussians
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.build import noise_whitening
 from cryomorph.training.method import check_numbers, train_method
 from cryomorph.training.neutral import MOST, neutral
-from cryomorph.training.recipes import consensus, encode, joint, linear, poses, warm
+from cryomorph.training.recipes import consensus, encode, joint, linear, warm
 from cryomorph.training.session import Method, Session, required
 from cryomorph.training.start import check_mask, check_paths
 from cryomorph.training.teach_encoder import teach_encoder
@@ -78,7 +76,7 @@ def build(session: Session) -> Heterogeneous:
         spread_penalty=network.spread_penalty or 0.0,
         decay=network.decay or 0.0,
     )
-    free = None if network.free is None else freedom(network.free, start.position[0], store.box)
+    free = freedom(config, start, store.box)
     model = Gaussians(shape, start, latent_scale=prior_std, origin=session.origin, free=free)
     whitening = noise_whitening(store, found, config.training.noise or "radial")
     weight = ring_weight(session, config, whitening)
@@ -137,12 +135,19 @@ def ring_weight(
     return noise_rings(store.disk, gain * power, **bounds)
 
 
-def freedom(path: Path, position: Float32[Tensor, "n 3"], box: int) -> Float32[Tensor, " n"]:
-    """How much of a change each Gaussian follows: a mask's value where it lies, or 1 for those that a list names.
+def freedom(config: GaussiansConfig, neutral: Mixture, box: int) -> Float32[Tensor, " n"] | None:
+    """How much of a change each Gaussian follows; None for all of it.
+
+    A mask's value where it lies, or 1 for those that a list names. Of a symmetric molecule for which neither is given,
+    1 for those of one unit.
 
     Raises:
         InputError: a mask of another box, or numbers of Gaussians that there are not.
     """
+    path, position = config.network.free, neutral.position[0]
+    if path is None:
+        group = point_group(config.symmetry).float()
+        return compact_unit(position, neutral.amplitude[0], group) if len(group) > 1 else None
     if path.suffix in LISTS:
         numbers = read_numbers(path, len(position), what="Gaussian", of="the mixture")
         free = torch.zeros(len(position))
@@ -181,7 +186,7 @@ GAUSSIANS = Method(
     "gaussians",
     build,
     {
-        "default": (poses, consensus, linear, neutral, warm, teach_encoder, joint, encode),
+        "default": (consensus, linear, neutral, warm, teach_encoder, joint, encode),
         "paper": (consensus, neutral, joint, encode),
     },
     open_epoch=open_epoch,

@@ -132,7 +132,7 @@ def joint(session: Session) -> None:
     trainer = Trainer(model, session.store, config.training, parallel=parallel, seed=config.seed, team=team)
 
     def after_epoch() -> None:
-        if model.poses is not None and trainer.progress.epoch + 1 >= config.training.pose_epoch:
+        if model.poses is not None and config.poses_due(trainer.progress.epoch + 1, trainer.epochs):
             with team.at_rest():
                 facts = refine_poses(
                     model,
