@@ -92,7 +92,7 @@ def test_channels_are_projections_with_other_amplitudes():
 
 
 def test_blocks_are_the_adjoint_of_coefficients():
-    lattice = lattice_of(fourier_disk(12))
+    lattice = lattice_of(fourier_disk(12), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     blocks = torch.randn(2, 12, 12, generator=generator)
     image = torch.randn(2, fourier_disk(12).size, dtype=torch.complex64, generator=generator)

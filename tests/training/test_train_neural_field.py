@@ -22,7 +22,7 @@ from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.snapshot import checkpoints
 from cryomorph.training import loop, recipes
 from cryomorph.training.build import LinearStart
-from cryomorph.training.neural_field import train_neural_field
+from cryomorph.training.neural_field import NEURAL_FIELD, train_neural_field
 from cryomorph.training.parallel import Parallel
 from cryomorph.training.trainer import Trainer
 
@@ -355,6 +355,8 @@ class Second(Parallel):
 def test_all_processes_take_the_latent_points_that_the_first_one_wishes(config, tiny_store, make_model, tmp_path):
     n = len(tiny_store)
     start = LinearStart(LinearSubspace(torch.zeros(3, 16, 16, 16)), torch.zeros(n, 2), torch.ones(n, 2))
-    session = recipes.Session(RunFolder(tmp_path), tiny_store, resolved(config), Second(1, 1, torch.device("cpu")))
+    session = recipes.Session(
+        NEURAL_FIELD, RunFolder(tmp_path), tiny_store, resolved(config), Second(1, 1, torch.device("cpu"))
+    )
     session.linear, session.model = start, make_model()
     assert recipes.by_gradient(session)

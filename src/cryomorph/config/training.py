@@ -41,9 +41,9 @@ class TrainingConfig:
     patience: int | None = None
     """End when the held-out loss was flat for so many epochs; 0 never ends early."""
     refine_poses: bool = False
-    """Refine every particle's orientation and shift too; how far off the given ones are is learned from all of them. A
-    neural field's default recipe does it before all else, against maps of the half set that a particle is not in;
-    Gaussians do it against each particle's own conformation, after --pose-epoch and at the end."""
+    """Refine every particle's orientation and shift too, against maps of the half set that it is not in; how far off
+    the given ones are is learned from all of them. Gaussians do it again against each particle's own conformation,
+    after --pose-epoch and at the end."""
     pose_epoch: int = 2
     """Where poses are refined against the model itself: epochs before the first time. The neural field's paper recipe
     does it after every epoch from then on."""

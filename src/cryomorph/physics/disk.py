@@ -99,11 +99,12 @@ class FourierDisk:
         m = coefficients.shape[-1]
         half = self.box // 2 + 1
         grid = coefficients.new_zeros((*coefficients.shape[:-1], self.box * half))
-        grid[..., self._flat[:m]] = coefficients * self._origin_sign[:m]
+        sign = self._origin_sign[:m].to(coefficients.device)
+        grid[..., self._flat[:m]] = coefficients * sign
         # on the line ky = 0 the disk keeps kx > 0 only; irfft2 needs both
         line = (self.frequency[:m, 1] == 0).nonzero().squeeze(1)
         mirrored = (-self.frequency[line, 0] % self.box) * half
-        grid[..., mirrored] = (coefficients[..., line] * self._origin_sign[line]).conj()
+        grid[..., mirrored] = (coefficients[..., line] * sign[line]).conj()
         images = torch.fft.irfft2(grid.unflatten(-1, (self.box, half)), s=(self.box, self.box))
         return images.transpose(-1, -2)
 

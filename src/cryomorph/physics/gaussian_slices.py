@@ -18,6 +18,8 @@ from torch import Tensor
 
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 
+TABLE_NUMBERS = 1 << 23  # what the tables of a few planes of a map may hold
+
 
 class Mixture(NamedTuple):
     """Gaussians of several images or latent points: positions and widths in pixels, amplitudes as integrals.
@@ -56,8 +58,8 @@ def project_channels(
     mixture: Mixture, amplitude: Float32[Tensor, "b c n"], disk: FourierDisk
 ) -> Complex64[Tensor, "b c size"]:
     """As `project_gaussians`, for several sets of amplitudes in place of the mixture's own; no gradients."""
-    lattice = lattice_of(disk)
     position, width, _ = mixture
+    lattice = lattice_of(disk, position.device)
     with torch.autocast(position.device.type, enabled=False):
         envelope = _envelope(width, lattice.rows, disk.box)
         along_x = gaussian_tables(position[..., 0], envelope, disk.box)
@@ -86,29 +88,24 @@ class Lattice:
     def coefficients(self, blocks: Float32[Tensor, "*b twice twice"]) -> Complex64[Tensor, "*b size"]:
         """The disk's coefficients from products `[cos y, sin y] [cos x, sin x]`."""
         k = self.rows
-        quadrant = self.quadrant.to(blocks.device)
-        sign = self.sign.to(blocks.device)
         cc, cs, sc, ss = (
-            part.flatten(-2)[..., quadrant]
+            part.flatten(-2)[..., self.quadrant]
             for half in (blocks[..., :k, :], blocks[..., k:, :])
             for part in (half[..., :k], half[..., k:])
         )
-        return torch.complex(cc - sign * ss, -sc - sign * cs)
+        return torch.complex(cc - self.sign * ss, -sc - self.sign * cs)
 
     def blocks(self, coefficients: Complex64[Tensor, "b size"]) -> Float32[Tensor, "b twice twice"]:
         """The adjoint of `coefficients`."""
         padded = torch.nn.functional.pad(coefficients, (0, 1))
-        right, left = (
-            padded[:, places.to(padded.device)].unflatten(1, (self.rows, self.rows))
-            for places in (self.right, self.left)
-        )
+        right, left = (padded[:, places].unflatten(1, (self.rows, self.rows)) for places in (self.right, self.left))
         both, apart = right + left, left - right
         return torch.cat([torch.cat([both.real, apart.imag], 2), torch.cat([-both.imag, apart.real], 2)], 1)
 
 
-@lru_cache(maxsize=64)
-def lattice_of(disk: FourierDisk) -> Lattice:
-    """The lattice of a disk, made once."""
+@lru_cache(maxsize=128)
+def lattice_of(disk: FourierDisk, device: torch.device) -> Lattice:
+    """The lattice of a disk on a device, made once."""
     kx, ky = disk.frequency.T
     rows = int(disk.frequency.abs().max()) + 1 if disk.size else 1
     quadrant = ky * rows + kx.abs()
@@ -117,7 +114,8 @@ def lattice_of(disk: FourierDisk) -> Lattice:
         where = torch.full((rows * rows,), disk.size)
         where[quadrant[side]] = side.nonzero().squeeze(1)
         places.append(where)
-    return Lattice(disk.box, rows, quadrant, torch.where(kx < 0, -1.0, 1.0), *places)
+    sign = torch.where(kx < 0, -1.0, 1.0)
+    return Lattice(disk.box, rows, *(each.to(device) for each in (quadrant, sign, *places)))
 
 
 def gaussian_tables(
@@ -156,7 +154,7 @@ class _Projection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, position: Tensor, width: Tensor, amplitude: Tensor, disk: FourierDisk) -> Tensor:
-        lattice = lattice_of(disk)
+        lattice = lattice_of(disk, position.device)
         with torch.autocast(position.device.type, enabled=False):
             envelope = _envelope(width.float(), lattice.rows, disk.box)
             along_x = gaussian_tables(position[..., 0].float(), envelope, disk.box)
@@ -206,10 +204,12 @@ def gaussian_map(mixture: Mixture, box: int) -> Float32[Tensor, "box box box"]:
     along_z = gaussian_tables(position[..., 2], _envelope(width, planes, box), box)[0] * amplitude
     # one plane's cosine and sine parts are two real images
     transform = position.new_zeros(planes + 1, box, box, dtype=torch.complex64)
-    for kz in range(planes):
-        inside = disk.within((planes**2 - kz**2) ** 0.5)
-        parts = torch.stack([along_z[kz], along_z[planes + kz]])[None]
-        flat = project_channels(mixture, parts, inside)[0]
-        cosine, sine = disk.to_images(flat) + parts.sum(2)[0, :, None, None] / box**2
-        transform[kz] = torch.complex(cosine, -sine)
+    squared = disk.frequency.square().sum(1).to(position.device)
+    step = max(1, TABLE_NUMBERS // (4 * planes * amplitude.shape[1]))
+    for kz in torch.arange(planes, device=position.device).split(step):
+        parts = torch.stack([along_z[kz], along_z[planes + kz]], 1)
+        flat = project_channels(mixture, parts.flatten(0, 1)[None], disk)[0].unflatten(0, (-1, 2))
+        inside = squared + kz[:, None] ** 2 < planes**2
+        images = disk.to_images(flat * inside[:, None]) + parts.sum(2)[..., None, None] / box**2
+        transform[kz] = torch.complex(images[:, 0], -images[:, 1])
     return torch.fft.fftshift(torch.fft.irfft(transform, n=box, dim=0), dim=0)

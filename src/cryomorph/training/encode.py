@@ -89,7 +89,8 @@ def _trained_latents(
     else:
         linear = load_tensors(trained.linear_start)[0]
         first, spread = _linear_latents(store, linear, whitening)
-        if facts.get("latents") == "table" and first.shape[1] == landscape.shape[1]:
+        moved = bool(trained.config().get("training", {}).get("latent_rate"))
+        if facts.get("latents") == "table" and first.shape[1] == landscape.shape[1] and not moved:
             return under_landscape(first, spread, tensors["prior_std"], support=linear["mean"])
         start = _carried_over(first, linear["mean"], landscape)
         encoder = TableEncoder(start, torch.ones_like(start))

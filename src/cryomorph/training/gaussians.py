@@ -27,7 +27,7 @@ from cryomorph.runs.folder import RunFolder
 from cryomorph.training.build import noise_whitening
 from cryomorph.training.method import check_numbers, train_method
 from cryomorph.training.neutral import MOST, neutral
-from cryomorph.training.recipes import consensus, encode, joint, linear, warm
+from cryomorph.training.recipes import consensus, encode, joint, linear, poses, warm
 from cryomorph.training.session import Method, Session, required
 from cryomorph.training.start import check_mask, check_paths
 from cryomorph.training.teach_encoder import teach_encoder
@@ -186,7 +186,7 @@ GAUSSIANS = Method(
     "gaussians",
     build,
     {
-        "default": (consensus, linear, neutral, warm, teach_encoder, joint, encode),
+        "default": (poses, consensus, linear, neutral, warm, teach_encoder, joint, encode),
         "paper": (consensus, neutral, joint, encode),
     },
     open_epoch=open_epoch,

@@ -202,9 +202,8 @@ def fit_to_map(
 def revived(mixture: Mixture) -> Mixture:
     """The same Gaussians, of which the dead ones have taken over half of the strongest: one for one, beside it."""
     position, width, amplitude = (part[0].clone() for part in mixture)
-    dead = (amplitude < DEAD * amplitude.mean()).nonzero().squeeze(1)
+    dead = (amplitude < DEAD * amplitude.mean()).nonzero().squeeze(1)[: len(amplitude) // 2]
     strongest = amplitude.argsort(descending=True)[: len(dead)]
-    dead = dead[: len(strongest)]
     apart = torch.nn.functional.normalize(position[strongest] - position.mean(0), dim=1) * width[strongest, None] / 2
     position[dead], position[strongest] = position[strongest] + apart, position[strongest] - apart
     width[dead] = width[strongest]

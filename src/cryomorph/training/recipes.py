@@ -128,11 +128,12 @@ def joint(session: Session) -> None:
     model = session.model
     begin = perf_counter()
     compile_network(model.representation, config.training.compile, parallel.device)
-    team = team_for(parallel.device, (config.training.batch_size or 1) // parallel.world)
+    team = team_for(parallel.device, (config.training.batch_size or 1) // parallel.world, model.representation)
     trainer = Trainer(model, session.store, config.training, parallel=parallel, seed=config.seed, team=team)
 
     def after_epoch() -> None:
         if model.poses is not None and config.poses_due(trainer.progress.epoch + 1, trainer.epochs):
+            model.eval()
             with team.at_rest():
                 facts = refine_poses(
                     model,
@@ -142,6 +143,7 @@ def joint(session: Session) -> None:
                     total=parallel.total,
                     half_precision=session.half_precision,
                 )
+            model.train()
             parallel.gather_rows(model.poses.offset)
             session.run.record(stage="poses", round=trainer.progress.epoch + 1, **facts)
 

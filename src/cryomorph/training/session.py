@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 from jaxtyping import Float32
-from torch import Tensor
+from torch import Tensor, nn
 
 from cryomorph.config.gaussians import GaussiansConfig
 from cryomorph.config.neural_field import NeuralFieldConfig
@@ -24,6 +24,7 @@ from cryomorph.training.warm_start import Lesson
 
 TrainedConfig = NeuralFieldConfig | GaussiansConfig
 T = TypeVar("T")
+NOISY = (nn.Dropout, nn.BatchNorm1d)
 
 
 @dataclass
@@ -75,9 +76,13 @@ class Method:
     leave: Callable[[Session], None] = lambda session: None
 
 
-def team_for(device: torch.device, images: int) -> Team:
-    """Threads that share batches of so many images; a GPU needs none."""
-    return Team(images if device.type == "cpu" else 1)
+def team_for(device: torch.device, images: int, model: nn.Module | None = None) -> Team:
+    """Threads that share batches of so many images; a GPU needs none.
+
+    A batch is not divided for a model that draws at random within, or averages over its batch.
+    """
+    whole = model is not None and any(isinstance(part, NOISY) for part in model.modules())
+    return Team(images if device.type == "cpu" and not whole else 1)
 
 
 def required(value: T | None) -> T:

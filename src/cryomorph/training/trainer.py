@@ -213,6 +213,7 @@ class Trainer:
         """
         disk = self.store.disk
         total = torch.zeros(2, device=self.parallel.device)
+        self.model.eval()
         for weight in self.optimiser.weights:
             weight.requires_grad_(False)
         for batch in ParticleLoader(self.store, self.batch_size, subset=self.held):
@@ -232,6 +233,7 @@ class Trainer:
             total += torch.stack([torch.where(sound, value.detach(), 0).sum() / disk.size, sound.sum()])
         for weight in self.optimiser.weights:
             weight.requires_grad_(True)
+        self.model.train()
         summed, count = self.parallel.total(total).tolist()
         return summed / count if count else float("nan")
 
