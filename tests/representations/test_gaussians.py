@@ -144,6 +144,6 @@ def test_without_a_latent_space_there_is_one_mixture():
 def test_penalties_are_the_widths_spread_and_the_squares_of_matrices():
     made = model(spread_penalty=2.0, decay=0.5)
     squares = sum(float((p.detach() ** 2).sum()) for name, p in made.network.named_parameters() if "weight" in name)
-    expected = 2.0 * float(neutral().width.log().var()) + 0.5 * squares
+    expected = 2.0 * float(neutral().width.log().var(correction=0)) + 0.5 * squares
     assert float(made.penalty().detach()) == pytest.approx(expected, rel=1e-4)
     assert float(model().penalty().detach()) == 0

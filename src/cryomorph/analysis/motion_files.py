@@ -32,7 +32,7 @@ from cryomorph.config.console import say, track, warn
 from cryomorph.config.errors import InputError
 from cryomorph.config.motions import MotionsConfig
 from cryomorph.io.mrc import write_map
-from cryomorph.io.structure import Atoms, arrows, read_atoms, write_atoms, write_points
+from cryomorph.io.structure import Atoms, arrows, read_atoms, too_long, write_atoms, write_points
 from cryomorph.representations.gaussian_motion import POSITIONS
 from cryomorph.representations.gaussians import Gaussians
 from cryomorph.runs.folder import RunFolder
@@ -58,7 +58,13 @@ def motions(config: MotionsConfig) -> Path:
     output = config.output if config.output is not None else run.path / "motions"
     _check_output(output, overwrite=config.overwrite)
     atoms = None if config.model is None else read_atoms(config.model)
-    z, store = check_latent(run.latent_mean()), run.store()
+    if atoms is not None and config.format == "pdb" and (name := too_long(atoms)):
+        raise InputError(f"{config.model}: chain {name!r} has no place in a PDB file: leave --format pdb away")
+    z, store = check_latent(run.latent()[0]), run.store()
+    if z.shape[1] != model.zdim:
+        raise InputError(
+            f"{run.path}: latent points of {z.shape[1]} coordinates, the model has {model.zdim}: train again"
+        )
     frame = Frame(store.box, store.pixel_A, config.flip_hand)
     regions = None if config.region is None else region_shares(config.region, model, frame)
     if regions is None:

@@ -19,7 +19,8 @@ class MixtureConfig:
     """The Gaussians, what of them may change, and the networks. Where no default is shown, the recipe chooses."""
 
     gaussians: int | None = None
-    """Number of Gaussians (default: doubled until the neutral map is matched, at FSC 0.95 on average)."""
+    """Number of Gaussians (default: doubled until the neutral map is matched at FSC 0.95 on average, or little more is
+    gained)."""
     resolution: float | None = None
     """Resolution in Angstrom that the Gaussians are to match (default: that of the consensus at FSC 0.143)."""
     neutral: Literal["state", "consensus"] | None = None
@@ -31,7 +32,7 @@ class MixtureConfig:
     """Rigid bodies that positions follow, blended where they meet; 0 moves each Gaussian by itself, as in the paper."""
     free: Path | None = None
     """Mask file in the working box: Gaussians outside it stay as they are. Or a text file of Gaussians that may change,
-    one number a line, from 0, as gaussians.cif counts them."""
+    one number a line, from 0, as gaussians.cif counts them in a run of the same particles, options and seed."""
     objective: Literal["likelihood", "frc"] | None = None
     """What is compared: the Gaussian likelihood, or the Fourier ring correlation, which no scale of images matters
     to."""
@@ -184,6 +185,6 @@ def resolved(config: GaussiansConfig) -> GaussiansConfig:
     network = filled(config.network, chosen)
     chosen |= {"encoder_width": network.width, "encoder_layers": network.layers}
     training = filled(config.training, chosen)
-    if training.precision == "auto":
-        training = replace(training, precision="float32")  # what takes the time are sums of waves, which need digits
+    # what takes the time are sums of waves, which need their digits
+    training = replace(training, precision="float32")
     return filled(replace(config, network=filled(network, chosen), training=training), chosen)

@@ -48,9 +48,10 @@ class TrainingConfig:
     """Where poses are refined against the model itself: epochs before the first time. The neural field's paper recipe
     does it after every epoch from then on."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the network's products; auto is bfloat16 where the machine multiplies it faster."""
+    """Number format of the network's products; auto is bfloat16 where the machine multiplies it faster. Gaussians are
+    float32 always."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """Compile the network for the device; auto does so on a GPU."""
+    """Compile a neural field's network for the device; auto does so on a GPU. Gaussians have nothing to compile."""
     device: str = "auto"
     """Device to train on: cpu, cuda, cuda:1, or auto, which takes a GPU where there is one."""
     checkpoint_minutes: float = 10.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import final
+from typing import cast, final
 
 import torch
 from jaxtyping import Float32
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cryomorph.encoders.base import Encoder, Posterior
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import fourier_disk
-from cryomorph.physics.gaussian_slices import Mixture, project_gaussians
+from cryomorph.physics.gaussian_slices import TABLE_NUMBERS, Mixture, project_gaussians
 from cryomorph.physics.rings import ring_correlation
 
 DROPOUT = 0.3
@@ -85,9 +85,18 @@ class GradientEncoder(Encoder):
         hidden = self.features(batch)
         for layer in self.hidden:
             hidden = torch.relu(layer(hidden))
-        mean, log_variance = self.output(self.noise(hidden)).float().chunk(2, dim=1)
+        mean, log_variance = self.output(self._noisy(hidden)).float().chunk(2, dim=1)
         fixed = self.spread.clamp(min=1e-6).log().mul(2).expand_as(log_variance)
         return Posterior(mean, torch.where(self.spread > 0, fixed, log_variance))
+
+    def _noisy(self, hidden: Float32[Tensor, "b width"]) -> Float32[Tensor, "b width"]:
+        """Dropout and batch normalisation; an image alone is normalised as those before it were."""
+        if not (self.training and len(hidden) == 1 and len(self.noise)):
+            return cast(Tensor, self.noise(hidden))
+        norm = self.noise[1].eval()
+        found: Tensor = norm(self.noise[0](hidden))
+        norm.train()
+        return found
 
     def features(self, batch: Batch) -> Float32[Tensor, "b fiven"]:
         """Gradients by positions, widths and amplitudes, each kind divided by its usual size."""
@@ -99,6 +108,11 @@ class GradientEncoder(Encoder):
     ) -> tuple[Float32[Tensor, "b n 3"], Float32[Tensor, "b n"], Float32[Tensor, "b n"]]:
         """Of each image's weighted mean ring correlation, by the neutral Gaussians, in the molecule's frame."""
         disk = fourier_disk(2 * (len(self.ring_weight) - 1))
+        most = max(1, TABLE_NUMBERS // (disk.box * len(self.position)))
+        if len(batch) > most:
+            parts = [self.gradients(part) for part in batch.split(most)]
+            by_position, by_width, by_amplitude = (torch.cat(each) for each in zip(*parts, strict=True))
+            return by_position, by_width, by_amplitude
         with torch.enable_grad(), torch.autocast(batch.ctf.device.type, enabled=False):
             position, width, amplitude = (
                 each.expand(len(batch), *each.shape).detach().clone().requires_grad_()

@@ -16,6 +16,7 @@ from cryomorph.io.atomic import atomic_path
 FORMATS = (".cif", ".pdb")
 RESIDUES = 10_000  # that a chain of a PDB file can number
 CHAINS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+CHAIN_LETTERS = 2  # that gemmi can write into a PDB file
 LARGEST_B = 999.99  # that fits a PDB file's column
 
 
@@ -150,6 +151,11 @@ def arrows(
 
 def _atoms(model: Any) -> list[Any]:
     return [atom for chain in model for residue in chain for atom in residue]
+
+
+def too_long(atoms: Atoms) -> str | None:
+    """The name of a chain that a PDB file has no place for, where there is one."""
+    return next((chain.name for chain in atoms.structure[0] if len(chain.name) > CHAIN_LETTERS), None)
 
 
 def _text(values: Float[np.ndarray, "k n"], digits: int) -> list[str]:

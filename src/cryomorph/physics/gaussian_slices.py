@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Complex64, Float32, Int64
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 
-TABLE_NUMBERS = 1 << 23  # what the tables of a few planes of a map may hold
+TABLE_NUMBERS = 1 << 23  # what the tables of several images, or of planes of a map, may hold together
 
 
 class Mixture(NamedTuple):
@@ -60,6 +61,10 @@ def project_channels(
     """As `project_gaussians`, for several sets of amplitudes in place of the mixture's own; no gradients."""
     position, width, _ = mixture
     lattice = lattice_of(disk, position.device)
+    most = max(1, TABLE_NUMBERS // (2 * lattice.rows * position.shape[1]))
+    if len(position) > most:
+        each = (part.expand(len(position), *part.shape[1:]).split(most) for part in (*mixture, amplitude))
+        return torch.cat([project_channels(Mixture(p, w, a), c, disk) for p, w, a, c in zip(*each, strict=True)])
     with torch.autocast(position.device.type, enabled=False):
         envelope = _envelope(width, lattice.rows, disk.box)
         along_x = gaussian_tables(position[..., 0], envelope, disk.box)
@@ -165,6 +170,7 @@ class _Projection(torch.autograd.Function):
         return lattice.coefficients(blocks)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         along_x, along_y, width, amplitude = ctx.saved_tensors
         lattice: Lattice = ctx.lattice

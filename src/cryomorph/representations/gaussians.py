@@ -63,7 +63,7 @@ class Gaussians(Representation):
         self.register_buffer("amplitude_unit", given.amplitude.mean().clone())
         share = (given.amplitude[0] / self.amplitude_unit).clamp(min=1e-3)
         self.position = nn.Parameter(given.position / UNIT)
-        self.raw_amplitude = nn.Parameter(share.expm1().log())
+        self.raw_amplitude = nn.Parameter(share + (-(-share).expm1()).log())
         self.log_width = nn.Parameter(given.width[0].log())
         self.parts = Parts(given.position[0].detach(), shape.parts) if shape.parts else None
         self.network = MotionNetwork(shape) if shape.zdim else None
@@ -111,7 +111,7 @@ class Gaussians(Representation):
 
     def penalty(self) -> Float32[Tensor, ""]:
         """The spread of the widths, and the squares of the network's weights, by the weights that the shape gives."""
-        cost = self.shape.spread_penalty * self.log_width.var()
+        cost = self.shape.spread_penalty * self.log_width.var(correction=0)
         if self.network is not None and self.shape.decay:
             cost = cost + self.shape.decay * sum(p.square().sum() for p in self.network.parameters() if p.ndim == 2)
         return cost

@@ -68,12 +68,13 @@ def read_snapshot(checkpoint: Path, store: ParticleStore) -> Snapshot:
     saved, facts = load_tensors(checkpoint)
     model = {name.removeprefix("model."): value for name, value in saved.items() if name.startswith("model.")}
     tensors = {name.removeprefix("representation."): value for name, value in model.items()}
-    mean, std = _latents(model, tensors, facts, store)
     pose = store.pose
     if pose is not None and "poses.offset" in model:
         table = PoseTable(len(store))
         table.load_state_dict({"offset": model["poses.offset"]})
         pose = table.corrected(pose, store.pixel_A)
+        store = store.with_pose(pose)
+    mean, std = _latents(model, tensors, facts, store)
     progress = json.loads(facts["progress"])
     kind = _kind(model)
     name = f"{checkpoint.name}: after {progress['epoch']} epochs and {progress['step']} steps"

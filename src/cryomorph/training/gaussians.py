@@ -15,11 +15,14 @@ from cryomorph.encoders.gradient import GradientEncoder
 from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.poses import PoseTable
 from cryomorph.encoders.table import TableEncoder
+from cryomorph.inference.checks import IMAGES, spread_over
 from cryomorph.io.numbers import read_numbers
 from cryomorph.io.structure import write_points
 from cryomorph.models.heterogeneous import Heterogeneous, Objective
 from cryomorph.objectives.frc import RingCorrelation, equal_rings, noise_rings
-from cryomorph.objectives.likelihood import negative_log_likelihood
+from cryomorph.objectives.likelihood import best_scale, negative_log_likelihood
+from cryomorph.particles.loader import ParticleLoader
+from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.symmetry import point_group
 from cryomorph.representations.gaussian_motion import CHANGES, GaussianShape, compact_unit
 from cryomorph.representations.gaussians import Gaussians
@@ -28,15 +31,17 @@ from cryomorph.training.build import noise_whitening
 from cryomorph.training.method import check_numbers, train_method
 from cryomorph.training.neutral import MOST, neutral
 from cryomorph.training.recipes import consensus, encode, joint, linear, poses, warm
-from cryomorph.training.session import Method, Session, required
-from cryomorph.training.start import check_mask, check_paths
+from cryomorph.training.session import Method, Session, TrainedConfig, required
+from cryomorph.training.start import check_mask, check_paths, keep_clear
 from cryomorph.training.teach_encoder import teach_encoder
 from cryomorph.training.warm_start import Lesson, average_transfer
 from cryomorph.volumes.grid import shell_amplitude
 from cryomorph.volumes.masks import read_mask
 
 POINTS = "gaussians.cif"
+FEWEST = 3
 LISTS = (".txt", ".npy")
+SCALED = 16  # images at once whose scale is measured
 CALIBRATION = 256  # images that say how large gradients are
 
 
@@ -51,6 +56,17 @@ def train_gaussians(config: GaussiansConfig) -> RunFolder:
     config = resolved(config)
     check_options(config)
     return train_method(config, GAUSSIANS)
+
+
+def accept(config: TrainedConfig, store: ParticleStore) -> None:
+    """Refuse a resolution that the images do not hold, and a mask of another box, before any stage."""
+    if not isinstance(config, GaussiansConfig):
+        return
+    asked, free = config.network.resolution, config.network.free
+    if asked is not None and asked < 1.98 * store.pixel_A:
+        raise InputError(f"--resolution {asked}: the images hold {2 * store.pixel_A:.2f} A at best")
+    if free is not None and free.suffix not in LISTS:
+        read_mask(free, store.box)
 
 
 def build(session: Session) -> Heterogeneous:
@@ -126,8 +142,13 @@ def ring_weight(
         "first": extent / network.min_resolution if network.min_resolution else 1.0,
         "last": extent / network.resolution if network.resolution else store.box / 2,
     }
+    equal = equal_rings(store.disk, **bounds)
+    if not equal.any():
+        raise InputError(
+            f"--min-resolution {network.min_resolution} and --resolution {network.resolution} leave no ring to compare"
+        )
     if network.rings == "equal":
-        return equal_rings(store.disk, **bounds)
+        return equal
     transfer = average_transfer(store, whitening, seed=config.seed).square()
     count = torch.bincount(store.disk.shell)
     gain = torch.zeros(len(count)).index_add(0, store.disk.shell, transfer) / count.clamp(min=1)
@@ -154,18 +175,41 @@ def freedom(config: GaussiansConfig, neutral: Mixture, box: int) -> Float32[Tens
         free[numbers] = 1
         return free
     at = (position.flip(1) + box // 2).numpy().T
-    value = map_coordinates(read_mask(path, box).numpy(), at, order=1, mode="nearest")
-    return torch.from_numpy(np.clip(value, 0, 1)).float()
+    value = np.clip(map_coordinates(read_mask(path, box).numpy(), at, order=1, mode="constant"), 0, 1)
+    if not value.any():
+        raise InputError(f"--free {path} holds no Gaussian: nothing could change")
+    return torch.from_numpy(value).float()
 
 
 def open_epoch(session: Session, epoch: int, epochs: int) -> None:
-    """Hold back all kinds of change but one in each part of a paper's training: first the first that is asked for."""
+    """Hold back kinds of change in a paper's training: in each part of it one more is open, in the order asked for."""
     model = required(session.model).representation
     if not isinstance(model, Gaussians) or model.network is None or session.config.recipe != "paper":
         return
     asked = model.shape.changes
-    now = asked[min(epoch * len(asked) // max(epochs, 1), len(asked) - 1)]
-    model.network.gate.copy_(torch.tensor([float(kind == now) for kind in CHANGES]))
+    now = asked[: epoch * len(asked) // max(epochs, 1) + 1]
+    model.network.gate.copy_(torch.tensor([float(kind in now) for kind in CHANGES]))
+
+
+@torch.no_grad()
+def close_epoch(session: Session) -> None:
+    """Give the maps the scale of the images, to which the ring correlation is blind; all processes the same."""
+    model, config = required(session.model), session.config
+    if not (isinstance(config, GaussiansConfig) and isinstance(model.representation, Gaussians)):
+        return
+    if config.network.objective != "frc":
+        return
+    model.eval()
+    disk, sums = session.store.disk, torch.zeros(2, device=session.parallel.device)
+    sample = session.parallel.share(spread_over(len(session.store), IMAGES))
+    for given in ParticleLoader(session.store, SCALED, subset=sample):
+        batch = model.placed(given.to(session.parallel.device), disk)
+        slices = model.representation.slices(model.posterior(batch).mean, batch.rotation, disk)
+        sums += torch.stack([part.sum() for part in best_scale(batch, slices)])
+    overlap, power = session.parallel.total(sums).tolist()
+    if overlap > 0 and power > 0:
+        model.representation.amplitude_unit *= overlap / power
+    model.train()
 
 
 def leave(session: Session) -> None:
@@ -189,7 +233,9 @@ GAUSSIANS = Method(
         "default": (poses, consensus, linear, neutral, warm, teach_encoder, joint, encode),
         "paper": (consensus, neutral, joint, encode),
     },
+    accept=accept,
     open_epoch=open_epoch,
+    close_epoch=close_epoch,
     leave=leave,
 )
 
@@ -200,7 +246,7 @@ def check_options(config: GaussiansConfig) -> None:
     check_numbers(
         config,
         least={
-            "gaussians": (network.gaussians, 1),
+            "gaussians": (network.gaussians, FEWEST),
             "resolution": (network.resolution, 0.1),
             "min-resolution": (network.min_resolution, 0.1),
             "parts": (network.parts, 0),
@@ -224,7 +270,9 @@ def check_options(config: GaussiansConfig) -> None:
         raise InputError("--encoder table starts from the linear method, which --recipe paper leaves out: give one")
     if config.recipe == "paper" and network.neutral == "state":
         raise InputError("--neutral state needs the linear method, which --recipe paper leaves out: give consensus")
-    if network.free is not None and not network.free.is_file():
-        raise InputError(f"--free {network.free}: no such file; expected a mask or a list of Gaussians")
+    if network.free is not None:
+        if not network.free.is_file():
+            raise InputError(f"--free {network.free}: no such file; expected a mask or a list of Gaussians")
+        keep_clear("free", network.free, config.output, overwrite=config.overwrite)
     check_paths(config)
     check_mask(config.mask, config.output, overwrite=config.overwrite)

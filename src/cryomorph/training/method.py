@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import partial
 from time import perf_counter
 
 import torch
 
 from cryomorph.config.errors import InputError
 from cryomorph.models.machine import choose_device
+from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.device import choose_precision
 from cryomorph.training.parallel import Parallel, parallel
@@ -40,7 +40,11 @@ def _train(config: TrainedConfig, method: Method, processes: Parallel) -> RunFol
         if run.is_complete:
             run.log(f"{run.path} is complete already: nothing to resume")
             return run
-        accept = partial(check_particles, zdim=config.zdim, mask=config.mask)
+
+        def accept(given: ParticleStore) -> None:
+            check_particles(given, zdim=config.zdim, mask=config.mask)
+            method.accept(config, given)
+
         # not with poses that an interrupted run has refined: the stages come to them by themselves
         store = take_particles(run, config, accept) if alone else run.given_store()
     plan = choose_precision(config.training, processes.device)

@@ -10,7 +10,6 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from cryomorph.config.console import progress
-from cryomorph.config.errors import InputError
 from cryomorph.config.gaussians import GaussiansConfig
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.disk import FourierDisk
@@ -103,12 +102,7 @@ def target_radius(session: Session, config: GaussiansConfig) -> float:
     store = session.store
     extent, nyquist = store.box * store.pixel_A, store.box / 2
     if config.network.resolution is not None:
-        radius = extent / config.network.resolution
-        if radius > nyquist * 1.01:
-            raise InputError(
-                f"--resolution {config.network.resolution}: the images hold {2 * store.pixel_A:.2f} A at best"
-            )
-        return min(radius, nyquist)
+        return min(extent / config.network.resolution, nyquist)
     curve = session.run.consensus_fsc()["corrected"]
     below = np.flatnonzero(curve[1:] < 0.143)
     return float(min(max(below[0] + 1 if len(below) else nyquist, 6), nyquist))

@@ -98,7 +98,10 @@ def warm(session: Session) -> None:
         if alone and not path.is_file():
             begin = perf_counter()
             device = session.parallel.device
-            with team_for(device, WARM_BATCH) as team, progress("warm start", config.warm_steps or 0) as advance:
+            with (
+                team_for(device, WARM_BATCH, session.model.representation) as team,
+                progress("warm start", config.warm_steps or 0) as advance,
+            ):
                 missing = warm_start(
                     session.model.representation,
                     start.subspace.to(device),
@@ -131,27 +134,34 @@ def joint(session: Session) -> None:
     team = team_for(parallel.device, (config.training.batch_size or 1) // parallel.world, model.representation)
     trainer = Trainer(model, session.store, config.training, parallel=parallel, seed=config.seed, team=team)
 
+    def refine(epoch: int) -> None:
+        if model.poses is None or not config.poses_due(epoch, trainer.epochs):
+            return
+        model.eval()
+        with team.at_rest():
+            facts = refine_poses(
+                model,
+                session.store,
+                parallel.share(torch.arange(len(session.store))),
+                disk=trainer.disk,
+                total=parallel.total,
+                half_precision=session.half_precision,
+            )
+        model.train()
+        parallel.gather_rows(model.poses.offset)
+        session.run.record(stage="poses", round=epoch, **facts)
+
     def after_epoch() -> None:
-        if model.poses is not None and config.poses_due(trainer.progress.epoch + 1, trainer.epochs):
-            model.eval()
-            with team.at_rest():
-                facts = refine_poses(
-                    model,
-                    session.store,
-                    parallel.share(torch.arange(len(session.store))),
-                    disk=trainer.disk,
-                    total=parallel.total,
-                    half_precision=session.half_precision,
-                )
-            model.train()
-            parallel.gather_rows(model.poses.offset)
-            session.run.record(stage="poses", round=trainer.progress.epoch + 1, **facts)
+        session.method.close_epoch(session)
+        refine(trainer.progress.epoch + 1)
 
     def before_epoch() -> None:
         session.method.open_epoch(session, trainer.progress.epoch, trainer.epochs)
 
     with team:
         train(trainer, session.run, before_epoch=before_epoch, after_epoch=after_epoch)
+        if trainer.progress.stopped and not config.poses_due(trainer.progress.epoch, trainer.epochs):
+            refine(trainer.epochs)  # what was to come at the end comes now
     session.run.log(f"joint: {trainer.progress.epoch} epochs; {perf_counter() - begin:.1f} s")
 
 
@@ -198,8 +208,8 @@ def by_gradient(session: Session) -> bool:
     if asked != "auto":
         return asked == "gradient"
     start, model = required(session.linear), required(session.model)
-    if start.mean.shape[1] != session.config.zdim:
-        return False  # points in other coordinates than the linear model's have moved with the training already
+    if start.mean.shape[1] != session.config.zdim or session.config.training.latent_rate:
+        return False  # points that are not the linear model's have moved with the training already
     held, _ = split_held_out(
         len(session.store), session.config.training.held_out, session.config.seed, copies=session.store.copies
     )

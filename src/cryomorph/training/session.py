@@ -65,14 +65,16 @@ Stage = Callable[[Session], None]
 class Method:
     """A way to train: its name, its model, and its recipes.
 
-    `open_epoch` prepares a model for an epoch, given its number and how many there are; `leave` writes what else a
-    finished run of the method holds.
+    `accept` refuses particles before any stage; `open_epoch` prepares a model for an epoch, given its number and how
+    many there are, and `close_epoch` ends one; `leave` writes what else a finished run of the method holds.
     """
 
     name: str
     build: Callable[[Session], Heterogeneous]
     recipes: dict[str, tuple[Stage, ...]] = field(repr=False)
+    accept: Callable[[TrainedConfig, ParticleStore], None] = lambda config, store: None
     open_epoch: Callable[[Session, int, int], None] = lambda session, epoch, epochs: None
+    close_epoch: Callable[[Session], None] = lambda session: None
     leave: Callable[[Session], None] = lambda session: None
 
 

@@ -101,8 +101,13 @@ def check_mask(mask: str, output: Path, *, overwrite: bool) -> None:
         return
     if not Path(mask).is_file():
         raise InputError(f"--mask {mask}: no such file; expected a mask file, auto or sphere")
-    if overwrite and output.resolve() in Path(mask).resolve().parents:
-        raise InputError(f"--mask {mask} lies in the run that --overwrite replaces: copy it elsewhere first")
+    keep_clear("mask", Path(mask), output, overwrite=overwrite)
+
+
+def keep_clear(option: str, path: Path, output: Path, *, overwrite: bool) -> None:
+    """Refuse a file that the run would remove."""
+    if overwrite and output.resolve() in path.resolve().parents:
+        raise InputError(f"--{option} {path} lies in the run that --overwrite replaces: copy it elsewhere first")
 
 
 def open_or_prepare(source: Path, target: Path, images: ImageSource, *, seed: int) -> ParticleStore:

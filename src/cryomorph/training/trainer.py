@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float32, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from cryomorph.config.training import TrainingConfig
 from cryomorph.encoders.table import TableEncoder
@@ -90,6 +90,7 @@ class Trainer:
         self.spoken: Facts = {}
         self._snapshot = Snapshot(model, self.optimiser)
         self._generator = torch.Generator(device=parallel.device)
+        self.draws = any(isinstance(part, nn.Dropout) for part in model.modules())
 
     @property
     def table(self) -> TableEncoder | None:
@@ -181,6 +182,8 @@ class Trainer:
         """Noise that depends on where the training is and on nothing else, so that a resumed one draws the same."""
         place = (self.progress.epoch * self.steps + self.progress.step) * self.parallel.world + self.parallel.rank
         self._generator.manual_seed(self.seed * 1_000_000_007 + place)
+        if self.draws:
+            torch.manual_seed(self.seed * 1_000_000_007 + place)
         zdim = self.model.representation.zdim
         return torch.randn(count, zdim, generator=self._generator, device=self.parallel.device)
 
@@ -251,6 +254,10 @@ class Trainer:
     def gather(self) -> None:
         """Bring the tables and the optimisers of all processes together."""
         self.optimiser.gather()
+        for part in self.model.modules():
+            if isinstance(part, nn.BatchNorm1d) and part.running_mean is not None and part.running_var is not None:
+                for kept in (part.running_mean, part.running_var):
+                    kept.copy_(self.parallel.total(kept) / self.parallel.world)
         if self.table is not None:
             self.parallel.gather_rows(self.table.mean)
 
