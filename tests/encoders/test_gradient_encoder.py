@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cryomorph.encoders import gradient
 from cryomorph.encoders.gradient import GradientEncoder
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import fourier_disk
@@ -103,3 +104,11 @@ def test_it_is_made_again_from_its_state(options):
     made.calibrate(batch(5))
     again = GradientEncoder.of(made.state_dict()).eval()
     torch.testing.assert_close(again(batch(3)).mean, made(batch(3)).mean, rtol=0, atol=0)
+
+
+def test_gradients_of_many_images_are_taken_a_few_at_a_time(monkeypatch):
+    made, given = encoder(), batch(7)
+    whole = made.gradients(given)
+    monkeypatch.setattr(gradient, "TABLE_NUMBERS", 2 * BOX * COUNT)
+    for found, expected in zip(made.gradients(given), whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

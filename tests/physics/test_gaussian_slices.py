@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cryomorph.physics import gaussian_slices
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.gaussian_slices import Mixture, gaussian_map, lattice_of, project_channels, project_gaussians
 from cryomorph.physics.pose import random_rotations
@@ -135,3 +136,11 @@ def test_a_mixture_in_other_pixels_is_the_same_molecule():
         project_gaussians(given.scaled(2.0), large), project_gaussians(given, small), rtol=1e-4, atol=1e-5
     )
     assert given.scaled(1.0) is given
+
+
+def test_chunks_of_images_are_the_images(monkeypatch):
+    """Memory is bounded by a few images at once: the same to the last digits."""
+    disk, given = fourier_disk(16), cloud(7, 5, 16, widths=7)
+    whole = project_gaussians(given, disk)
+    monkeypatch.setattr(gaussian_slices, "TABLE_NUMBERS", 2 * 2 * 8 * 5)
+    torch.testing.assert_close(project_gaussians(given, disk), whole, rtol=1e-5, atol=1e-6)

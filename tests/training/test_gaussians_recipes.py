@@ -19,6 +19,7 @@ from cryomorph.representations.gaussians import Gaussians
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.snapshot import with_refined
 from cryomorph.simulate.sets import simulate_set
+from cryomorph.training import trainer
 from cryomorph.training.gaussians import train_gaussians
 from cryomorph.training.poses import ROUNDS
 
@@ -76,3 +77,11 @@ def test_the_correlation_is_what_is_minimised_where_it_is_asked_for(config, tmp_
     losses, likelihoods = ([row["nll"] for row in recorded(each, "joint")] for each in (run, other))
     assert 0 < max(losses) < 0.9 < min(likelihoods)
     assert np.isfinite(losses).all()
+
+
+def test_poses_that_were_to_be_refined_at_the_end_are_where_it_comes_early(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "flat", lambda losses, patience: True)
+    training = replace(SHORT, epochs=4, patience=1, refine_poses=True, pose_epoch=3, band_share=0.0)
+    run = train_gaussians(replace(config, output=tmp_path / "run", training=training))
+    assert [row["epoch"] for row in recorded(run, "epoch")] == [1]
+    assert [row["round"] for row in recorded(run, "poses")] == [*range(1, ROUNDS + 1), 4]
