@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cryomorph.analysis.motion_walks import Frame, path_along, straight_line, walk_along
-from cryomorph.analysis.motions import combined, eigen_motions, localised_motions, mass, region_share, rms_A
+from cryomorph.analysis.motions import combined, eigen_motions, localised_motions, mass, rms_A
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import write_map
 from cryomorph.physics.gaussian_slices import Mixture
@@ -205,10 +205,3 @@ def test_a_position_in_a_file_is_where_the_map_has_its_density(tmp_path, flip_ha
         for step in (-1.5, 1.5):
             beside = place + step * np.eye(3)[axis]
             assert grid.interpolate_value(gemmi.Position(*beside), 3) < peak
-
-
-def test_a_region_is_the_mask_where_gaussians_lie():
-    mask = np.zeros((16, 16, 16), dtype=np.float32)
-    mask[8 + 2, 8 - 3, 8 + 5] = 1  # z, y, x
-    position = np.array([[5.0, -3.0, 2.0], [4.5, -3.0, 2.0], [2.0, -3.0, 5.0], [40.0, 0.0, 0.0]])
-    np.testing.assert_allclose(region_share(mask, position), [1, 0.5, 0, 0])

@@ -42,7 +42,7 @@ def encoder(**options: object) -> GradientEncoder:
 def agreement(mixture: Mixture, given: Batch) -> torch.Tensor:
     weight = torch.arange(BOX // 2 + 1).double()
     model = given.ctf * project_gaussians(mixture.turned(given.rotation), DISK)
-    return ring_correlation(given.image, model, DISK.shell).double() @ weight / weight.sum()
+    return ring_correlation(given.image, model, DISK.shell, rings=BOX // 2 + 1).double() @ weight / weight.sum()
 
 
 def test_gradients_are_the_slopes_of_small_steps_for_each_image_by_itself():

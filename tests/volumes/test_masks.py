@@ -8,7 +8,7 @@ import torch
 
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import write_map
-from cryomorph.volumes.masks import auto_mask, largest_piece, mask_threshold, read_mask, soften, spherical_mask
+from cryomorph.volumes.masks import auto_mask, largest_piece, mask_at, mask_threshold, read_mask, soften, spherical_mask
 
 
 def radius_grid(box):
@@ -99,3 +99,10 @@ def test_a_mask_that_does_not_fit_is_refused_in_one_sentence(tmp_path):
         write_map(tmp_path / "map.mrc", np.full((16, 16, 16), value), 2.0)
         with pytest.raises(InputError, match="expected a mask from 0 to 1"):
             read_mask(tmp_path / "map.mrc", 16)
+
+
+def test_a_mask_s_value_between_its_voxels_and_beyond_its_box():
+    mask = torch.zeros(16, 16, 16)
+    mask[8 + 2, 8 - 3, 8 + 5] = 1  # z, y, x
+    position = torch.tensor([[5.0, -3.0, 2.0], [4.5, -3.0, 2.0], [2.0, -3.0, 5.0], [40.0, 0.0, 0.0]])
+    assert mask_at(mask, position).tolist() == [1, 0.5, 0, 0]

@@ -39,7 +39,7 @@ def measure(run: RunFolder, relative_std: Float[np.ndarray, "n q"]) -> Checks:
     loader = ParticleLoader(store, 64, subset=spread_over(len(store), IMAGES))
     sample = spread_over(len(store), SAMPLE)
     return Checks(
-        scale_of_maps(model, loader, mean, disk=store.disk),
+        scale_of_maps(model, ((batch, mean[batch.index]) for batch in loader), disk=store.disk),
         sign_of_maps(model, mean, run.consensus_map()),
         (-np.log(np.maximum(relative_std, 1e-12)).mean(axis=0)).tolist(),
         view_r2(mean[sample].numpy(), store.require_pose().rotation[sample, 2].numpy()),

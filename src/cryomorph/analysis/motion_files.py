@@ -23,7 +23,6 @@ from cryomorph.analysis.motions import (
     combined,
     eigen_motions,
     localised_motions,
-    region_share,
     rms_A,
 )
 from cryomorph.analysis.training_curves import save_plot
@@ -38,7 +37,7 @@ from cryomorph.representations.gaussians import Gaussians
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.provenance import write_json
 from cryomorph.volumes.fsc import resolution_A
-from cryomorph.volumes.masks import read_mask
+from cryomorph.volumes.masks import mask_at, read_mask
 
 FACTS = "motions.json"
 SHORTEST = 0.1  # arrow that is drawn, as a share of the longest
@@ -133,10 +132,10 @@ def region_shares(paths: Sequence[Path], model: Gaussians, frame: Frame) -> Floa
     Raises:
         InputError: a mask of another box, or one that holds no Gaussian, or all.
     """
-    position = model.neutral.position[0].detach().numpy()
+    position = model.neutral.position[0].detach()
     found = []
     for path in paths:
-        share = region_share(frame.map(read_mask(path, frame.box)).numpy(), position)
+        share = mask_at(frame.map(read_mask(path, frame.box)), position).numpy()
         inside = int((share > 0.5).sum())
         if not 0 < inside < len(position):
             which = "none" if not inside else "all"

@@ -15,9 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64
 from scipy.linalg import eigh
-from scipy.ndimage import map_coordinates
 from torch import Tensor
-from torch.func import jvp, vmap
 
 from cryomorph.analysis.latent import check_latent
 from cryomorph.config.console import track
@@ -120,16 +118,6 @@ def eigen_motions(
     return MotionSpace(tuple(found), scores, coordinates)
 
 
-def region_share(mask: Float[np.ndarray, "z y x"], position: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray, " n"]:
-    """The mask's value, 0 to 1, where each Gaussian lies; 0 outside of the box.
-
-    Args:
-        position: `(x, y, z)` in pixels from the origin of the mask's box.
-    """
-    at = position[:, ::-1].T + len(mask) // 2
-    return np.clip(map_coordinates(mask.astype(np.float64), at, order=1, cval=0.0), 0, 1)
-
-
 def localised_motions(
     model: Gaussians, z: Float[np.ndarray, "k q"], regions: Float64[np.ndarray, "r n"], *, pixel_A: float, seed: int = 0
 ) -> MotionSpace:
@@ -201,21 +189,11 @@ def tangent_products(
     for start in track(range(0, len(z), size), "what moves the regions"):
         points = torch.as_tensor(z[start : start + size], dtype=torch.float32)
         with torch.no_grad():
-            slope = _slopes(model, points, directions).double().numpy()  # (m, b, n, 3)
+            slope = model.slopes(points, directions)[0].double().numpy()  # (m, b, n, 3)
         for number, share in enumerate(shares):
             flat = (slope * np.sqrt(share)[:, None]).reshape(len(slope), -1)
             total[number] += flat @ flat.T
     return total / len(z)
-
-
-def _slopes(
-    model: Gaussians, z: Float32[Tensor, "b q"], directions: Float32[Tensor, "m q"]
-) -> Float32[Tensor, "m b n 3"]:
-    def along(direction: Tensor) -> Tensor:
-        found: Tensor = jvp(lambda at: model.at(at).position, (z,), (direction.expand_as(z),))[1]
-        return found
-
-    return vmap(along)(directions)
 
 
 def combined(motions: Sequence[Motion], text: str) -> Motion:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from cryomorph.config.prepare import ImageSource
-from cryomorph.config.training import TrainingConfig, filled
+from cryomorph.config.training import TrainingConfig, resolved_by
 
 Change = Literal["positions", "amplitudes", "widths"]
 
@@ -174,17 +174,12 @@ PAPER: dict[str, Any] = {
     "warm_steps": 0,
 }
 RECIPES = {"default": DEFAULT, "paper": PAPER}
-ONE_COORDINATE = 6  # linear components for a latent space of one dimension: a curved line needs several
-MOST_COMPONENTS = 20
 
 
 def resolved(config: GaussiansConfig) -> GaussiansConfig:
-    """The config with everything filled in that was left to the recipe."""
-    chosen = dict(RECIPES[config.recipe])
-    chosen["linear_zdim"] = ONE_COORDINATE if config.zdim == 1 else min(config.zdim, MOST_COMPONENTS)
-    network = filled(config.network, chosen)
-    chosen |= {"encoder_width": network.width, "encoder_layers": network.layers}
-    training = filled(config.training, chosen)
-    # what takes the time are sums of waves, which need their digits
-    training = replace(training, precision="float32")
-    return filled(replace(config, network=filled(network, chosen), training=training), chosen)
+    """The config with everything filled in that was left to the recipe.
+
+    In float32, whatever was asked: what takes the time are sums of waves, which need their digits.
+    """
+    found: GaussiansConfig = resolved_by(config, dict(RECIPES[config.recipe]))
+    return replace(found, training=replace(found.training, precision="float32"))

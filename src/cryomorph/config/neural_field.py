@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from cryomorph.config.prepare import ImageSource
-from cryomorph.config.training import TrainingConfig, filled
+from cryomorph.config.training import TrainingConfig, resolved_by
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,13 @@ PAPER: dict[str, Any] = {
     "warm_steps": 0,
 }
 RECIPES = {"default": DEFAULT, "paper": PAPER}
-ONE_COORDINATE = 6  # linear components for a latent space of one dimension: a curved line needs several
-MOST_COMPONENTS = 20
 
 
 def resolved(config: NeuralFieldConfig) -> NeuralFieldConfig:
     """The config with everything filled in that was left to the recipe."""
     chosen = dict(RECIPES[config.recipe])
     chosen.setdefault("beta", 1 / max(config.zdim, 1))
-    chosen["linear_zdim"] = ONE_COORDINATE if config.zdim == 1 else min(config.zdim, MOST_COMPONENTS)
     # a single coordinate is only begun by the linear stage; several are the linear model's own
     chosen["latent_rate"] = 0.3 if config.zdim == 1 else 0.0
-    network = filled(config.network, chosen)
-    chosen |= {"encoder_width": network.width, "encoder_layers": network.layers}
-    return filled(replace(config, network=filled(network, chosen), training=filled(config.training, chosen)), chosen)
+    found: NeuralFieldConfig = resolved_by(config, chosen)
+    return found

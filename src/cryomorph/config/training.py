@@ -25,7 +25,7 @@ class TrainingConfig:
     """How the learning rate falls over the epochs."""
     final_latents: Literal["auto", "table", "gradient"] | None = None
     """Latent points at the end: the table's as they are, or found anew by Gauss-Newton under the final weights; auto
-    takes what predicts held-out images better."""
+    takes what predicts held-out images better, and the table's where they have moved (--latent-rate)."""
     beta: float | None = None
     """Weight of the latent's divergence from its prior, in the papers' units: 2 is the exact evidence lower bound."""
     beta_schedule: Literal["constant", "linear", "cyclic"] | None = None
@@ -56,6 +56,18 @@ class TrainingConfig:
     """Device to train on: cpu, cuda, cuda:1, or auto, which takes a GPU where there is one."""
     checkpoint_minutes: float = 10.0
     """Time between checkpoints within an epoch; one is written after every epoch too."""
+
+
+ONE_COORDINATE = 6  # linear components for a latent space of one dimension: a curved line needs several
+MOST_COMPONENTS = 20
+
+
+def resolved_by(config: Any, chosen: dict[str, Any]) -> Any:
+    """A method's config with everything filled in from what a recipe chose; encoders are as large as the network."""
+    components = ONE_COORDINATE if config.zdim == 1 else min(config.zdim, MOST_COMPONENTS)
+    network = filled(config.network, chosen)
+    every = {"linear_zdim": components, "encoder_width": network.width, "encoder_layers": network.layers} | chosen
+    return filled(replace(config, network=filled(network, every), training=filled(config.training, every)), every)
 
 
 def filled(part: Any, chosen: dict[str, Any]) -> Any:

@@ -120,8 +120,8 @@ class GradientEncoder(Encoder):
             )
             seen = Mixture(position, width, amplitude).turned(batch.rotation)
             model = batch.ctf * project_gaussians(seen, disk)
-            rings = ring_correlation(batch.image, model, disk.shell.to(model.device))
-            weight = self.ring_weight[: rings.shape[1]]
+            weight = self.ring_weight
+            rings = ring_correlation(batch.image, model, disk.shell.to(model.device), rings=len(weight))
             agreement = (rings @ weight / weight.sum()).sum()
             by_position, by_width, by_amplitude = torch.autograd.grad(agreement, [position, width, amplitude])
         return by_position, by_width, by_amplitude

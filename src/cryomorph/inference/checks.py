@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -21,15 +21,24 @@ NEIGHBOURS = 30
 
 @torch.no_grad()
 def scale_of_maps(
-    model: Representation, batches: Iterable[Batch], mean: Float32[Tensor, "n zdim"], *, disk: FourierDisk
+    model: Representation,
+    seen: Iterable[tuple[Batch, Float32[Tensor, "b zdim"]]],
+    *,
+    disk: FourierDisk,
+    total: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> float:
-    """What the maps must be multiplied by to fit whitened images best, at their latent points: 1 where all is well."""
-    overlap = power = 0.0
-    for batch in batches:
-        slices = model.slices(mean[batch.index], batch.rotation, disk)
-        above, below = best_scale(batch, slices)
-        overlap, power = overlap + float(above.sum()), power + float(below.sum())
-    return overlap / max(power, 1e-30)
+    """What the maps must be multiplied by to fit whitened images best: 1 where all is well.
+
+    Args:
+        seen: images, and their latent points.
+        total: adds tensors up over all processes.
+    """
+    sums = torch.zeros(2, dtype=torch.float64)
+    for batch, z in seen:
+        parts = best_scale(batch, model.slices(z, batch.rotation, disk))
+        sums += torch.stack([part.sum() for part in parts]).cpu()
+    overlap, power = total(sums).tolist()
+    return float(overlap / max(power, 1e-30))
 
 
 @torch.no_grad()

@@ -27,9 +27,10 @@ class RingCorrelation:
 
     def __call__(self, batch: Batch, slices: Complex64[Tensor, "b m"]) -> Float32[Tensor, " b"]:
         """The loss of each image, over the coefficients that the batch holds."""
-        shell = self.shell[: slices.shape[1]].to(slices.device)
-        found = ring_correlation(batch.image, batch.ctf * slices, shell)
-        weight = self.weight[: found.shape[1]].to(found)
+        shell = self.shell[: slices.shape[1]]
+        rings = int(shell[-1]) + 1
+        found = ring_correlation(batch.image, batch.ctf * slices, shell.to(slices.device), rings=rings)
+        weight = self.weight[:rings].to(found)
         return weight.sum() - found @ weight
 
 

@@ -9,16 +9,16 @@ TINY = 1e-12
 
 
 def ring_correlation(
-    image: Complex64[Tensor, "b m"], model: Complex64[Tensor, "b m"], shell: Int64[Tensor, " m"]
+    image: Complex64[Tensor, "b m"], model: Complex64[Tensor, "b m"], shell: Int64[Tensor, " m"], *, rings: int
 ) -> Float32[Tensor, "b rings"]:
     """Fourier ring correlation: `Re sum X conj(S) / sqrt(sum |X|^2 sum |S|^2)` over each ring, of each image.
 
     The scale of either does not matter, its sign does. Rings without coefficients or without power have none.
 
     Args:
-        shell: ring of each coefficient; rings are counted from 0 to the largest.
+        shell: ring of each coefficient, from 0.
+        rings: how many there are.
     """
-    rings = int(shell.max()) + 1
 
     def summed(values: Float32[Tensor, "b m"]) -> Float32[Tensor, "b rings"]:
         return values.new_zeros(len(values), rings).index_add(1, shell, values)

@@ -133,7 +133,7 @@ class Gaussians(Representation):
             seen, width, amplitude = mixture
             channels = [amplitude[:, None]]
             if latent and self.zdim:
-                dp, dw, da = self._slopes(z)
+                dp, dw, da = self.slopes(z, torch.eye(self.zdim).to(z))
                 moved = torch.einsum("qbnx,byx->qbny", dp, rotation[:, :2]) * scale * amplitude[..., None]
                 spread = amplitude * width * dw * scale
                 changed = torch.stack([da, moved[..., 0], moved[..., 1], spread], dim=1)
@@ -155,17 +155,16 @@ class Gaussians(Representation):
         whole = functional.pad(torch.cat([parts[:, :1], found], 1), (0, disk.size - inside.size))
         return whole[:, 0], whole[:, 1:].mT
 
-    def _slopes(
-        self, z: Float32[Tensor, "b zdim"]
-    ) -> tuple[Float32[Tensor, "zdim b n 3"], Float32[Tensor, "zdim ... n"], Float32[Tensor, "zdim b n"]]:
-        """Derivatives of positions, widths and amplitudes by each latent coordinate, at each latent point."""
+    def slopes(
+        self, z: Float32[Tensor, "b zdim"], directions: Float32[Tensor, "m zdim"]
+    ) -> tuple[Float32[Tensor, "m b n 3"], Float32[Tensor, "m ... n"], Float32[Tensor, "m b n"]]:
+        """Derivatives of positions, widths and amplitudes along directions of latent space, at each latent point."""
 
         def along(direction: Tensor) -> tuple[Tensor, ...]:
-            found: tuple[Tensor, ...] = jvp(lambda point: tuple(self.at(point)), (z,), (direction,))[1]
+            found: tuple[Tensor, ...] = jvp(lambda point: tuple(self.at(point)), (z,), (direction.expand_as(z),))[1]
             return found
 
-        steps = torch.eye(self.zdim).to(z)[:, None].expand(-1, len(z), -1)
-        position, width, amplitude = vmap(along)(steps)
+        position, width, amplitude = vmap(along)(directions)
         return position, width, amplitude
 
     @torch.no_grad()

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from cryomorph.config.neural_field import NeuralFieldConfig
+from cryomorph.config.gaussians import MixtureConfig
+from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig
 from cryomorph.encoders.base import Encoder
 from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.poses import PoseTable
@@ -80,16 +81,23 @@ def build_model(
     if config.zdim and network.encoder == "table":
         encoder = TableEncoder(start.point, start.spread)
     elif config.zdim:
-        encoder = MlpEncoder(
-            store.disk.count(network.encoder_band or store.box / 2),
-            config.zdim,
-            width=network.encoder_width or 256,
-            layers=network.encoder_layers or 3,
-            residual=network.network == "residual",
-        )
+        encoder = mlp_encoder(store, config.zdim, network, residual=network.network == "residual")
     poses = PoseTable(len(store)) if config.refines_against_model else None
     whitening = noise_whitening(store, found, config.training.noise or "radial")
     return Heterogeneous(field, encoder, prior_std=prior_std, whitening=whitening, poses=poses)
+
+
+def mlp_encoder(
+    store: ParticleStore, zdim: int, network: NetworkConfig | MixtureConfig, *, residual: bool = True
+) -> MlpEncoder:
+    """The encoder that sees images, of the size that a method's config gives."""
+    return MlpEncoder(
+        store.disk.count(network.encoder_band or store.box / 2),
+        zdim,
+        width=network.encoder_width or 256,
+        layers=network.encoder_layers or 3,
+        residual=residual,
+    )
 
 
 def noise_whitening(store: ParticleStore, found: Consensus, noise: str) -> Float32[Tensor, " size"]:

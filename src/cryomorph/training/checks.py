@@ -22,13 +22,13 @@ def check(
     """Ask a model on the CPU about a sample of its particles, whose latent means and standard deviations are given."""
     mean, std = latent
     loader = ParticleLoader(store, 64, subset=spread_over(len(store), IMAGES))
-    batches = (model.placed(given, store.disk) for given in loader)
+    seen = ((model.placed(given, store.disk), mean[given.index]) for given in loader)
     prior = model.prior_std
     kl = (0.5 * ((std / prior) ** 2 + (mean / prior) ** 2 - 1) - (std / prior).log()).mean(0)
     sample = spread_over(len(store), SAMPLE)
     views = store.require_pose().rotation[sample, 2]
     return Checks(
-        scale_of_maps(model.representation, batches, mean, disk=store.disk),
+        scale_of_maps(model.representation, seen, disk=store.disk),
         sign_of_maps(model.representation, mean, consensus),
         kl.tolist(),
         view_r2(mean[sample].numpy(), views.numpy()),

@@ -44,11 +44,12 @@ class Parallel:
 
     @torch.no_grad()
     def total(self, value: Tensor) -> Tensor:
-        """The sum of a tensor over all processes."""
-        if self.world > 1:
-            value = value.clone()
-            distributed.all_reduce(value)
-        return value
+        """The sum of a tensor over all processes, wherever it lies."""
+        if self.world == 1:
+            return value
+        summed = value.to(self.device, copy=True)
+        distributed.all_reduce(summed)
+        return summed.to(value.device)
 
     def least(self, number: int) -> int:
         """The least of a number over all processes: how many steps all of them can take."""

@@ -17,6 +17,7 @@ TAUGHT = "checkpoints/encoder.safetensors"
 PASSES = 2
 BATCH = 32
 LEARNING_RATE = 1e-3
+LOOKED_AT = 10  # steps: each time the device is waited for
 
 
 def teach_encoder(session: Session) -> None:
@@ -49,8 +50,9 @@ def teach_encoder(session: Session) -> None:
                         done = (number + step * BATCH / count) / PASSES
                         optimiser.param_groups[0]["lr"] = LEARNING_RATE * scheduled("cosine", done, first=1.0, last=0.1)
                         optimiser.step()
-                        error = float(((said.mean.detach() - point) / model.prior_std).square().mean())
-                        missing = error if not missing else 0.95 * missing + 0.05 * error
+                        if step % LOOKED_AT == 0:
+                            error = float(((said.mean.detach() - point) / model.prior_std).square().mean())
+                            missing = error if not missing else 0.7 * missing + 0.3 * error
                         advance(len(given), f"encoder, {missing:.1%} of the latent variance missing")
             save_tensors(path, encoder.state_dict())
             session.run.log(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float64
 from scipy import ndimage
 from torch import Tensor
 
@@ -128,3 +128,15 @@ def read_mask(path: Path, box: int, *, whose: str = "the working box") -> Float[
     if not (mask.min() >= -1e-3 and 0 < mask.max() <= 1.001):  # so put, NaN is refused too
         raise InputError(f"{path} has values from {mask.min():g} to {mask.max():g}, expected a mask from 0 to 1")
     return torch.tensor(mask)
+
+
+def mask_at(mask: Float[Tensor, "z y x"], position: Float[Tensor, "n 3"]) -> Float64[Tensor, " n"]:
+    """The mask's value, 0 to 1, at points between its voxels; 0 outside of the box.
+
+    Args:
+        position: `(x, y, z)` in pixels from the origin of the mask's box.
+    """
+    from scipy.ndimage import map_coordinates
+
+    at = position.flip(1).numpy().T + len(mask) // 2
+    return torch.from_numpy(map_coordinates(mask.double().numpy(), at, order=1, cval=0.0)).clamp(0, 1)
