@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from cryomorph.config.conv_volume import ConvConfig, ConvVolumeConfig
+from cryomorph.config.gaussians import GaussiansConfig, MixtureConfig
 from cryomorph.config.load import as_json, load_config, save_config
 from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig, resolved
-from cryomorph.config.training import TrainingConfig
+from cryomorph.config.training import MethodConfig, TrainingConfig
 
-LEFT_OPEN = {"first_band", "encoder_band", "epochs"}
+LEFT_OPEN = {"first_band", "encoder_band", "epochs", "projection_classes"}
 """Chosen from the particles: all of the box, and enough epochs for the images there are."""
 
 
@@ -98,8 +100,10 @@ def test_every_field_has_a_sentence_for_the_help():
     import ast
     import inspect
 
-    for kind in (NeuralFieldConfig, NetworkConfig, TrainingConfig):
+    configs = (NeuralFieldConfig, GaussiansConfig, ConvVolumeConfig)
+    for kind in (MethodConfig, TrainingConfig, *configs, NetworkConfig, MixtureConfig, ConvConfig):
         body = ast.parse(inspect.getsource(kind)).body[0].body[1:]
         names = [node.target.id for node in body if isinstance(node, ast.AnnAssign)]
         sentences = [node for node in body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
-        assert len(names) == len(sentences) == len(fields(kind))
+        above = {field.name for field in fields(MethodConfig)} if kind in configs else set()
+        assert len(names) == len(sentences) and {*names, *above} == {field.name for field in fields(kind)}

@@ -10,9 +10,13 @@ from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.poses import PoseTable
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.models.team import Team
+from cryomorph.objectives.smoothness import Smoothness
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import fourier_disk
-from cryomorph.physics.pose import random_rotations
+from cryomorph.physics.pose import neighbouring_rotations, random_rotations, rotvec_from_rotation
+from cryomorph.representations.conv_network import ConvShape
+from cryomorph.representations.conv_volume import ConvVolume
 from cryomorph.representations.encodings import frequency_matrix
 from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.linear import LinearSubspace
@@ -175,3 +179,54 @@ def test_everything_that_is_no_weight_is_saved():
         "prior_std",
         "whitening",
     }
+
+
+def test_an_image_in_doubtful_orientation_is_judged_by_its_likelihood_in_nine():
+    """`-log mean exp(-loss)` over the orientation given and eight so far from it, by numpy; the field and the cube."""
+    torch.manual_seed(0)
+    cube = ConvVolume(ConvShape(BOX, ZDIM, BOX, channels=2, hidden=8), maps()[0], unit=0.1)
+    given, encoder = batch(), table()
+    for representation in (linear(), cube):
+        model = Heterogeneous(
+            representation, encoder, prior_std=PRIOR_STD, whitening=torch.ones(DISK.size), pose_spread_deg=7.0
+        )
+        turned = neighbouring_rotations(given.rotation, 7.0)
+        losses = []
+        for number in range(9):
+            rotation = turned[:, number]
+            angle = (torch.einsum("bij,bij->b", rotation, given.rotation) - 1).div(2).clamp(-1, 1).acos()
+            np.testing.assert_allclose(angle.rad2deg(), 0 if number == 0 else 7.0, atol=0.05)
+            slices = representation.slices(encoder.mean, rotation, DISK).detach()
+            losses.append((given.image - given.ctf * slices).abs().square().sum(1).double().numpy())
+        least = np.min(losses, axis=0)
+        expected = least - np.log(np.mean(np.exp(least - np.array(losses)), axis=0))
+        found = model(given, DISK, 0 * NOISE).nll.detach()
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_neighbouring_orientations_lie_on_all_sides():
+    rotation = random_rotations(3, torch.Generator().manual_seed(0))
+    turns = neighbouring_rotations(rotation, 4.0) @ rotation[:, None].mT
+    steps = rotvec_from_rotation(turns.flatten(0, 1)).view(3, 9, 3)
+    np.testing.assert_allclose(steps.sum(1), 0, atol=1e-5)
+    np.testing.assert_allclose(
+        steps[:, 1:].sign().sort(1).values, torch.tensor([-1.0] * 4 + [1.0] * 4)[:, None].expand(3, 8, 3)
+    )
+
+
+def test_maps_on_a_grid_cost_what_their_smoothness_says():
+    torch.manual_seed(0)
+    cube = ConvVolume(ConvShape(BOX, ZDIM, BOX, channels=2, hidden=8), maps()[0], unit=0.1)
+    encoder, smoothness = table(), Smoothness(1.0, 0.3, BOX)
+    model = Heterogeneous(cube, encoder, prior_std=PRIOR_STD, whitening=WHITENING, smoothness=smoothness)
+    with Team(N, threads=2) as team:
+        for found in (model(batch(), DISK, NOISE), model(batch(), DISK, NOISE, team=team)):
+            z = encoder.mean + encoder.std * NOISE
+            torch.testing.assert_close(found.roughness, smoothness(cube.grids(z)))
+            torch.testing.assert_close(found.mean, encoder.mean)
+            found.roughness.sum().backward()
+            assert bool(cube.network.weight[-1].grad.any())
+            cube.zero_grad()
+    field = NeuralField(FieldShape(BOX, ZDIM, 16, 1), frequency_matrix("gaussian", BOX))
+    bare = Heterogeneous(field, encoder, prior_std=PRIOR_STD, whitening=WHITENING, smoothness=smoothness)
+    assert not bool(bare(batch(), DISK, NOISE).roughness.any())

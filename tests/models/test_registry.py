@@ -9,6 +9,8 @@ from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.gaussian_slices import Mixture
 from cryomorph.physics.pose import random_rotations
 from cryomorph.representations.base import Representation
+from cryomorph.representations.conv_network import ConvShape
+from cryomorph.representations.conv_volume import ConvVolume
 from cryomorph.representations.encodings import frequency_matrix
 from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.gaussian_motion import CHANGES, GaussianShape
@@ -43,7 +45,16 @@ def mixture(zdim: int, *, noisy: bool = False, parts: int = 0) -> Gaussians:
     ).eval()
 
 
+def cube(zdim: int, side: int) -> ConvVolume:
+    torch.manual_seed(0)
+    shape = ConvShape(BOX, zdim, side, channels=2, hidden=8)
+    return ConvVolume(shape, torch.rand(side, side, side), unit=2.0, latent_scale=torch.full((zdim,), 3.0)).eval()
+
+
 EVERY = {
+    "cube of the box": ("conv-volume", lambda: cube(2, BOX)),
+    "coarser cube": ("conv-volume", lambda: cube(3, 12)),
+    "cube without latent": ("conv-volume", lambda: cube(0, BOX)),
     "gaussians": ("gaussians", lambda: mixture(2)),
     "gaussians in parts": ("gaussians", lambda: mixture(2, parts=3)),
     "noisy gaussians": ("gaussians", lambda: mixture(3, noisy=True)),

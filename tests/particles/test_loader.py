@@ -160,3 +160,35 @@ def test_an_error_while_reading_reaches_the_caller(store, monkeypatch):
     monkeypatch.setattr(ParticleStore, "batch", broken)
     with pytest.raises(OSError, match="disk gone"):
         list(ParticleLoader(store, 8))
+
+
+def classes_of(n=N):
+    """Of very different size: one of a single particle, one empty."""
+    return torch.tensor([0] * 30 + [1] * 17 + [3] * (n - 48) + [4])[
+        torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 8, 100])
+def test_batches_of_one_class_visit_every_particle_once(store, batch_size):
+    """None of a class's tail is left out, in any epoch, nor of a subset's."""
+    classes = classes_of()
+    for subset in (None, torch.arange(3, N, 2)):
+        loader = ParticleLoader(store, batch_size, shuffle=True, classes=classes, subset=subset)
+        for epoch in range(3):
+            batches = list(loader.batches(epoch))
+            assert all(len(classes[batch.index].unique()) == 1 for batch in batches)
+            assert all(0 < len(batch) <= batch_size for batch in batches) and len(batches) == len(loader)
+            assert sorted(visited(batches)) == loader.index.tolist()
+
+
+def test_batches_of_a_class_are_of_like_size_and_drawn_anew(store):
+    loader = ParticleLoader(store, 8, shuffle=True, classes=classes_of())
+    first, second = (list(loader.batches(epoch)) for epoch in (0, 1))
+    assert sorted(len(b) for b in first) == [1, 5, 5, 6, 6, 7, 7, 8, 8]
+    assert visited(first) != visited(second)
+    assert {tuple(sorted(b.index.tolist())) for b in first} != {tuple(sorted(b.index.tolist())) for b in second}
+    rest = list(loader.batches(1, start=4))
+    assert visited(rest) == visited(second[4:])
+    for batch, same in zip(rest, second[4:], strict=True):
+        assert torch.equal(batch.image, same.image)

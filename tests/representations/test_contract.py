@@ -16,6 +16,8 @@ from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.gaussian_slices import Mixture
 from cryomorph.physics.pose import random_rotations, rotation_from_rotvec
 from cryomorph.representations.base import Representation
+from cryomorph.representations.conv_network import ConvShape
+from cryomorph.representations.conv_volume import ConvVolume
 from cryomorph.representations.encodings import frequency_matrix
 from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.gaussian_motion import CHANGES, GaussianShape
@@ -94,6 +96,21 @@ def no_mixture() -> Gaussians:
     return Gaussians(shape).eval()
 
 
+def no_cube() -> ConvVolume:
+    return ConvVolume(ConvShape(BOX, ZDIM, BOX, channels=4, hidden=16)).eval()
+
+
+def cube() -> ConvVolume:
+    """Voxels that a network adds to a map; those that it has not learned to make smooth are few beside it."""
+    torch.manual_seed(0)
+    shape = ConvShape(BOX, ZDIM, BOX, channels=4, hidden=16)
+    model = ConvVolume(shape, blobs(0), unit=3.0, latent_scale=torch.tensor([1.0, 2.0]))
+    with torch.no_grad():
+        for weight in (model.network.input.weight, model.network.weight[-1]):
+            weight.mul_(3)
+    return model.eval()
+
+
 class Case(NamedTuple):
     """A representation: how one is made with a definite molecule, and how an empty one of the same shape is.
 
@@ -109,6 +126,7 @@ class Case(NamedTuple):
 
 EVERY = {
     "linear": Case(linear, lambda: LinearSubspace(torch.zeros(ZDIM + 1, BOX, BOX, BOX)), 0.05, 0.1),
+    "conv-volume": Case(cube, no_cube, 0.06, 0.1),
     "gaussians": Case(mixture, no_mixture, 0.005, 0.08),
     "neural-field": Case(lambda: copy.deepcopy(taught()), untaught, 0.09, 0.6),
 }

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from cryomorph.models.team import Team
+from cryomorph.objectives.disentangle import MemoryBank, disentanglement
+from cryomorph.particles.projection_class import projection_classes
 from cryomorph.training.parallel import Parallel
 from cryomorph.training.trainer import FLAT, RAMP, Trainer, flat, split_held_out
 
@@ -378,3 +380,99 @@ def test_bfloat16_measures_nearly_what_float32_does(make_trainer):
         assert all(weight.dtype == torch.float32 for weight in trainer.optimiser.weights)
     assert measured[0] == pytest.approx(measured[1], rel=0.02)
     assert measured[0] != measured[1]
+
+
+def test_the_rate_decays_by_a_twentieth_each_epoch(make_trainer):
+    trainer = make_trainer(epochs=10, rate_schedule="decay")
+    for epoch in (6, 8):
+        trainer.progress.epoch = epoch
+        assert trainer.rate == pytest.approx(0.95**epoch)
+
+
+@pytest.fixture
+def with_bank(make_trainer, tiny_store):
+    """A trainer with the disentanglement prior, which weighs two nats under a cyclic schedule."""
+
+    def make(encoder="mlp", **changes):
+        made = make_trainer(encoder, prior="disentangle", prior_weight=2.0, **changes)
+        bank = MemoryBank(projection_classes(tiny_store.require_pose().rotation, 12), 2)
+        return Trainer(
+            made.model, tiny_store, made.plan, parallel=Parallel(0, 1, torch.device("cpu")), seed=7, bank=bank
+        )
+
+    return make
+
+
+def test_the_bank_begins_with_the_codes_of_all_particles(with_bank):
+    """The table's own; an encoder network is asked for those of held-out particles too."""
+    trainer = with_bank("table")
+    trainer.begin()
+    assert torch.equal(trainer.bank.code, trainer.model.encoder.mean)
+    trainer = with_bank("mlp", held_out=0.2)
+    trainer.begin()
+    batch = trainer.store.batch(torch.arange(len(trainer.store)))
+    with torch.no_grad():
+        torch.testing.assert_close(trainer.bank.code, trainer.model.encoder(batch).mean)
+    trainer.progress.epoch = 1
+    trainer.bank.code.zero_()
+    trainer.begin()  # a training that goes on has the bank of its checkpoint
+    assert not bool(trainer.bank.code.any())
+
+
+def test_every_particle_is_visited_in_every_epoch_and_its_code_moved(with_bank):
+    trainer = with_bank("mlp", held_out=0.1)
+    classes = trainer.bank.projection_class
+    for epoch in range(2):
+        before, seen = trainer.bank.code.clone(), []
+        for batch in trainer.batches():
+            assert len(classes[batch.index].unique()) == 1
+            seen.append(batch.index)
+            trainer.step(batch, trainer.disk)
+        assert torch.cat(seen).sort().values.tolist() == trainer.trained.tolist()
+        moved = (trainer.bank.code != before).any(1)
+        assert moved[trainer.trained].all() and not moved[trainer.held].any()
+        trainer.progress.epoch, trainer.progress.step = epoch + 1, 0
+
+
+def test_the_prior_counts_by_its_weight_and_the_divergence_s_schedule(with_bank):
+    """The step's gradient is that of `nll + weight (KL beta / 2 + lambda J)`, by finite differences of one bias."""
+    trainer = with_bank("mlp", beta_schedule="linear", epochs=4)
+    trainer.begin()
+    trainer.progress.epoch = 2
+    assert trainer.prior_weight == pytest.approx(1.0) and trainer.kl_weight == pytest.approx(0.5)
+    trainer.optimiser.step = lambda rate, keep, *, team: None
+    model, batch = trainer.model, next(iter(trainer.batches()))
+    others = trainer.bank.others(int(trainer.bank.projection_class[batch.index[0]]), torch.Generator())
+    noise, bias = trainer._noise(len(batch)), model.encoder.output.bias
+
+    def value(step):
+        with torch.no_grad():
+            bias[0] += step
+            loss = model(batch, trainer.disk, noise)
+            bias[0] -= step
+            prior = disentanglement(loss.mean, others).double()
+            whole = loss.nll.double() + 0.5 * loss.kl.double().sum(1) + prior
+        return float(whole.mean()) / trainer.disk.size
+
+    slope = (value(0.01) - value(-0.01)) / 0.02
+    trainer.step(batch, trainer.disk)
+    assert float(bias.grad[0]) == pytest.approx(slope, rel=2e-2)
+    said = trainer.report()["disentanglement"]
+    with torch.no_grad():
+        found = model(batch, trainer.disk, noise)
+    assert said == pytest.approx(float(disentanglement(found.mean, others).mean()), rel=1e-4)
+
+
+def test_a_checkpoint_holds_the_bank(with_bank):
+    trainer, other = with_bank("mlp"), with_bank("mlp")
+    trainer.begin()
+    other.restore(*trainer.state())
+    assert torch.equal(other.bank.code, trainer.bank.code) and bool(trainer.bank.code.any())
+
+
+def test_the_best_epoch_is_that_of_the_least_held_out_loss(make_trainer):
+    trainer = make_trainer()
+    assert not trainer.best
+    for losses, best in (([3.0], True), ([3.0, 2.0], True), ([3.0, 2.0, 2.5], False)):
+        trainer.progress.held_out = losses
+        assert trainer.best == best

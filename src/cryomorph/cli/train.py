@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from cryomorph.config.conv_volume import ConvVolumeConfig
 from cryomorph.config.gaussians import GaussiansConfig
 from cryomorph.config.linear import LinearConfig
 from cryomorph.config.neural_field import NeuralFieldConfig
 
 
-def run(config: LinearConfig | NeuralFieldConfig | GaussiansConfig) -> None:
+def run(config: LinearConfig | NeuralFieldConfig | GaussiansConfig | ConvVolumeConfig) -> None:
     """Fit the method whose options were given."""
     if isinstance(config, NeuralFieldConfig):
         from cryomorph.training.neural_field import train_neural_field
@@ -17,6 +18,10 @@ def run(config: LinearConfig | NeuralFieldConfig | GaussiansConfig) -> None:
         from cryomorph.training.gaussians import train_gaussians
 
         train_gaussians(config)
+    elif isinstance(config, ConvVolumeConfig):
+        from cryomorph.training.conv_volume import train_conv_volume
+
+        train_conv_volume(config)
     else:
         from cryomorph.training.linear import train_linear
 

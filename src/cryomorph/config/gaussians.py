@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from cryomorph.config.prepare import ImageSource
-from cryomorph.config.training import TrainingConfig, resolved_by
+from cryomorph.config.training import MethodConfig, resolved_by
 
 Change = Literal["positions", "amplitudes", "widths"]
 
@@ -65,7 +64,7 @@ class MixtureConfig:
 
 
 @dataclass(frozen=True)
-class GaussiansConfig:
+class GaussiansConfig(MethodConfig):
     """Train a Gaussian mixture (e2gmm): the molecule as Gaussians that a network moves, adds and takes away.
 
     The default recipe starts from the linear method: its maps seed the Gaussians and teach the network, its latent
@@ -74,41 +73,15 @@ class GaussiansConfig:
     `cryomorph motions RUN` shows what moves.
     """
 
-    particles: tyro.conf.Positional[Path]
-    """A particle file (.star, .cs, .txt, .mrcs), prepared on the fly into RUN/particles, or a store from `prepare`."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Run folder to make."""
     zdim: int = 4
     """Dimension of the latent space; 0 is one mixture for all particles."""
-    recipe: Literal["default", "paper"] = "default"
-    """Schedule: default is ours, paper is that of the publication (Adam 1e-4, batch 8, ring correlation)."""
-    config: Path | None = None
-    """Take all options that are not given here from this file: another run's config.json."""
     network: Annotated[MixtureConfig, tyro.conf.arg(name="")] = field(default_factory=MixtureConfig)
     """The Gaussians and the networks."""
-    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
-    """How long, how fast and on what to train."""
     symmetry: str = "C1"
     """Point group of the molecule, as RELION names it: every particle is taken at all orientations that look the same,
     so that the motions of one unit are found: that of the mask given to --free, or one that is chosen."""
-    linear_zdim: int | None = None
-    """Components of the linear stage (default: zdim, at most 20; 6 where zdim is 1)."""
-    linear_band: int = 24
-    """Band limit of the linear stage and of the warm start, in Fourier pixels."""
     neutral_steps: int = 200
     """Steps of fitting the neutral Gaussians to their map, at each band."""
-    warm_steps: int | None = None
-    """Steps of fitting the moving Gaussians to the linear maps before they see an image."""
-    mask: str = "auto"
-    """Where the linear maps may differ: a mask file in the working box, sphere, or auto."""
-    images: Annotated[ImageSource, tyro.conf.arg(name="")] = field(default_factory=ImageSource)
-    """Where the images are and how to take them in."""
-    seed: int = 0
-    """Seed of everything that is drawn at random."""
-    resume: bool = False
-    """Go on with a run that was interrupted, from its last checkpoint."""
-    overwrite: bool = False
-    """Replace a run that is there already."""
 
     @property
     def refines_against_model(self) -> bool:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from cryomorph.config.prepare import ImageSource
-from cryomorph.config.training import TrainingConfig, resolved_by
+from cryomorph.config.training import MethodConfig, resolved_by
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True)
-class NeuralFieldConfig:
+class NeuralFieldConfig(MethodConfig):
     """Train a neural field in Fourier space (cryoDRGN): the full heterogeneous model.
 
     The default recipe starts from the linear method: its maps teach the field, its latent points start the table, then
@@ -47,36 +45,8 @@ class NeuralFieldConfig:
     autoencoder from a random start. --zdim 0 gives one map of all particles.
     """
 
-    particles: tyro.conf.Positional[Path]
-    """A particle file (.star, .cs, .txt, .mrcs), prepared on the fly into RUN/particles, or a store from `prepare`."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Run folder to make."""
-    zdim: int = 8
-    """Dimension of the latent space; 0 is homogeneous reconstruction."""
-    recipe: Literal["default", "paper"] = "default"
-    """Schedule: default is ours, paper is that of the publications (Adam 1e-4, batch 8, plain MLP, white noise)."""
-    config: Path | None = None
-    """Take all options that are not given here from this file: another run's config.json."""
     network: Annotated[NetworkConfig, tyro.conf.arg(name="")] = field(default_factory=NetworkConfig)
     """Sizes of the networks."""
-    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
-    """How long, how fast and on what to train."""
-    linear_zdim: int | None = None
-    """Components of the linear stage (default: zdim, at most 20; 6 where zdim is 1)."""
-    linear_band: int = 24
-    """Band limit of the linear stage and of the warm start, in Fourier pixels."""
-    warm_steps: int | None = None
-    """Steps of fitting the field to the linear maps before it sees an image."""
-    mask: str = "auto"
-    """Where the linear maps may differ: a mask file in the working box, sphere, or auto."""
-    images: Annotated[ImageSource, tyro.conf.arg(name="")] = field(default_factory=ImageSource)
-    """Where the images are and how to take them in."""
-    seed: int = 0
-    """Seed of everything that is drawn at random."""
-    resume: bool = False
-    """Go on with a run that was interrupted, from its last checkpoint."""
-    overwrite: bool = False
-    """Replace a run that is there already."""
 
     @property
     def refines_against_model(self) -> bool:

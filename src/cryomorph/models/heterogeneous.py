@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from jaxtyping import Complex64, Float32
 from torch import Tensor, nn
 
@@ -14,9 +16,11 @@ from cryomorph.encoders.poses import PoseTable
 from cryomorph.models.team import Team, in_parts
 from cryomorph.objectives.kl import kl_divergence
 from cryomorph.objectives.likelihood import negative_log_likelihood
+from cryomorph.objectives.smoothness import Smoothness
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import FourierDisk
-from cryomorph.representations.base import Representation
+from cryomorph.physics.pose import neighbouring_rotations
+from cryomorph.representations.base import OnGrid, Representation
 
 Objective = Callable[[Batch, Complex64[Tensor, "b m"]], Float32[Tensor, " b"]]
 """What each image of a batch costs, given its slices: the likelihood, or another measure of misfit."""
@@ -24,10 +28,15 @@ Objective = Callable[[Batch, Complex64[Tensor, "b m"]], Float32[Tensor, " b"]]
 
 @dataclass(frozen=True)
 class ImageLoss:
-    """What each image of a batch costs: `nll` (b,) by the objective, and `kl` (b, zdim) by latent coordinate."""
+    """What each image of a batch costs: `nll` (b,) by the objective, and `kl` (b, zdim) by latent coordinate.
+
+    `roughness` (b,) is what its map costs, and `mean` (b, zdim) where it lies.
+    """
 
     nll: Float32[Tensor, " b"]
     kl: Float32[Tensor, "b zdim"]
+    roughness: Float32[Tensor, " b"]
+    mean: Float32[Tensor, "b zdim"]
 
 
 @final
@@ -40,6 +49,9 @@ class Heterogeneous(nn.Module):
         whitening: (size,) factor of each coefficient of the store that gives it unit noise, in the noise model chosen.
         poses: corrections of the given poses, where they are refined.
         objective: compares slices with images; the likelihood without.
+        smoothness: what maps cost beside, of a representation that makes them on a grid.
+        pose_spread_deg: where above 0, an image is compared in its orientation and in eight others so far from it, and
+            its loss is that of all of them, `-log mean exp(-loss)`: each counts by its likelihood.
     """
 
     def __init__(
@@ -51,12 +63,16 @@ class Heterogeneous(nn.Module):
         whitening: Float32[Tensor, " size"],
         poses: PoseTable | None = None,
         objective: Objective = negative_log_likelihood,
+        smoothness: Smoothness | None = None,
+        pose_spread_deg: float | int = 0.0,
     ) -> None:
         super().__init__()
         self.representation = representation
         self.encoder = encoder
         self.poses = poses
         self.objective = objective
+        self.smoothness = smoothness
+        self.pose_spread_deg = pose_spread_deg
         self.prior_std: Tensor
         self.whitening: Tensor
         self.register_buffer("prior_std", prior_std)
@@ -85,9 +101,29 @@ class Heterogeneous(nn.Module):
         posterior = self.posterior(batch)
         kl = kl_divergence(posterior.mean, posterior.log_variance, self.prior_std)
 
-        def misfit(rows: slice, z: Float32[Tensor, "k zdim"]) -> Float32[Tensor, " k"]:
-            own = seen.rows(rows)
-            return self.objective(own, self.representation.slices(z, own.rotation, disk))
+        def cost(rows: slice, z: Float32[Tensor, "k zdim"]) -> Float32[Tensor, "k 2"]:
+            return self._cost(seen.rows(rows), z, disk)
 
         weights = list(self.representation.parameters())
-        return ImageLoss(in_parts(team, misfit, posterior.sample(noise), weights=weights), kl)
+        found = in_parts(team, cost, posterior.sample(noise), weights=weights)
+        return ImageLoss(found[:, 0], kl, found[:, 1], posterior.mean)
+
+    def _cost(self, seen: Batch, z: Float32[Tensor, "k zdim"], disk: FourierDisk) -> Float32[Tensor, "k 2"]:
+        """Misfit of images, and roughness of their maps."""
+        rotation = seen.rotation[:, None]
+        if self.pose_spread_deg:
+            rotation = neighbouring_rotations(seen.rotation, self.pose_spread_deg)
+        views, model = rotation.shape[1], self.representation
+        roughness = z.new_zeros(len(z))
+        if isinstance(model, OnGrid):
+            grids = model.grids(z)
+            slices = model.views(grids, rotation, disk).flatten(0, 1)
+            if self.smoothness is not None:
+                roughness = self.smoothness(grids)
+        else:
+            slices = model.slices(z.repeat_interleave(views, 0), rotation.flatten(0, 1), disk)
+        if views == 1:
+            return torch.stack([self.objective(seen, slices), roughness], dim=1)
+        each = torch.arange(len(z), device=z.device).repeat_interleave(views)
+        misfit = self.objective(seen.rows(each), slices).view(len(z), views)
+        return torch.stack([math.log(views) - torch.logsumexp(-misfit, dim=1), roughness], dim=1)

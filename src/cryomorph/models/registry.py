@@ -11,9 +11,12 @@ from torch import Tensor
 
 from cryomorph.config.errors import InputError
 from cryomorph.encoders.base import Encoder
+from cryomorph.encoders.conv import ConvEncoder
 from cryomorph.encoders.gradient import GradientEncoder
 from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.representations.base import Representation
+from cryomorph.representations.conv_network import ConvShape
+from cryomorph.representations.conv_volume import ConvVolume
 from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.gaussian_motion import GaussianShape
 from cryomorph.representations.gaussians import Gaussians
@@ -25,11 +28,12 @@ Tensors = dict[str, Tensor]
 
 def facts_of(representation: Representation) -> dict[str, str]:
     """What a file must say beside the tensors, so that `representation_from` makes the same again."""
-    if isinstance(representation, NeuralField):
-        return {"method": "neural-field", "shape": json.dumps(asdict(representation.shape))}
-    if isinstance(representation, Gaussians):
-        return {"method": "gaussians", "shape": json.dumps(asdict(representation.shape))}
-    return {"method": "linear"}
+    if isinstance(representation, LinearSubspace):
+        return {"method": "linear"}
+    if not isinstance(representation, NeuralField | Gaussians | ConvVolume):
+        raise TypeError(f"{type(representation).__name__} has no name that a file could hold")
+    method = {NeuralField: "neural-field", Gaussians: "gaussians", ConvVolume: "conv-volume"}[type(representation)]
+    return {"method": method, "shape": json.dumps(asdict(representation.shape))}
 
 
 def representation_from(tensors: Tensors, facts: dict[str, str]) -> Representation:
@@ -58,10 +62,17 @@ def _gaussians(tensors: Tensors, facts: dict[str, str]) -> Representation:
     return model.eval()
 
 
+def _conv_volume(tensors: Tensors, facts: dict[str, str]) -> Representation:
+    model = ConvVolume(ConvShape(**json.loads(facts["shape"])))
+    model.load_state_dict({name: tensors[name] for name in model.state_dict()})
+    return model.eval()
+
+
 METHODS: dict[str, Callable[[Tensors, dict[str, str]], Representation]] = {
     "linear": _linear,
     "neural-field": _neural_field,
     "gaussians": _gaussians,
+    "conv-volume": _conv_volume,
 }
 
 
@@ -77,4 +88,8 @@ def encoder_from(kind: str, tensors: Tensors) -> Encoder:
     )
 
 
-NETWORKS: dict[str, type[MlpEncoder] | type[GradientEncoder]] = {"mlp": MlpEncoder, "gradient": GradientEncoder}
+NETWORKS: dict[str, type[MlpEncoder] | type[GradientEncoder] | type[ConvEncoder]] = {
+    "mlp": MlpEncoder,
+    "gradient": GradientEncoder,
+    "conv": ConvEncoder,
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,6 +26,9 @@ class ParticleLoader:
     Shuffling draws blocks of `block` neighbouring particles in random order and mixes the particles of `pool` blocks:
     reads stay long, batches are mixed, and memory is bounded by `pool * block` images whatever the store's size.
     The order of a shuffled pass is drawn from `seed` and the `epoch` given to `batches`; plain iteration is epoch 0.
+
+    With `classes` no batch mixes particles of two classes; each class is mixed as a whole and divided into batches of
+    like size, so that none of its particles is left out. Reads are then as scattered as the classes are.
     """
 
     store: ParticleStore
@@ -36,6 +39,7 @@ class ParticleLoader:
     seed: int = 0
     block: int = 512
     pool: int = 8
+    classes: Int64[Tensor, " n"] | None = None
 
     @property
     def index(self) -> Int64[Tensor, " k"]:
@@ -43,7 +47,9 @@ class ParticleLoader:
         return torch.arange(len(self.store)) if self.subset is None else self.subset
 
     def __len__(self) -> int:
-        return math.ceil(len(self.index) / self.batch_size)
+        if self.classes is None:
+            return math.ceil(len(self.index) / self.batch_size)
+        return sum(math.ceil(size / self.batch_size) for size in torch.bincount(self.classes[self.index]).tolist())
 
     @property
     def count(self) -> int:
@@ -60,16 +66,33 @@ class ParticleLoader:
             epoch: which order to draw.
             start: batches at the beginning of the pass that are left out without being read.
         """
-        order = self._order(epoch)[start * self.batch_size :]
+        planned = self._planned(epoch)[start:]
         most = max(1, min(READ_IMAGES, READ_COEFFICIENTS // max(self.count, 1)) // self.batch_size)
-        reads = order.split(most * self.batch_size) if len(order) else ()
+        reads = [planned[i : i + most] for i in range(0, len(planned), most)]
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
-            ahead = reader.submit(self.store.batch, reads[0], self.count) if reads else None
+            ahead = reader.submit(self._read, reads[0]) if reads else None
             for following in (*reads[1:], None):
-                ready = ahead.result() if ahead is not None else None
-                ahead = reader.submit(self.store.batch, following, self.count) if following is not None else None
-                if ready is not None:
-                    yield from ready.split(self.batch_size)
+                ready = ahead.result() if ahead is not None else []
+                ahead = reader.submit(self._read, following) if following is not None else None
+                yield from ready
+
+    def _read(self, planned: Sequence[Int64[Tensor, " _"]]) -> list[Batch]:
+        """Several batches with one read."""
+        return self.store.batch(torch.cat(list(planned)), self.count).divided([len(index) for index in planned])
+
+    def _planned(self, epoch: int) -> Sequence[Int64[Tensor, " _"]]:
+        """The particles of each batch of a pass."""
+        if self.classes is None:
+            order = self._order(epoch)
+            return order.split(self.batch_size) if len(order) else ()
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        mixed = self.index[torch.randperm(len(self.index), generator=generator)]
+        mixed = mixed[self.classes[mixed].argsort(stable=True)]
+        sizes = torch.bincount(self.classes[self.index]).tolist()
+        batches: list[Tensor] = []
+        for own in mixed.split(sizes):
+            batches.extend(own.tensor_split(math.ceil(len(own) / self.batch_size)) if len(own) else ())
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
     def _order(self, epoch: int) -> Int64[Tensor, " k"]:
         index = self.index

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,12 @@ class Batch:
         for start in range(0, len(self), size):
             yield self.rows(slice(start, start + size))
 
-    def rows(self, rows: slice) -> Batch:
+    def divided(self, sizes: Sequence[int]) -> list[Batch]:
+        """The same particles in batches of the sizes given."""
+        ends = list(accumulate(sizes))
+        return [self.rows(slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+
+    def rows(self, rows: slice | Int64[Tensor, " k"]) -> Batch:
         """Some of the particles."""
         return Batch(*(getattr(self, f.name)[rows] for f in fields(self)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import roma
@@ -55,6 +56,13 @@ def rotation_from_rotvec(rotvec: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]
 def rotvec_from_rotation(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3"]:
     """Rotation vectors (radians) of rotation matrices."""
     return roma.rotmat_to_rotvec(rotation)
+
+
+def neighbouring_rotations(rotation: Float[Tensor, "b 3 3"], angle_deg: float | int) -> Float[Tensor, "b 9 3 3"]:
+    """Each rotation, and eight others `exp(w) R` so far from it: `w` to the corners of a cube about the origin."""
+    corner = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3).to(rotation) / 3**0.5
+    steps = torch.cat([corner.new_zeros(1, 3), corner]) * math.radians(angle_deg)
+    return rotation_from_rotvec(steps) @ rotation[:, None]
 
 
 def cross_matrix(axis: Float[Tensor, 3]) -> Float[Tensor, "3 3"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Complex64, Float32
@@ -83,6 +84,19 @@ class Representation(nn.Module, ABC):
         """Maps at several latent points."""
         decode = self.decoder(box)
         return torch.stack([decode(point) for point in z])
+
+
+@runtime_checkable
+class OnGrid(Protocol):
+    """A representation that makes a map on a grid before it is seen: more views of it, and penalties, cost little."""
+
+    def grids(self, z: Float32[Tensor, "b zdim"]) -> Float32[Tensor, "b side side side"]:
+        """The maps at latent points, in voxel values whose transform is in the images' units."""
+
+    def views(
+        self, grids: Float32[Tensor, "b side side side"], rotation: Float32[Tensor, "b v 3 3"], disk: FourierDisk
+    ) -> Complex64[Tensor, "b v size"]:
+        """Central slices of maps, each in several orientations."""
 
 
 def _along(function: Callable[[Tensor], Tensor], point: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:

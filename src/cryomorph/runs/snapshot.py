@@ -76,15 +76,13 @@ def read_snapshot(checkpoint: Path, store: ParticleStore) -> Snapshot:
         store = store.with_pose(pose)
     mean, std = _latents(model, tensors, facts, store)
     progress = json.loads(facts["progress"])
-    kind = _kind(model)
+    kind = _kind(model, facts)
     name = f"{checkpoint.name}: after {progress['epoch']} epochs and {progress['step']} steps"
     return Snapshot(name, tensors, facts | {"encoder": kind, "latents": "table"}, mean, std, pose)
 
 
-def _kind(model: dict[str, Tensor]) -> str:
-    if "encoder.mean" in model:
-        return "table"
-    return "gradient" if "encoder.ring_weight" in model else "mlp"
+def _kind(model: dict[str, Tensor], facts: dict[str, str]) -> str:
+    return "table" if "encoder.mean" in model else facts.get("encoder", "mlp")
 
 
 def _latents(
@@ -97,7 +95,7 @@ def _latents(
         return torch.zeros(len(store), 0), torch.zeros(len(store), 0)
     asked = Heterogeneous(
         representation_from(tensors, facts),
-        encoder_from(_kind(model), model),
+        encoder_from(_kind(model, facts), model),
         prior_std=model["prior_std"],
         whitening=model["whitening"],
     )

@@ -84,7 +84,14 @@ def build_model(
         encoder = mlp_encoder(store, config.zdim, network, residual=network.network == "residual")
     poses = PoseTable(len(store)) if config.refines_against_model else None
     whitening = noise_whitening(store, found, config.training.noise or "radial")
-    return Heterogeneous(field, encoder, prior_std=prior_std, whitening=whitening, poses=poses)
+    return Heterogeneous(
+        field,
+        encoder,
+        prior_std=prior_std,
+        whitening=whitening,
+        poses=poses,
+        pose_spread_deg=config.training.pose_spread,
+    )
 
 
 def mlp_encoder(

@@ -70,7 +70,15 @@ def build(session: Session) -> Heterogeneous:
     if network.objective == "frc":
         objective = RingCorrelation(weight, store.disk.shell)
     table = PoseTable(len(store)) if config.refines_against_model else None
-    return Heterogeneous(model, encoder, prior_std=prior_std, whitening=whitening, poses=table, objective=objective)
+    return Heterogeneous(
+        model,
+        encoder,
+        prior_std=prior_std,
+        whitening=whitening,
+        poses=table,
+        objective=objective,
+        pose_spread_deg=config.training.pose_spread,
+    )
 
 
 def gradient_encoder(session: Session, config: GaussiansConfig, weight: Float32[Tensor, " rings"]) -> GradientEncoder:

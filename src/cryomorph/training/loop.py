@@ -6,7 +6,7 @@ from collections.abc import Callable
 from time import perf_counter
 
 from cryomorph.config.console import progress, warn
-from cryomorph.models.registry import facts_of
+from cryomorph.models.registry import facts_of, network_kind
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.snapshot import checkpoints
@@ -15,6 +15,7 @@ from cryomorph.training.trainer import Trainer
 
 REPORT_EVERY = 50
 CHECKPOINTS_KEPT = 2
+BEST = "checkpoints/best.safetensors"
 
 
 def train(
@@ -30,6 +31,7 @@ def train(
         before_epoch, after_epoch: what else belongs to an epoch, such as refining poses.
     """
     resume(trainer, run)
+    trainer.begin()
     total = trainer.epochs * len(trainer.trained)
     saved = perf_counter()
     with progress("training", total) as advance:
@@ -52,7 +54,9 @@ def train(
             closed = trainer.finish_epoch()
             run.record(stage="epoch", seconds=perf_counter() - begin, **closed)
             checkpoint(trainer, run)
+            keep_best(trainer, run)
             saved = perf_counter()
+    take_best(trainer, run)
     if trainer.progress.stopped:
         run.log(f"held-out loss is flat since {trainer.plan.patience} epochs: ended after {trainer.progress.epoch}")
 
@@ -88,9 +92,26 @@ def checkpoint(trainer: Trainer, run: RunFolder) -> None:
         tensors, facts = trainer.state()
         folder = run.path / "checkpoints"
         described = facts_of(trainer.model.representation)
+        described |= {"encoder": network_kind(trainer.model.encoder) or ""}
         save_tensors(folder / f"epoch-{trainer.progress.epoch:04d}.safetensors", tensors, progress=facts, **described)
         for old in checkpoints(run.path)[:-CHECKPOINTS_KEPT]:
             old.unlink()
+
+
+def keep_best(trainer: Trainer, run: RunFolder) -> None:
+    """Where the model is to be chosen by its held-out loss: keep it, if it is the best so far."""
+    if trainer.plan.final_model == "best" and trainer.best and trainer.parallel.first:
+        state = {name: value.contiguous() for name, value in trainer.model.state_dict().items()}
+        save_tensors(run.path / BEST, state, epoch=str(trainer.progress.epoch))
+
+
+def take_best(trainer: Trainer, run: RunFolder) -> None:
+    """Where the model is to be chosen by its held-out loss: go back to the best one that was kept."""
+    with trainer.parallel.first_alone():
+        if trainer.plan.final_model == "best" and (run.path / BEST).is_file():
+            tensors, facts = load_tensors(run.path / BEST)
+            trainer.model.load_state_dict({name: value.to(trainer.parallel.device) for name, value in tensors.items()})
+            run.log(f"the model of epoch {facts['epoch']} is taken: its held-out loss is the least")
 
 
 def resume(trainer: Trainer, run: RunFolder) -> None:

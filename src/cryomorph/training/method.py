@@ -84,6 +84,8 @@ def check_numbers(config: TrainedConfig, *, least: Bounds | None = None, most: B
         "band-share": (plan.band_share, 0),
         "held-out": (plan.held_out, 0),
         "patience": (plan.patience, 0),
+        "prior-weight": (plan.prior_weight, 0),
+        "pose-spread": (plan.pose_spread, 0),
         "pose-epoch": (plan.pose_epoch, 1),
         "checkpoint-minutes": (plan.checkpoint_minutes, 0),
         "linear-zdim": (config.linear_zdim, min(config.zdim, 1)),
@@ -98,6 +100,7 @@ def check_numbers(config: TrainedConfig, *, least: Bounds | None = None, most: B
         "band-share": (plan.band_share, 1),
         "held-out": (plan.held_out, 0.5),
         "latent-rate": (plan.latent_rate, 1),
+        "pose-spread": (plan.pose_spread, 30),
         "linear-zdim": (config.linear_zdim, 20),
     }
     for name, (value, bound) in (upper | (most or {})).items():

@@ -19,7 +19,9 @@ from cryomorph.inference.landscape_prior import under_landscape
 from cryomorph.inference.pose_refine import refine_poses
 from cryomorph.io.mrc import write_map
 from cryomorph.models.registry import network_kind
+from cryomorph.objectives.disentangle import MemoryBank
 from cryomorph.particles.metadata import rewrite_poses
+from cryomorph.particles.projection_class import CLASSES, projection_classes
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.provenance import write_json
@@ -37,6 +39,7 @@ from cryomorph.training.warm_start import average_transfer, warm_start
 WARM = "checkpoints/warm.safetensors"
 WARM_BATCH = 16
 POSE_COMPONENTS = 6
+FEW_PER_CLASS = 100  # particles in a direction of view, on average, to tell so many apart
 
 
 def poses(session: Session) -> None:
@@ -132,7 +135,9 @@ def joint(session: Session) -> None:
     begin = perf_counter()
     compile_network(model.representation, config.training.compile, parallel.device)
     team = team_for(parallel.device, (config.training.batch_size or 1) // parallel.world, model.representation)
-    trainer = Trainer(model, session.store, config.training, parallel=parallel, seed=config.seed, team=team)
+    trainer = Trainer(
+        model, session.store, config.training, parallel=parallel, seed=config.seed, team=team, bank=bank_for(session)
+    )
 
     def refine(epoch: int) -> None:
         if model.poses is None or not config.poses_due(epoch, trainer.epochs):
@@ -163,6 +168,16 @@ def joint(session: Session) -> None:
         if trainer.progress.stopped and not config.poses_due(trainer.progress.epoch, trainer.epochs):
             refine(trainer.epochs)  # what was to come at the end comes now
     session.run.log(f"joint: {trainer.progress.epoch} epochs; {perf_counter() - begin:.1f} s")
+
+
+def bank_for(session: Session) -> MemoryBank | None:
+    """What the disentanglement prior remembers of the particles, where it is asked for."""
+    config, store = session.config, session.store
+    if config.training.prior != "disentangle" or not config.zdim:
+        return None
+    few = len(store) < FEW_PER_CLASS * CLASSES[1]
+    count = config.training.projection_classes or (CLASSES[0] if few else CLASSES[1])
+    return MemoryBank(projection_classes(store.require_pose().rotation, count), config.zdim)
 
 
 def encode(session: Session) -> None:
@@ -211,7 +226,7 @@ def by_gradient(session: Session) -> bool:
     if start.mean.shape[1] != session.config.zdim or session.config.training.latent_rate:
         return False  # points that are not the linear model's have moved with the training already
     held, _ = split_held_out(
-        len(session.store), session.config.training.held_out, session.config.seed, copies=session.store.copies
+        len(session.store), session.config.training.held_out or 0.0, session.config.seed, copies=session.store.copies
     )
     if not len(held):
         return False

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
+from cryomorph.config.conv_volume import ConvVolumeConfig
 from cryomorph.config.gaussians import GaussiansConfig
 from cryomorph.config.neural_field import NeuralFieldConfig
 from cryomorph.models.heterogeneous import Heterogeneous
@@ -22,7 +23,7 @@ from cryomorph.training.parallel import Parallel
 from cryomorph.training.stages import Consensus
 from cryomorph.training.warm_start import Lesson
 
-TrainedConfig = NeuralFieldConfig | GaussiansConfig
+TrainedConfig = NeuralFieldConfig | GaussiansConfig | ConvVolumeConfig
 T = TypeVar("T")
 NOISY = (nn.Dropout, nn.BatchNorm1d)
 

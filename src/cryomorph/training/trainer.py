@@ -14,9 +14,12 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
 from cryomorph.config.training import TrainingConfig
+from cryomorph.encoders.conv import Variation
 from cryomorph.encoders.table import TableEncoder
+from cryomorph.inference.encode import encode_amortised
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.models.team import Team
+from cryomorph.objectives.disentangle import MemoryBank
 from cryomorph.objectives.schedules import grown_band, scheduled
 from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.store import Batch, ParticleStore
@@ -32,6 +35,7 @@ IMAGES = 25_000
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 8
 RAMP = 50  # steps over which the learning rate rises from zero
 LAST_SHARE = 0.3  # of the rate of latent points, at the end
+DECAY = 0.95  # of the rate from epoch to epoch, as OPUS-DSD has it
 FLAT = 1e-4  # a held-out loss, per coefficient, that fell by less is flat
 
 Facts = dict[str, Any]
@@ -50,15 +54,21 @@ class Progress:
 
 @dataclass(frozen=True)
 class Measured:
-    """Sums over the images since the last report, on the device: losses of an image, its divergences, how many."""
+    """Sums over the images since the last report, on the device, and how many there were.
+
+    Losses per coefficient, divergences, and, in nats, roughness of the maps and the disentanglement prior.
+    """
 
     nll: Float32[Tensor, ""]
     kl: Float32[Tensor, " zdim"]
+    beside: Float32[Tensor, 2]
     images: int
 
     def plus(self, other: Measured) -> Measured:
         """Both together."""
-        return Measured(self.nll + other.nll, self.kl + other.kl, self.images + other.images)
+        return Measured(
+            self.nll + other.nll, self.kl + other.kl, self.beside + other.beside, self.images + other.images
+        )
 
 
 class Trainer:
@@ -73,24 +83,26 @@ class Trainer:
         parallel: Parallel,
         seed: int,
         team: Team | None = None,
+        bank: MemoryBank | None = None,
     ) -> None:
         self.model, self.store, self.plan, self.parallel, self.seed = model, store, plan, parallel, seed
+        self.bank = None if bank is None else bank.to(parallel.device)
         self.team = team
         self.optimiser = Optimisers(model, plan.optimiser or "adam", parallel=parallel)
         self.wrapped = parallel.wrap(model)
         self.guard = StepGuard(parallel.device)
         self.progress = Progress()
         self.half_precision = plan.precision == "bfloat16"
-        held, trained = split_held_out(len(store), plan.held_out, seed, copies=store.copies)
+        held, trained = split_held_out(len(store), plan.held_out or 0.0, seed, copies=store.copies)
         self.held, self.trained = parallel.share(held), parallel.share(trained)
         share = max(1, (plan.batch_size or 1) // parallel.world)
         self.batch_size = share
-        self.steps = parallel.least(max(1, -(-len(self.trained) // share)))
+        self.steps = parallel.least(max(1, len(self._loader)))
         self.measured: Measured | None = None
         self.spoken: Facts = {}
         self._snapshot = Snapshot(model, self.optimiser)
         self._generator = torch.Generator(device=parallel.device)
-        self.draws = any(isinstance(part, nn.Dropout) for part in model.modules())
+        self.draws = any(isinstance(part, nn.Dropout | Variation) for part in model.modules())
 
     @property
     def table(self) -> TableEncoder | None:
@@ -106,6 +118,11 @@ class Trainer:
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
         return self.progress.stopped or self.progress.epoch >= self.epochs
+
+    @property
+    def best(self) -> bool:
+        """Whether the last epoch's held-out loss is the least of all."""
+        return bool(self.progress.held_out) and self.progress.held_out[-1] == min(self.progress.held_out)
 
     @property
     def done(self) -> float:
@@ -129,25 +146,55 @@ class Trainer:
         """The learning rate now, as a share of its highest."""
         ramp = min(1.0, (self.progress.epoch * self.steps + self.progress.step + 1) / RAMP)
         schedule = self.plan.rate_schedule or "constant"
-        fall = 1.0 if schedule == "constant" else scheduled(schedule, self.done, first=1.0, last=0.0)
+        if schedule == "decay":
+            fall = DECAY**self.progress.epoch
+        else:
+            fall = 1.0 if schedule == "constant" else scheduled(schedule, self.done, first=1.0, last=0.0)
         return ramp * fall * self.progress.rate_factor
 
     @property
     def kl_weight(self) -> float:
         """Weight of the divergence beside the likelihood: half of the papers' beta (METHODS 0)."""
-        return (self.plan.beta or 0.0) / 2 * scheduled(self.plan.beta_schedule or "constant", self.done)
+        return (self.plan.beta or 0.0) / 2 * self._restraint
 
-    def batches(self) -> Iterator[Batch]:
-        """What is left of this epoch."""
-        loader = ParticleLoader(
+    @property
+    def prior_weight(self) -> float:
+        """Weight of the disentanglement prior beside the likelihood, in nats; it follows the divergence's schedule."""
+        return (self.plan.prior_weight or 0.0) * self._restraint
+
+    @property
+    def _restraint(self) -> float:
+        return scheduled(self.plan.beta_schedule or "constant", self.done)
+
+    @property
+    def _loader(self) -> ParticleLoader:
+        return ParticleLoader(
             self.store,
             self.batch_size,
             radius=self.read_disk.band,
             subset=self.trained,
             shuffle=True,
             seed=self.seed,
+            classes=None if self.bank is None else self.bank.projection_class,
         )
-        return islice(loader.batches(self.progress.epoch, start=self.progress.step), self.steps - self.progress.step)
+
+    def batches(self) -> Iterator[Batch]:
+        """What is left of this epoch."""
+        left = self.steps - self.progress.step
+        return islice(self._loader.batches(self.progress.epoch, start=self.progress.step), left)
+
+    def begin(self) -> None:
+        """Fill the memory bank, by one pass over all particles, unless a checkpoint has."""
+        if self.bank is None or self.progress.epoch or self.progress.step:
+            return
+        if self.table is not None:
+            self.bank.code.copy_(self.table.mean)
+            return
+        self.model.eval()
+        mine = self.parallel.share(torch.arange(len(self.store)))
+        self.bank.code.copy_(encode_amortised(self.model, self.store, mine)[0])
+        self.parallel.gather_rows(self.bank.code)
+        self.model.train()
 
     @property
     def read_disk(self) -> FourierDisk:
@@ -157,11 +204,16 @@ class Trainer:
 
     def step(self, batch: Batch, disk: FourierDisk) -> None:
         """One step on one batch; nothing is read back from the device."""
+        index = batch.index
         batch = self.model.placed(batch.to(self.parallel.device), self.read_disk)
+        noise = self._noise(len(batch))
         with torch.autocast(self.parallel.device.type, torch.bfloat16, enabled=self.half_precision):
-            loss = self.wrapped(batch, disk, self._noise(len(batch)), team=self.team)
-        value = (loss.nll + self.kl_weight * loss.kl.sum(1)).mean() / disk.size
-        value = value + self.model.representation.penalty().to(value)
+            loss = self.wrapped(batch, disk, noise, team=self.team)
+        prior = torch.zeros_like(loss.nll)
+        if self.bank is not None:
+            prior = self.bank.cost(index, loss.mean, generator=self._generator)
+        cost = loss.nll + loss.roughness + self.kl_weight * loss.kl.sum(1) + self.prior_weight * prior
+        value = cost.mean() / disk.size + self.model.representation.penalty().to(cost)
         self.optimiser.zero_grad()
         value.backward()
         bad = self.guard.judge(self.optimiser.norm(), batch.index)
@@ -173,6 +225,7 @@ class Trainer:
         now = Measured(
             torch.where(kept > 0, loss.nll.detach().sum() / disk.size, 0),
             torch.where(kept > 0, loss.kl.detach().sum(0), 0),
+            torch.where(kept > 0, torch.stack([loss.roughness.detach().sum(), prior.detach().sum()]), 0),
             len(batch),
         )
         self.measured = now if self.measured is None else self.measured.plus(now)
@@ -196,6 +249,9 @@ class Trainer:
             good = max(measured.images - len(images), 1)
             kl = (measured.kl / good).tolist()
             facts |= {"nll": float(measured.nll) / good, "kl": kl, "images": measured.images}
+            roughness, prior = (measured.beside / good).tolist()
+            facts |= {"roughness": roughness} if self.model.smoothness is not None else {}
+            facts |= {"disentanglement": prior} if self.bank is not None else {}
         facts |= {"learning_rate": (self.plan.learning_rate or 0.0) * self.rate}
         if skipped:
             facts |= {"skipped": skipped, "skipped_images": [float(i) for i in images]}
@@ -260,12 +316,16 @@ class Trainer:
                     kept.copy_(self.parallel.total(kept) / self.parallel.world)
         if self.table is not None:
             self.parallel.gather_rows(self.table.mean)
+        if self.bank is not None:
+            self.parallel.gather_rows(self.bank.code)
 
     def state(self) -> tuple[dict[str, Tensor], str]:
         """Tensors and facts of a checkpoint."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"optimiser.{name}": value for name, value in self.optimiser.state().items()}
         tensors |= {"guard.usual": self.guard.usual, "guard.seen": self.guard.seen}
+        if self.bank is not None:
+            tensors["bank"] = self.bank.code
         return tensors, json.dumps(vars(self.progress))
 
     def restore(self, tensors: dict[str, Tensor], facts: str) -> None:
@@ -274,6 +334,8 @@ class Trainer:
         self.model.load_state_dict(_below(tensors, "model."))
         self.optimiser.restore(_below(tensors, "optimiser."))
         self.guard.usual, self.guard.seen = tensors["guard.usual"], tensors["guard.seen"]
+        if self.bank is not None:
+            self.bank.code.copy_(tensors["bank"])
         self.progress = Progress(**json.loads(facts))
         self._snapshot = Snapshot(self.model, self.optimiser)
 

@@ -1,0 +1,94 @@
+"""The structural disentanglement prior of OPUS-DSD (METHODS 4, Eqs. 5 to 7)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor, nn
+
+WITHIN, NEAREST, FARTHEST = 4, 128, 512  # neighbours in the batch; neighbours and opposites in other classes
+SAMPLED = 12_800  # codes of other classes that are looked at
+SHARE = 4  # one in so many of what there is, at most
+KEPT = 0.7  # of an old code at each visit
+TINY = 1e-6  # squared distance below which two codes push no harder
+
+
+def disentanglement(z: Float32[Tensor, "b q"], others: Float32[Tensor, "s q"]) -> Float32[Tensor, " b"]:
+    """Eq. 7 of each particle of a batch of one projection class.
+
+    Attraction `log(1 + d^2)` to the 4 nearest of the batch and the 128 nearest of other classes; repulsion
+    `log(1 + 1/d^2)` from all of the batch and the 512 farthest of other classes; each term a mean, and none of them
+    over more than a quarter of what there is.
+
+    Args:
+        others: codes of particles of other classes; constants.
+    """
+    b, s = len(z), len(others)
+    cost = z.new_zeros(b)
+    if b > 1:
+        # a particle is no neighbour of itself
+        apart = _squared(z, z)[~torch.eye(b, dtype=torch.bool, device=z.device)].view(b, b - 1)
+        near = apart.topk(_at_most(WITHIN, b - 1), dim=1, largest=False).values
+        cost = cost + torch.log1p(near).mean(1) + _repelled(apart).mean(1)
+    if s:
+        apart = _squared(z, others.detach())
+        near = apart.topk(_at_most(NEAREST, s), dim=1, largest=False).values
+        far = apart.topk(_at_most(FARTHEST, s), dim=1).values
+        cost = cost + torch.log1p(near).mean(1) + _repelled(far).mean(1)
+    return cost
+
+
+def _squared(a: Float32[Tensor, "b q"], b: Float32[Tensor, "s q"]) -> Float32[Tensor, "b s"]:
+    # differences, not products: what is near keeps its digits
+    return (a[:, None] - b).square().sum(2)
+
+
+def _repelled(squared: Float32[Tensor, "b k"]) -> Float32[Tensor, "b k"]:
+    return torch.log1p(1 / squared.clamp(min=TINY))
+
+
+def _at_most(wanted: int, there: int) -> int:
+    return max(1, min(wanted, there // SHARE))
+
+
+class MemoryBank(nn.Module):
+    """The latest code of every particle, by which a batch finds its neighbours among all of them.
+
+    Args:
+        projection_class: (n,) class of each particle's viewing direction.
+    """
+
+    def __init__(self, projection_class: Int64[Tensor, " n"], zdim: int) -> None:
+        super().__init__()
+        self.projection_class = projection_class
+        self.code: Tensor
+        self.by_class: Tensor
+        self.register_buffer("code", torch.zeros(len(projection_class), zdim))
+        self.register_buffer("by_class", projection_class.argsort(stable=True), persistent=False)
+        self._size = torch.bincount(projection_class).tolist()
+        self._start = [sum(self._size[:number]) for number in range(len(self._size))]
+
+    def cost(
+        self, index: Int64[Tensor, " b"], z: Float32[Tensor, "b q"], *, generator: torch.Generator
+    ) -> Float32[Tensor, " b"]:
+        """The prior of each particle of a batch of one class, whose codes then enter the bank.
+
+        Args:
+            index: of the particles, on the CPU.
+            generator: draws the codes that are looked at, on the bank's device.
+        """
+        found = disentanglement(z, self.others(int(self.projection_class[index[0]]), generator))
+        rows = index.to(self.code.device)
+        self.code[rows] = KEPT * self.code[rows] + (1 - KEPT) * z.detach()
+        return found
+
+    def others(self, own: int, generator: torch.Generator) -> Float32[Tensor, "s q"]:
+        """Codes of particles of other classes than `own`, drawn at random: all of a small set's, in any order."""
+        start, size = self._start[own], self._size[own]
+        there = len(self.code) - size
+        if not there:
+            return self.code[:0]
+        if there <= SAMPLED:
+            return self.code[torch.cat([self.by_class[:start], self.by_class[start + size :]])]
+        drawn = torch.randint(there, (SAMPLED,), generator=generator, device=self.code.device)
+        return self.code[self.by_class[drawn + size * (drawn >= start)]]

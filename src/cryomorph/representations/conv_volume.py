@@ -1,0 +1,110 @@
+"""The convolutional volume of OPUS-DSD: a latent point to a cube of voxels (METHODS 4)."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from jaxtyping import Complex64, Float32
+from torch import Tensor
+from torch.func import jvp, vmap
+
+from cryomorph.physics.disk import FourierDisk
+from cryomorph.physics.pose import cross_matrix
+from cryomorph.physics.projection import project_volumes
+from cryomorph.representations.base import Representation
+from cryomorph.representations.conv_network import ConvNetwork, ConvShape
+from cryomorph.representations.linear import rebox
+from cryomorph.volumes.masks import spherical_mask
+
+VOXELS = 1 << 24  # of padded grids at once, where no gradient is kept
+EDGE = 0.12  # of half the cube: the mask's soft edge
+
+
+@final
+class ConvVolume(Representation):
+    """`V_z = mask (base + unit network(z / scale))` on a cube of the box's extent, seen by its central slices.
+
+    Args:
+        shape: sizes.
+        base: (side, side, side) map that the network adds to; nothing without.
+        unit: what one of the network's output is, in voxel values whose transform is in the images' units.
+        latent_scale: (zdim,) what a latent coordinate is divided by before it enters the network.
+    """
+
+    def __init__(
+        self,
+        shape: ConvShape,
+        base: Float32[Tensor, "z y x"] | None = None,
+        *,
+        unit: float = 1.0,
+        latent_scale: Float32[Tensor, " zdim"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.zdim = shape.zdim
+        self.base: Tensor
+        self.unit: Tensor
+        self.latent_scale: Tensor
+        self.mask: Tensor
+        side = shape.side
+        self.register_buffer("base", torch.zeros(side, side, side) if base is None else base.clone())
+        self.register_buffer("unit", torch.tensor(float(unit)))
+        self.register_buffer("latent_scale", torch.ones(shape.zdim) if latent_scale is None else latent_scale.clone())
+        sphere = spherical_mask(side, (1 - EDGE) * side / 2, EDGE * side / 2)
+        self.register_buffer("mask", sphere, persistent=False)
+        self.network = ConvNetwork(shape)
+
+    def grids(self, z: Float32[Tensor, "b zdim"]) -> Float32[Tensor, "b side side side"]:
+        """The masked cubes at latent points."""
+        made = self.network(z / self.latent_scale).float()
+        return self.mask * (self.base + self.unit * made)
+
+    def views(
+        self, grids: Float32[Tensor, "b side side side"], rotation: Float32[Tensor, "b v 3 3"], disk: FourierDisk
+    ) -> Complex64[Tensor, "b v size"]:
+        """Central slices of cubes, each in several orientations: its transform is taken once."""
+        return project_volumes(grids[:, None], rotation, disk)[..., 0]
+
+    def slices(
+        self, z: Float32[Tensor, "b zdim"], rotation: Float32[Tensor, "b 3 3"], disk: FourierDisk
+    ) -> Complex64[Tensor, "b size"]:
+        """Central slices at each latent point; zero beyond the cube's band."""
+        if torch.is_grad_enabled():
+            return self.views(self.grids(z), rotation[:, None], disk)[:, 0]
+        rows = max(1, VOXELS // (2 * self.shape.side) ** 3)
+        parts = zip(z.split(rows), rotation.split(rows), strict=True)
+        return torch.cat([self.views(self.grids(point), turn[:, None], disk)[:, 0] for point, turn in parts])
+
+    def tangents(
+        self,
+        z: Float32[Tensor, "b zdim"],
+        rotation: Float32[Tensor, "b 3 3"],
+        disk: FourierDisk,
+        *,
+        latent: bool = True,
+        pose: bool = False,
+    ) -> tuple[Complex64[Tensor, "b size"], Complex64[Tensor, "b size p"]]:
+        """Slices of the cubes' own derivatives; by the pose, in closed form: those of `-2 pi i r V(r)`."""
+        side = self.shape.side
+        maps = [self.grids(z)[:, None]]
+        if latent and self.zdim:
+            steps = torch.eye(self.zdim).to(z)[:, None].expand(-1, len(z), -1)
+            maps.append(vmap(lambda step: jvp(self.grids, (z,), (step,))[1], out_dims=1)(steps))
+        if pose:
+            line = (torch.arange(side) - side // 2).to(z)
+            maps.append(torch.stack([maps[0][:, 0] * r for r in (line, line[:, None], line[:, None, None])], dim=1))
+        found = project_volumes(torch.cat(maps, dim=1), rotation[:, None], disk)[:, 0]
+        columns = [found[..., 1 : 1 + self.zdim * latent]]
+        if pose:
+            slope = found[..., -3:] * (-2j * torch.pi / side)
+            turns = torch.stack([cross_matrix(axis) for axis in torch.eye(3).to(z)])
+            rows = (turns @ rotation[:, None])[:, :, :2]
+            moved = torch.einsum("mk,bakx->bmax", disk.frequency.to(z), rows)
+            columns.append(torch.einsum("bmx,bmax->bma", slope, moved.to(slope.dtype)))
+        return found[..., 0], torch.cat(columns, dim=2)
+
+    @torch.no_grad()
+    def volume(self, z: Float32[Tensor, " zdim"], box: int) -> Float32[Tensor, "box box box"]:
+        """The map at a latent point; a larger box than the cube's interpolates, a smaller one crops the band."""
+        return rebox(self.grids(z[None])[0], box)
