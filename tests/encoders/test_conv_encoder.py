@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 from torch.nn import functional
 
+from cryomorph.encoders import conv
 from cryomorph.encoders.conv import ConvEncoder, Variation
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import fourier_disk
@@ -45,6 +46,23 @@ def test_a_voxel_has_the_value_of_the_image_where_it_projects_to(side):
         expected = ndimage.map_coordinates(image[row], [py + side // 2, px + side // 2], order=1, cval=0)
         inside = (abs(px) < side / 2 - 1) & (abs(py) < side / 2 - 1)
         np.testing.assert_allclose(found[row][inside], expected[inside], atol=2e-4)
+
+
+def test_places_keep_their_digits_in_half_precision():
+    encoder, given = encoder_of(32), batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = encoder.backprojected(given)
+    torch.testing.assert_close(found, encoder.backprojected(given))
+
+
+def test_many_images_are_taken_in_parts(monkeypatch):
+    encoder, given = encoder_of(), batch()
+    whole = encoder(given)
+    monkeypatch.setattr(conv, "VOXELS", 3 * 16**3)
+    with torch.no_grad():
+        parts = encoder(given)
+    torch.testing.assert_close(parts.mean, whole.mean.detach())
+    torch.testing.assert_close(parts.log_variance, whole.log_variance.detach())
 
 
 def test_a_point_of_the_volume_is_found_where_it_is():

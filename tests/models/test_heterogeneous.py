@@ -204,6 +204,13 @@ def test_an_image_in_doubtful_orientation_is_judged_by_its_likelihood_in_nine():
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+def test_neighbouring_orientations_keep_their_digits_in_half_precision():
+    rotation = random_rotations(3, torch.Generator().manual_seed(0)).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = neighbouring_rotations(rotation, 3.0)
+    assert torch.equal(found, neighbouring_rotations(rotation, 3.0)) and torch.equal(found[:, 0], rotation)
+
+
 def test_neighbouring_orientations_lie_on_all_sides():
     rotation = random_rotations(3, torch.Generator().manual_seed(0))
     turns = neighbouring_rotations(rotation, 4.0) @ rotation[:, None].mT

@@ -82,10 +82,32 @@ def test_a_visit_moves_a_code_by_three_tenths():
     index = torch.where(bank.projection_class == 2)[0][:4]
     before, z = bank.code.clone(), points(4, 2)
     bank.cost(index, z, generator=torch.Generator())
+    assert torch.equal(bank.code, before)
+    bank.visit(index, z, keep=torch.tensor(1.0))
     torch.testing.assert_close(bank.code[index], 0.7 * before[index] + 0.3 * z)
     rest = torch.ones(60, dtype=torch.bool)
     rest[index] = False
     assert torch.equal(bank.code[rest], before[rest])
+
+
+def test_a_step_that_was_left_out_and_what_is_no_number_leave_the_bank_alone():
+    bank = bank_of()
+    index, before, z = torch.tensor([3, 8]), bank.code.clone(), points(2, 2)
+    bank.visit(index, z, keep=torch.tensor(0.0))
+    assert torch.equal(bank.code, before)
+    z[1] = torch.nan
+    bank.visit(index, z, keep=torch.tensor(1.0))
+    assert torch.equal(bank.code[8], before[8]) and not torch.equal(bank.code[3], before[3])
+
+
+def test_particles_that_are_never_visited_are_nobody_s_neighbours():
+    labels = bank_of().projection_class
+    visited = torch.arange(0, 60, 3)
+    bank = MemoryBank(labels, 2, visited=visited)
+    bank.code.copy_(torch.arange(60)[:, None].expand(-1, 2))
+    for own in range(5):
+        drawn = {int(code[0]) for code in bank.others(own, torch.Generator())}
+        assert drawn == {int(i) for i in visited if labels[i] != own}
 
 
 def test_only_the_batch_is_pulled_and_pushed():

@@ -11,6 +11,7 @@ import pytest
 
 from cryomorph.config.conv_volume import ConvConfig, ConvVolumeConfig
 from cryomorph.config.conv_volume import resolved as conv_resolved
+from cryomorph.config.errors import InputError
 from cryomorph.config.gaussians import GaussiansConfig, MixtureConfig
 from cryomorph.config.gaussians import resolved as gaussians_resolved
 from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig
@@ -49,19 +50,34 @@ def joint_rows(run: RunFolder) -> list[dict[str, object]]:
 
 def test_the_disentanglement_prior_moves_a_table_s_points(method):
     config, train, _ = method
-    run = train(replace(config, training=replace(SHORT, prior="disentangle", prior_weight=1.0)))
-    plain = train(replace(config, output=config.output.with_name("plain"), training=replace(SHORT, latent_rate=0.3)))
+    pulled, weightless = replace(SHORT, prior="disentangle"), replace(SHORT, prior="disentangle", prior_weight=0.0)
+    run = train(replace(config, training=pulled))
+    plain = train(replace(config, output=config.output.with_name("plain"), training=weightless))
     rows = joint_rows(run)
-    assert all(float(row["disentanglement"]) > 0 for row in rows) and "disentanglement" not in joint_rows(plain)[0]
+    assert all(float(row["disentanglement"]) > 0 for row in rows)
     # 380 are not held out; none of a class's tail is left out
     assert sum(int(row["images"]) for row in rows) == 2 * 380
     assert run.model_facts()["latents"] == "table"
     assert float(np.abs(run.latent_mean() - plain.latent_mean()).max()) > 1e-3
 
 
-def test_orientations_in_doubt_are_another_training(method):
+def test_a_prior_that_could_do_nothing_is_refused(method):
     config, train, _ = method
-    run = train(replace(config, training=replace(SHORT, pose_spread=3.0)))
+    for plan, zdim, message in (
+        (replace(SHORT, prior="disentangle"), 0, "--zdim 0 has none"),
+        (replace(SHORT, prior="disentangle", latent_rate=0.0), 2, "--latent-rate 0 holds a table's"),
+        (replace(SHORT, final_model="best", held_out=0.0), 2, "give a --held-out above 0"),
+        (replace(SHORT, final_model="best", band_share=1.0), 2, "--band-share below 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train(replace(config, training=plan, zdim=zdim))
+        assert not config.output.exists()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_orientations_in_doubt_are_another_training(method, precision):
+    config, train, _ = method
+    run = train(replace(config, training=replace(SHORT, pose_spread=3.0, precision=precision)))
     exact = train(replace(config, output=config.output.with_name("exact")))
     losses = [np.mean([float(row["nll"]) for row in joint_rows(each)]) for each in (run, exact)]
     # nine orientations, of which the right one is one: by no more than log 9 nats of an image's 96 coefficients

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cryomorph.models.team import Team
-from cryomorph.objectives.disentangle import MemoryBank, disentanglement
+from cryomorph.objectives.disentangle import disentanglement
 from cryomorph.particles.projection_class import projection_classes
 from cryomorph.training.parallel import Parallel
 from cryomorph.training.trainer import FLAT, RAMP, Trainer, flat, split_held_out
@@ -395,10 +395,9 @@ def with_bank(make_trainer, tiny_store):
 
     def make(encoder="mlp", **changes):
         made = make_trainer(encoder, prior="disentangle", prior_weight=2.0, **changes)
-        bank = MemoryBank(projection_classes(tiny_store.require_pose().rotation, 12), 2)
-        return Trainer(
-            made.model, tiny_store, made.plan, parallel=Parallel(0, 1, torch.device("cpu")), seed=7, bank=bank
-        )
+        classes = projection_classes(tiny_store.require_pose().rotation, 12)
+        alone = Parallel(0, 1, torch.device("cpu"))
+        return Trainer(made.model, tiny_store, made.plan, parallel=alone, seed=7, projection_class=classes)
 
     return make
 
@@ -473,6 +472,32 @@ def test_a_checkpoint_holds_the_bank(with_bank):
 def test_the_best_epoch_is_that_of_the_least_held_out_loss(make_trainer):
     trainer = make_trainer()
     assert not trainer.best
-    for losses, best in (([3.0], True), ([3.0, 2.0], True), ([3.0, 2.0, 2.5], False)):
-        trainer.progress.held_out = losses
+    for loss, best in ((3.0, True), (2.0, True), (2.5, False), (math.nan, False), (1.0, True), (math.nan, False)):
+        trainer.held_out_loss = lambda loss=loss: loss
+        trainer.finish_epoch()
         assert trainer.best == best
+
+
+def test_one_image_that_is_no_number_does_not_spoil_the_bank(with_bank, monkeypatch):
+    trainer = with_bank("mlp")
+    spoil(monkeypatch, trainer, [17])
+    trainer.begin()
+    for epoch in range(3):
+        run_epoch(trainer)
+        facts = trainer.report()
+        assert facts["skipped"] == 1 and 17 in facts["skipped_images"]
+        trainer.progress.epoch, trainer.progress.step = epoch + 1, 0
+    assert bool(trainer.bank.code.isfinite().all())
+
+
+def test_a_process_with_fewer_batches_begins_with_them_again(make_trainer):
+    trainer = make_trainer()
+    own = len(list(trainer.batches()))
+    trainer.steps = own + 2
+    indices = [batch.index for batch in trainer.batches()]
+    assert len(indices) == own + 2
+    assert torch.equal(indices[own], indices[0]) and torch.equal(indices[own + 1], indices[1])
+    for step in (3, own, own + 1):
+        trainer.progress.step = step
+        for found, expected in zip(trainer.batches(), indices[step:], strict=True):
+            assert torch.equal(found.index, expected)

@@ -54,21 +54,23 @@ class TrainingConfig:
     held_out: float | None = None
     """Share of the particles, at most 2,000, that the model is not fitted to, to see when it stops improving."""
     final_model: Literal["last", "best"] | None = None
-    """Model at the end: the last epoch's, or that of the epoch with the least held-out loss, as in OPUS-DSD."""
+    """Model at the end: the last epoch's, or that of the epoch with the least held-out loss, as in OPUS-DSD; epochs in
+    which the band grows do not count."""
     patience: int | None = None
     """End when the held-out loss was flat for so many epochs; 0 never ends early."""
     refine_poses: bool = False
     """Refine every particle's orientation and shift too, against maps of the half set that it is not in; how far off
-    the given ones are is learned from all of them. Gaussians do it again against each particle's own conformation,
-    after --pose-epoch and at the end."""
+    the given ones are is learned from all of them. Gaussians, and the paper recipe of the others, do it again, or
+    instead, against each particle's own conformation: see --pose-epoch."""
     pose_epoch: int = 2
-    """Where poses are refined against the model itself: epochs before the first time. The neural field's paper recipe
-    does it after every epoch from then on."""
+    """Where poses are refined against the model itself: epochs before the first time. Gaussians do it once more at the
+    end; the paper recipes of the others do it after every epoch from then on."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the network's products; auto is bfloat16 where the machine multiplies it faster. Gaussians are
     float32 always."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """Compile a neural field's network for the device; auto does so on a GPU. Gaussians have nothing to compile."""
+    """Compile a neural field's network for the device; auto does so on a GPU. The other methods have nothing to
+    compile."""
     device: str = "auto"
     """Device to train on: cpu, cuda, cuda:1, or auto, which takes a GPU where there is one."""
     checkpoint_minutes: float = 10.0

@@ -17,6 +17,7 @@ from cryomorph.physics.disk import fourier_disk
 
 SLOPE = 0.2  # of LeakyReLU below zero
 KERNEL, STRIDE = 4, 2
+VOXELS = 1 << 22  # of cubes at once, where no gradient is kept
 SMALLEST_SIDE, LARGEST_SIDE = 16, 128
 
 
@@ -77,6 +78,10 @@ class ConvEncoder(Encoder):
 
     def forward(self, batch: Batch) -> Posterior:
         """The posterior of each particle of a batch that holds the whole disk of its box, or the cube's band of it."""
+        most = max(1, VOXELS // self.side**3)
+        if not torch.is_grad_enabled() and len(batch) > most:
+            parts = [self(part) for part in batch.split(most)]
+            return Posterior(torch.cat([p.mean for p in parts]), torch.cat([p.log_variance for p in parts]))
         found = self.backprojected(batch)[:, None]
         for layer in self.convolutions:
             found = functional.leaky_relu(layer(found), SLOPE)
@@ -89,6 +94,10 @@ class ConvEncoder(Encoder):
 
         In units in which the noise of a pixel has standard deviation 1, where the coefficients' has.
         """
+        with torch.autocast(batch.ctf.device.type, enabled=False):  # places need their digits
+            return self._backprojected(batch)
+
+    def _backprojected(self, batch: Batch) -> Float32[Tensor, "b side side side"]:
         disk = fourier_disk(self.side)
         count = min(disk.size, batch.image.shape[1])
         flipped = batch.image[:, :count] * torch.sign(batch.ctf[:, :count])

@@ -118,7 +118,7 @@ class Heterogeneous(nn.Module):
         if isinstance(model, OnGrid):
             grids = model.grids(z)
             slices = model.views(grids, rotation, disk).flatten(0, 1)
-            if self.smoothness is not None:
+            if self.smoothness is not None and self.training:
                 roughness = self.smoothness(grids)
         else:
             slices = model.slices(z.repeat_interleave(views, 0), rotation.flatten(0, 1), disk)

@@ -56,36 +56,45 @@ class MemoryBank(nn.Module):
 
     Args:
         projection_class: (n,) class of each particle's viewing direction.
+        visited: the particles whose codes are kept up to date; others are nobody's neighbours. All without.
     """
 
-    def __init__(self, projection_class: Int64[Tensor, " n"], zdim: int) -> None:
+    def __init__(
+        self, projection_class: Int64[Tensor, " n"], zdim: int, *, visited: Int64[Tensor, " k"] | None = None
+    ) -> None:
         super().__init__()
         self.projection_class = projection_class
         self.code: Tensor
         self.by_class: Tensor
+        visited = torch.arange(len(projection_class)) if visited is None else visited
+        classes = projection_class[visited]
         self.register_buffer("code", torch.zeros(len(projection_class), zdim))
-        self.register_buffer("by_class", projection_class.argsort(stable=True), persistent=False)
-        self._size = torch.bincount(projection_class).tolist()
+        self.register_buffer("by_class", visited[classes.argsort(stable=True)], persistent=False)
+        self._size = torch.bincount(classes, minlength=int(projection_class.max()) + 1).tolist()
         self._start = [sum(self._size[:number]) for number in range(len(self._size))]
 
     def cost(
         self, index: Int64[Tensor, " b"], z: Float32[Tensor, "b q"], *, generator: torch.Generator
     ) -> Float32[Tensor, " b"]:
-        """The prior of each particle of a batch of one class, whose codes then enter the bank.
+        """The prior of each particle of a batch of one class.
 
         Args:
             index: of the particles, on the CPU.
             generator: draws the codes that are looked at, on the bank's device.
         """
-        found = disentanglement(z, self.others(int(self.projection_class[index[0]]), generator))
-        rows = index.to(self.code.device)
-        self.code[rows] = KEPT * self.code[rows] + (1 - KEPT) * z.detach()
-        return found
+        return disentanglement(z, self.others(int(self.projection_class[index[0]]), generator))
+
+    @torch.no_grad()
+    def visit(self, index: Int64[Tensor, " b"], z: Float32[Tensor, "b q"], *, keep: Tensor) -> None:
+        """Take up the codes of a batch, unless its step was left out (`keep` 0); what is no number is not taken up."""
+        before = self.code[index]
+        sound = (keep > 0) & z.isfinite()
+        self.code[index] = torch.where(sound, KEPT * before + (1 - KEPT) * z, before)
 
     def others(self, own: int, generator: torch.Generator) -> Float32[Tensor, "s q"]:
         """Codes of particles of other classes than `own`, drawn at random: all of a small set's, in any order."""
         start, size = self._start[own], self._size[own]
-        there = len(self.code) - size
+        there = len(self.by_class) - size
         if not there:
             return self.code[:0]
         if there <= SAMPLED:

@@ -62,7 +62,8 @@ def neighbouring_rotations(rotation: Float[Tensor, "b 3 3"], angle_deg: float | 
     """Each rotation, and eight others `exp(w) R` so far from it: `w` to the corners of a cube about the origin."""
     corner = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3).to(rotation) / 3**0.5
     steps = torch.cat([corner.new_zeros(1, 3), corner]) * math.radians(angle_deg)
-    return rotation_from_rotvec(steps) @ rotation[:, None]
+    with torch.autocast(rotation.device.type, enabled=False):  # a product of half precision is degrees off
+        return rotation_from_rotvec(steps) @ rotation[:, None]
 
 
 def cross_matrix(axis: Float[Tensor, 3]) -> Float[Tensor, "3 3"]:

@@ -82,7 +82,9 @@ def read_snapshot(checkpoint: Path, store: ParticleStore) -> Snapshot:
 
 
 def _kind(model: dict[str, Tensor], facts: dict[str, str]) -> str:
-    return "table" if "encoder.mean" in model else facts.get("encoder", "mlp")
+    if "encoder.mean" in model:
+        return "table"
+    return facts.get("encoder") or ("gradient" if "encoder.ring_weight" in model else "mlp")
 
 
 def _latents(

@@ -97,6 +97,8 @@ CONV_VOLUME = Method(
 def check_options(config: ConvVolumeConfig) -> None:
     """Refuse what cannot be trained before anything is written."""
     network = config.network
+    if config.recipe == "paper" and network.encoder == "table":
+        raise InputError("--encoder table starts from the linear method, which --recipe paper leaves out: give conv")
     check_numbers(
         config,
         least={
@@ -110,7 +112,5 @@ def check_options(config: ConvVolumeConfig) -> None:
         },
         most={"cube": (network.cube, MOST_CUBE), "variation": (network.variation, 1)},
     )
-    if config.recipe == "paper" and network.encoder == "table":
-        raise InputError("--encoder table starts from the linear method, which --recipe paper leaves out: give conv")
     check_paths(config)
     check_mask(config.mask, config.output, overwrite=config.overwrite)

@@ -140,6 +140,8 @@ def check_options(config: GaussiansConfig) -> None:
         raise InputError("--encoder table starts from the linear method, which --recipe paper leaves out: give one")
     if config.recipe == "paper" and network.neutral == "state":
         raise InputError("--neutral state needs the linear method, which --recipe paper leaves out: give consensus")
+    if config.training.pose_spread and network.objective == "frc":
+        raise InputError("--pose-spread weighs orientations by likelihood, which --objective frc is not: give one")
     if network.free is not None:
         if not network.free.is_file():
             raise InputError(f"--free {network.free}: no such file; expected a mask or a list of Gaussians")

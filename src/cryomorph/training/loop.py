@@ -53,8 +53,8 @@ def train(
             after_epoch()
             closed = trainer.finish_epoch()
             run.record(stage="epoch", seconds=perf_counter() - begin, **closed)
+            keep_best(trainer, run)  # first: a training that goes on from before it comes by again
             checkpoint(trainer, run)
-            keep_best(trainer, run)
             saved = perf_counter()
     take_best(trainer, run)
     if trainer.progress.stopped:
@@ -100,7 +100,10 @@ def checkpoint(trainer: Trainer, run: RunFolder) -> None:
 
 def keep_best(trainer: Trainer, run: RunFolder) -> None:
     """Where the model is to be chosen by its held-out loss: keep it, if it is the best so far."""
-    if trainer.plan.final_model == "best" and trainer.best and trainer.parallel.first:
+    if trainer.plan.final_model != "best" or not trainer.best:
+        return
+    trainer.gather()
+    if trainer.parallel.first:
         state = {name: value.contiguous() for name, value in trainer.model.state_dict().items()}
         save_tensors(run.path / BEST, state, epoch=str(trainer.progress.epoch))
 
@@ -108,7 +111,9 @@ def keep_best(trainer: Trainer, run: RunFolder) -> None:
 def take_best(trainer: Trainer, run: RunFolder) -> None:
     """Where the model is to be chosen by its held-out loss: go back to the best one that was kept."""
     with trainer.parallel.first_alone():
-        if trainer.plan.final_model == "best" and (run.path / BEST).is_file():
+        if trainer.plan.final_model == "best" and not (run.path / BEST).is_file():
+            run.warn("no epoch at the full band had a held-out loss: the last model is taken, not the best")
+        elif trainer.plan.final_model == "best":
             tensors, facts = load_tensors(run.path / BEST)
             trainer.model.load_state_dict({name: value.to(trainer.parallel.device) for name, value in tensors.items()})
             run.log(f"the model of epoch {facts['epoch']} is taken: its held-out loss is the least")

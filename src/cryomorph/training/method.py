@@ -106,3 +106,22 @@ def check_numbers(config: TrainedConfig, *, least: Bounds | None = None, most: B
     for name, (value, bound) in (upper | (most or {})).items():
         if value is not None and value > bound:
             raise InputError(f"--{name} {value}: expected {bound:g} at most")
+    check_together(config)
+
+
+def check_together(config: TrainedConfig) -> None:
+    """Refuse options that would do nothing beside each other.
+
+    Raises:
+        InputError: such a pair.
+    """
+    plan = config.training
+    if plan.prior == "disentangle" and not config.zdim:
+        raise InputError("--prior disentangle orders a latent space, and --zdim 0 has none: leave one of them away")
+    if plan.prior == "disentangle" and config.network.encoder == "table" and not plan.latent_rate:
+        raise InputError("--prior disentangle moves latent points, and --latent-rate 0 holds a table's: give 0.3")
+    if plan.final_model == "best" and (not plan.held_out or plan.band_share == 1):
+        raise InputError(
+            "--final-model best is chosen by held-out particles at the full band: give a --held-out above 0 and a "
+            "--band-share below 1"
+        )

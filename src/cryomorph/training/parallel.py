@@ -34,8 +34,11 @@ class Parallel:
         return self.rank == 0
 
     def share(self, index: Int64[Tensor, " n"]) -> Int64[Tensor, " k"]:
-        """This process's own particles: every `world`-th, disjoint from all other processes'."""
-        return index[self.rank :: self.world]
+        """Those of some particles that are this process's own: disjoint from all other processes'.
+
+        Who owns a particle depends on its number alone, so that `gather_rows` has its row from its owner.
+        """
+        return index[index % self.world == self.rank]
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -51,13 +54,13 @@ class Parallel:
         distributed.all_reduce(summed)
         return summed.to(value.device)
 
-    def least(self, number: int) -> int:
-        """The least of a number over all processes: how many steps all of them can take."""
+    def most(self, number: int) -> int:
+        """The highest of a number over all processes: how many steps none of them has too few of."""
         if self.world == 1:
             return number
-        least = torch.tensor(number, device=self.device)
-        distributed.all_reduce(least, distributed.ReduceOp.MIN)
-        return int(least)
+        highest = torch.tensor(number, device=self.device)
+        distributed.all_reduce(highest, distributed.ReduceOp.MAX)
+        return int(highest)
 
     def agreed(self, wish: bool) -> bool:  # noqa: FBT001
         """What the first process wishes."""

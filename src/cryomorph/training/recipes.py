@@ -19,7 +19,6 @@ from cryomorph.inference.landscape_prior import under_landscape
 from cryomorph.inference.pose_refine import refine_poses
 from cryomorph.io.mrc import write_map
 from cryomorph.models.registry import network_kind
-from cryomorph.objectives.disentangle import MemoryBank
 from cryomorph.particles.metadata import rewrite_poses
 from cryomorph.particles.projection_class import CLASSES, projection_classes
 from cryomorph.representations.linear import LinearSubspace
@@ -136,7 +135,13 @@ def joint(session: Session) -> None:
     compile_network(model.representation, config.training.compile, parallel.device)
     team = team_for(parallel.device, (config.training.batch_size or 1) // parallel.world, model.representation)
     trainer = Trainer(
-        model, session.store, config.training, parallel=parallel, seed=config.seed, team=team, bank=bank_for(session)
+        model,
+        session.store,
+        config.training,
+        parallel=parallel,
+        seed=config.seed,
+        team=team,
+        projection_class=projection_class_for(session),
     )
 
     def refine(epoch: int) -> None:
@@ -170,14 +175,14 @@ def joint(session: Session) -> None:
     session.run.log(f"joint: {trainer.progress.epoch} epochs; {perf_counter() - begin:.1f} s")
 
 
-def bank_for(session: Session) -> MemoryBank | None:
-    """What the disentanglement prior remembers of the particles, where it is asked for."""
+def projection_class_for(session: Session) -> Int64[Tensor, " n"] | None:
+    """The class of each particle's viewing direction, where the disentanglement prior is asked for."""
     config, store = session.config, session.store
-    if config.training.prior != "disentangle" or not config.zdim:
+    if config.training.prior != "disentangle":
         return None
     few = len(store) < FEW_PER_CLASS * CLASSES[1]
     count = config.training.projection_classes or (CLASSES[0] if few else CLASSES[1])
-    return MemoryBank(projection_classes(store.require_pose().rotation, count), config.zdim)
+    return projection_classes(store.require_pose().rotation, count)
 
 
 def encode(session: Session) -> None:

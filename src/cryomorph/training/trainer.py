@@ -49,6 +49,8 @@ class Progress:
     step: int = 0
     rate_factor: float = 1.0
     held_out: list[float] = field(default_factory=list)
+    best: int = 0
+    """The epoch with the least of them; 0 before any."""
     stopped: bool = False
 
 
@@ -83,10 +85,9 @@ class Trainer:
         parallel: Parallel,
         seed: int,
         team: Team | None = None,
-        bank: MemoryBank | None = None,
+        projection_class: Int64[Tensor, " n"] | None = None,
     ) -> None:
         self.model, self.store, self.plan, self.parallel, self.seed = model, store, plan, parallel, seed
-        self.bank = None if bank is None else bank.to(parallel.device)
         self.team = team
         self.optimiser = Optimisers(model, plan.optimiser or "adam", parallel=parallel)
         self.wrapped = parallel.wrap(model)
@@ -95,9 +96,13 @@ class Trainer:
         self.half_precision = plan.precision == "bfloat16"
         held, trained = split_held_out(len(store), plan.held_out or 0.0, seed, copies=store.copies)
         self.held, self.trained = parallel.share(held), parallel.share(trained)
+        self.bank: MemoryBank | None = None
+        if projection_class is not None:
+            zdim = model.representation.zdim
+            self.bank = MemoryBank(projection_class, zdim, visited=trained).to(parallel.device)
         share = max(1, (plan.batch_size or 1) // parallel.world)
         self.batch_size = share
-        self.steps = parallel.least(max(1, len(self._loader)))
+        self.steps = parallel.most(max(1, len(self._loader)))
         self.measured: Measured | None = None
         self.spoken: Facts = {}
         self._snapshot = Snapshot(model, self.optimiser)
@@ -121,8 +126,8 @@ class Trainer:
 
     @property
     def best(self) -> bool:
-        """Whether the last epoch's held-out loss is the least of all."""
-        return bool(self.progress.held_out) and self.progress.held_out[-1] == min(self.progress.held_out)
+        """Whether the last epoch's held-out loss is the least of all so far."""
+        return 0 < self.progress.epoch == self.progress.best
 
     @property
     def done(self) -> float:
@@ -179,9 +184,15 @@ class Trainer:
         )
 
     def batches(self) -> Iterator[Batch]:
-        """What is left of this epoch."""
-        left = self.steps - self.progress.step
-        return islice(self._loader.batches(self.progress.epoch, start=self.progress.step), left)
+        """What is left of this epoch; a process with fewer batches than another begins with them again."""
+        return islice(self._visits(), self.steps - self.progress.step)
+
+    def _visits(self) -> Iterator[Batch]:
+        loader, start = self._loader, self.progress.step
+        while len(loader):
+            if start < len(loader):
+                yield from loader.batches(self.progress.epoch, start=max(start, 0))
+            start -= len(loader)
 
     def begin(self) -> None:
         """Fill the memory bank, by one pass over all particles, unless a checkpoint has."""
@@ -192,7 +203,7 @@ class Trainer:
             return
         self.model.eval()
         mine = self.parallel.share(torch.arange(len(self.store)))
-        self.bank.code.copy_(encode_amortised(self.model, self.store, mine)[0])
+        self.bank.code.copy_(encode_amortised(self.model, self.store, mine)[0].nan_to_num(posinf=0.0, neginf=0.0))
         self.parallel.gather_rows(self.bank.code)
         self.model.train()
 
@@ -222,6 +233,8 @@ class Trainer:
         if self.table is not None:
             rate = (self.plan.latent_rate or 0.0) * (LAST_SHARE + (1 - LAST_SHARE) * min(1.0, self.rate))
             self.table.step(rate, len(batch) * disk.size * kept)
+        if self.bank is not None:
+            self.bank.visit(batch.index, loss.mean.detach(), keep=kept)
         now = Measured(
             torch.where(kept > 0, loss.nll.detach().sum() / disk.size, 0),
             torch.where(kept > 0, loss.kl.detach().sum(0), 0),
@@ -303,6 +316,8 @@ class Trainer:
         grown = state.epoch / max(self.epochs, 1) >= (self.plan.band_share or 0.0)
         state.epoch, state.step = state.epoch + 1, 0
         if grown and math.isfinite(loss):
+            if loss < min(state.held_out, default=math.inf):
+                state.best = state.epoch
             state.held_out.append(loss)
         state.stopped = bool(self.plan.patience) and flat(state.held_out, self.plan.patience or 0)
         return {"epoch": state.epoch, "held_out": loss}
