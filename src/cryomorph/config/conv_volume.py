@@ -51,15 +51,6 @@ class ConvVolumeConfig(MethodConfig):
     network: Annotated[ConvConfig, tyro.conf.arg(name="")] = field(default_factory=ConvConfig)
     """The cube, the networks, and what maps cost."""
 
-    @property
-    def refines_against_model(self) -> bool:
-        """Whether poses are refined against the volumes while they are trained: the default recipe does it before."""
-        return self.training.refine_poses and self.recipe == "paper"
-
-    def poses_due(self, epoch: int, epochs: int) -> bool:
-        """Whether poses are refined after so many epochs."""
-        return self.training.pose_epoch <= epoch <= epochs
-
 
 DEFAULT: dict[str, Any] = {
     "channels": 16,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -73,6 +73,7 @@ class GaussiansConfig(MethodConfig):
     `cryomorph motions RUN` shows what moves.
     """
 
+    own_conformations: ClassVar[bool] = True
     zdim: int = 4
     """Dimension of the latent space; 0 is one mixture for all particles."""
     network: Annotated[MixtureConfig, tyro.conf.arg(name="")] = field(default_factory=MixtureConfig)
@@ -82,15 +83,6 @@ class GaussiansConfig(MethodConfig):
     so that the motions of one unit are found: that of the mask given to --free, or one that is chosen."""
     neutral_steps: int = 200
     """Steps of fitting the neutral Gaussians to their map, at each band."""
-
-    @property
-    def refines_against_model(self) -> bool:
-        """Whether poses are refined against each particle's own conformation while the model is trained."""
-        return self.training.refine_poses
-
-    def poses_due(self, epoch: int, epochs: int) -> bool:
-        """Whether poses are refined after so many epochs: early, for all that follows, and at the end."""
-        return epoch in (self.training.pose_epoch, epochs)
 
 
 DEFAULT: dict[str, Any] = {

@@ -48,15 +48,6 @@ class NeuralFieldConfig(MethodConfig):
     network: Annotated[NetworkConfig, tyro.conf.arg(name="")] = field(default_factory=NetworkConfig)
     """Sizes of the networks."""
 
-    @property
-    def refines_against_model(self) -> bool:
-        """Whether poses are refined against the field while it is trained: the default recipe does it before."""
-        return self.training.refine_poses and self.recipe == "paper"
-
-    def poses_due(self, epoch: int, epochs: int) -> bool:
-        """Whether poses are refined after so many epochs."""
-        return self.training.pose_epoch <= epoch <= epochs
-
 
 DEFAULT: dict[str, Any] = {
     "width": 256,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -86,6 +86,7 @@ PULLED = 0.3
 class MethodConfig:
     """What every trained method may be asked beside its network."""
 
+    own_conformations: ClassVar[bool] = False  # whether poses are refined against them by every recipe, or the papers'
     particles: tyro.conf.Positional[Path]
     """A particle file (.star, .cs, .txt, .mrcs), prepared on the fly into RUN/particles, or a store from `prepare`."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
@@ -114,6 +115,16 @@ class MethodConfig:
     """Go on with a run that was interrupted, from its last checkpoint."""
     overwrite: bool = False
     """Replace a run that is there already."""
+
+    @property
+    def refines_against_model(self) -> bool:
+        """Whether poses are refined against each particle's own conformation while the model is trained."""
+        return self.training.refine_poses and (self.own_conformations or self.recipe == "paper")
+
+    def poses_due(self, epoch: int, epochs: int) -> bool:
+        """Whether poses are refined after so many epochs: from the first time on, or then and at the end."""
+        first = self.training.pose_epoch
+        return epoch in (first, epochs) if self.own_conformations else first <= epoch <= epochs
 
 
 ONE_COORDINATE = 6  # linear components for a latent space of one dimension: a curved line needs several
