@@ -33,9 +33,9 @@ class ConvConfig:
     """How much the contrast and the brightness of what the encoder network sees are changed at random in training, 0
     to 1."""
     tv: float | None = None
-    """Weight of the maps' total variation, in nats where the images' noise is 1 (the paper: 1)."""
+    """Weight of the mean length of the maps' gradient, in nats of an image (total variation; the paper: 1)."""
     l1: float | None = None
-    """Weight of the sum of the maps' absolute values, likewise (the paper: 0.3)."""
+    """Weight of the mean absolute value of the maps, likewise (the paper: 0.3)."""
 
 
 @dataclass(frozen=True)
