@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -73,7 +73,7 @@ class GaussiansConfig(MethodConfig):
     `cryomorph motions RUN` shows what moves.
     """
 
-    own_conformations: ClassVar[bool] = True
+    own_conformations = True
     zdim: int = 4
     """Dimension of the latent space; 0 is one mixture for all particles."""
     network: Annotated[MixtureConfig, tyro.conf.arg(name="")] = field(default_factory=MixtureConfig)

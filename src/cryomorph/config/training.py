@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -86,7 +86,7 @@ PULLED = 0.3
 class MethodConfig:
     """What every trained method may be asked beside its network."""
 
-    own_conformations: ClassVar[bool] = False  # whether poses are refined against them by every recipe, or the papers'
+    own_conformations = False  # whether poses are refined against them by every recipe, or the papers'
     particles: tyro.conf.Positional[Path]
     """A particle file (.star, .cs, .txt, .mrcs), prepared on the fly into RUN/particles, or a store from `prepare`."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
