@@ -68,7 +68,7 @@ def training(given: argparse.Namespace) -> None:
             folder = Path(scratch)
             made = SimulateConfig("uniform", folder / "set", n=given.images, box=box, apix=EXTENT_A / box)
             source = simulate_set(made) / "particles.star"
-            plan = TrainingConfig(epochs=1, band_share=0.0, held_out=0.0, device=given.device)
+            plan = TrainingConfig(epochs=1, band_share=0.0, final_model="last", device=given.device)
             ways: dict[str, ConvVolumeConfig | NeuralFieldConfig] = {}
             for recipe in ("default", "paper"):
                 short = {"recipe": recipe, "training": plan, "linear_band": 6, "linear_zdim": 1, "warm_steps": 1}
