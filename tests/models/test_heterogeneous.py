@@ -234,6 +234,7 @@ def test_maps_on_a_grid_cost_what_their_smoothness_says():
             found.roughness.sum().backward()
             assert bool(cube.network.weight[-1].grad.any())
             cube.zero_grad()
+    assert not bool(model.eval()(batch(), DISK, NOISE).roughness.any())  # nobody asks what held-out maps cost
     field = NeuralField(FieldShape(BOX, ZDIM, 16, 1), frequency_matrix("gaussian", BOX))
     bare = Heterogeneous(field, encoder, prior_std=PRIOR_STD, whitening=WHITENING, smoothness=smoothness)
     assert not bool(bare(batch(), DISK, NOISE).roughness.any())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
@@ -70,7 +71,9 @@ class ConvNetwork(nn.Module):
         layers = 1 + round(math.log2(shape.side / first))
         widths = [shape.channels * 2**power for power in reversed(range(layers))] + [1]
         self.kernels = [first, 2] + [4] * (layers - 2)
-        self.input = nn.Linear(shape.zdim, shape.hidden)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Initializing zero-element")  # zdim 0: the bias alone
+            self.input = nn.Linear(shape.zdim, shape.hidden)
         self.hidden = nn.Linear(shape.hidden, widths[0])
         for layer in (self.input, self.hidden) if shape.zdim else (self.hidden,):
             nn.init.kaiming_normal_(layer.weight, SLOPE)

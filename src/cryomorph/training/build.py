@@ -60,9 +60,7 @@ def build_model(
         lesson: where the particles lie to begin with; None for a start from nothing, with a standard normal prior.
     """
     network = config.network
-    nothing = torch.zeros(len(store), config.zdim)
-    start = lesson if lesson is not None else Lesson(nothing, nothing + 1, nothing, shared=True)
-    prior_std = torch.ones(config.zdim) if lesson is None else lesson.prior_std
+    start = lesson or Lesson.nothing(len(store), config.zdim)
     torch.manual_seed(config.seed)
     frequencies = frequency_matrix(
         network.encoding or "gaussian",
@@ -76,7 +74,7 @@ def build_model(
     )
     # from nothing the output is in units of the noise, as in the papers
     amplitude = None if lesson is None else shell_amplitude(found.map)
-    field = NeuralField(shape, frequencies, amplitude, prior_std)
+    field = NeuralField(shape, frequencies, amplitude, start.prior_std)
     encoder: Encoder | None = None
     if config.zdim and network.encoder == "table":
         encoder = TableEncoder(start.point, start.spread)
@@ -87,7 +85,7 @@ def build_model(
     return Heterogeneous(
         field,
         encoder,
-        prior_std=prior_std,
+        prior_std=start.prior_std,
         whitening=whitening,
         poses=poses,
         pose_spread_deg=config.training.pose_spread,

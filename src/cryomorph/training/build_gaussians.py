@@ -39,9 +39,7 @@ def build(session: Session) -> Heterogeneous:
         raise TypeError(f"a Gaussian mixture needs its own config, got {type(config).__name__}")
     network, start = config.network, required(session.neutral)
     count = start.position.shape[1]
-    nothing = torch.zeros(len(store), config.zdim)
-    lesson = session.lesson or Lesson(nothing, nothing + 1, nothing, shared=True)
-    prior_std = torch.ones(config.zdim) if session.lesson is None else lesson.prior_std
+    lesson = session.lesson or Lesson.nothing(len(store), config.zdim)
     torch.manual_seed(config.seed)
     shape = GaussianShape(
         store.box,
@@ -56,7 +54,7 @@ def build(session: Session) -> Heterogeneous:
         decay=network.decay or 0.0,
     )
     free = freedom(config, start, store.box)
-    model = Gaussians(shape, start, latent_scale=prior_std, origin=session.origin, free=free)
+    model = Gaussians(shape, start, latent_scale=lesson.prior_std, origin=session.origin, free=free)
     whitening = noise_whitening(store, found, config.training.noise or "radial")
     weight = ring_weight(session, config, whitening)
     encoder: Encoder | None = None
@@ -73,7 +71,7 @@ def build(session: Session) -> Heterogeneous:
     return Heterogeneous(
         model,
         encoder,
-        prior_std=prior_std,
+        prior_std=lesson.prior_std,
         whitening=whitening,
         poses=table,
         objective=objective,

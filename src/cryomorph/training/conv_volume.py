@@ -46,19 +46,16 @@ def build(session: Session) -> Heterogeneous:
     config, store, found = session.config, session.store, required(session.consensus)
     if not isinstance(config, ConvVolumeConfig):
         raise TypeError(f"a convolutional volume needs its own config, got {type(config).__name__}")
-    network, given = config.network, session.lesson
-    nothing = torch.zeros(len(store), config.zdim)
-    lesson = given or Lesson(nothing, nothing + 1, nothing, shared=True)
-    prior_std = torch.ones(config.zdim) if given is None else lesson.prior_std
+    network, lesson = config.network, session.lesson or Lesson.nothing(len(store), config.zdim)
     torch.manual_seed(config.seed)
     side = cube_side(network.cube or min(store.box, USUAL_CUBE))
     shape = ConvShape(store.box, config.zdim, side, network.channels or 16, network.hidden or 512)
     average = rebox(found.map, side)
     volume = ConvVolume(
         shape,
-        None if given is None else average,
+        None if session.lesson is None else average,
         unit=float(average.square().mean().sqrt()),
-        latent_scale=prior_std,
+        latent_scale=lesson.prior_std,
     )
     encoder: Encoder | None = None
     if config.zdim and network.encoder == "table":
@@ -76,7 +73,7 @@ def build(session: Session) -> Heterogeneous:
     return Heterogeneous(
         volume,
         encoder,
-        prior_std=prior_std,
+        prior_std=lesson.prior_std,
         whitening=noise_whitening(store, found, config.training.noise or "radial"),
         poses=PoseTable(len(store)) if config.refines_against_model else None,
         smoothness=smoothness,

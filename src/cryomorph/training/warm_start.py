@@ -37,6 +37,11 @@ class Lesson:
     taught: Float32[Tensor, "n q"]
     shared: bool
 
+    @classmethod
+    def nothing(cls, n: int, zdim: int) -> Lesson:
+        """Of particles that may lie anywhere: a standard normal prior."""
+        return cls(torch.zeros(n, zdim), torch.ones(n, zdim), torch.zeros(n, zdim), shared=True)
+
     @property
     def prior_std(self) -> Float32[Tensor, " zdim"]:
         """Standard deviation of each coordinate over the particles, their spread included."""
