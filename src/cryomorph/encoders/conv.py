@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import combinations_with_replacement, pairwise
 from typing import final
 
 import torch
@@ -17,6 +17,7 @@ from cryomorph.physics.disk import fourier_disk
 
 SLOPE = 0.2  # of LeakyReLU below zero
 KERNEL, STRIDE = 4, 2
+EVEN_DEGREE = 6
 VOXELS = 1 << 22  # of cubes at once, where no gradient is kept
 SMALLEST_SIDE, LARGEST_SIDE = 16, 128
 
@@ -42,8 +43,40 @@ class Variation(nn.Module):
 
 
 @final
+class ViewMean(nn.Module):
+    """What the codes of a direction of view have in common, beyond those of all: nothing until it was fitted.
+
+    An image that is repeated along its direction has streaks, and streaks tell a convolution the direction even where
+    particles are alike. Those along v and -v are the same, so codes lean on even functions of v: a polynomial of degree
+    6, the spherical harmonics of orders 0, 2, 4 and 6.
+    """
+
+    def __init__(self, zdim: int) -> None:
+        super().__init__()
+        terms = torch.tensor(list(combinations_with_replacement(range(3), EVEN_DEGREE)))
+        self.power: Tensor
+        self.coefficient: Tensor
+        self.register_buffer("power", terms, persistent=False)
+        self.register_buffer("coefficient", torch.zeros(len(terms), zdim))
+
+    def forward(self, view: Float32[Tensor, "b 3"]) -> Float32[Tensor, "b zdim"]:
+        """How far codes of these directions lie from the mean of all, on average."""
+        with torch.autocast(view.device.type, enabled=False):
+            return view[:, self.power].prod(dim=2) @ self.coefficient
+
+    @torch.no_grad()
+    def fit(self, view: Float32[Tensor, "n 3"], code: Float32[Tensor, "n zdim"]) -> None:
+        """Least squares over particles."""
+        away = (code - code.mean(0)).double()
+        found = torch.linalg.lstsq(view[:, self.power].prod(dim=2).double().cpu(), away.cpu(), driver="gelsd")
+        self.coefficient.copy_(found.solution)
+
+
+@final
 class ConvEncoder(Encoder):
     """Each image is repeated along z and turned by its inverse pose; convolutions halve the cube down to one voxel.
+
+    Once it is trained, `forget_view` takes off the codes what they say of the direction of view.
 
     Args:
         side: of the cube that an image becomes, a power of two; images are low-passed to its band.
@@ -64,6 +97,7 @@ class ConvEncoder(Encoder):
         )
         self.hidden = nn.Linear(widths[-1], widths[-1])
         self.output = nn.Linear(widths[-1], 2 * zdim)
+        self.view_mean = ViewMean(zdim)
         nn.init.zeros_(self.output.bias)
 
     @classmethod
@@ -87,7 +121,15 @@ class ConvEncoder(Encoder):
             found = functional.leaky_relu(layer(found), SLOPE)
         hidden = functional.leaky_relu(self.hidden(found.flatten(1)), SLOPE)
         mean, log_variance = self.output(hidden).float().chunk(2, dim=1)
-        return Posterior(mean, log_variance)
+        return Posterior(mean - self.view_mean(batch.rotation[:, 2]), log_variance)
+
+    def forget_view(
+        self, rotation: Float32[Tensor, "n 3 3"], code: Float32[Tensor, "n zdim"]
+    ) -> Float32[Tensor, "n zdim"]:
+        """Learn from the final codes of all particles what depends on the view, for good; returns the codes without."""
+        view = rotation[:, 2].to(code)
+        self.view_mean.fit(view, code)
+        return code - self.view_mean(view)
 
     def backprojected(self, batch: Batch) -> Float32[Tensor, "b side side side"]:
         """Phase-flipped images in the volume's frame: a voxel at `r` has the image's value at `R r`, bilinearly.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cryomorph.config.console import progress
 from cryomorph.config.linear import LinearConfig
+from cryomorph.encoders.conv import ConvEncoder
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.inference.choose_latents import Rival, prediction_gain
 from cryomorph.inference.encode import encode_amortised, encode_by_gradient
@@ -219,6 +220,8 @@ def latents(
     session.parallel.gather_rows(std)
     if isinstance(model.encoder, TableEncoder):
         return under_landscape(mean.cpu(), std.cpu(), model.prior_std.cpu(), seed=session.config.seed)
+    if isinstance(model.encoder, ConvEncoder):
+        mean = model.encoder.forget_view(session.store.require_pose().rotation, mean)
     return mean, std
 
 
