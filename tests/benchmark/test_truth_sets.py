@@ -25,6 +25,9 @@ from cryomorph.cli.main import main
 from cryomorph.config.errors import InputError
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.io.star import read_star
+from cryomorph.particles.metadata import read_particles
+from cryomorph.physics.pose import Pose, random_rotations, rotation_from_rotvec
+from cryomorph.physics.pose_align import FrameChange
 from cryomorph.runs.folder import RunFolder
 from cryomorph.simulate.phantoms import PHANTOMS, Cloud, Conformations
 from cryomorph.simulate.sets import simulate_set
@@ -144,7 +147,7 @@ class PerfectRun(RunFolder):
 
     def __init__(self, truth: TruthSet, folder: Path, keep: np.ndarray) -> None:
         super().__init__(folder / "run")
-        vars(self).update(truth=truth, keep=keep)
+        vars(self).update(truth=truth, keep=keep, pose=read_particles(truth.particles).pose[torch.from_numpy(keep)])
         self.path.mkdir(exist_ok=True)
         table = read_star(truth.particles)["particles"].iloc[keep]
         table.attrs["loop"] = True
@@ -156,7 +159,10 @@ class PerfectRun(RunFolder):
 
     def store(self) -> SimpleNamespace:
         return SimpleNamespace(
-            box=self.truth.box, folder=self.path, manifest=SimpleNamespace(metadata="particles.star")
+            box=self.truth.box,
+            pose=self.pose,
+            folder=self.path,
+            manifest=SimpleNamespace(metadata="particles.star"),
         )
 
     def representation(self) -> SimpleNamespace:
@@ -180,6 +186,31 @@ def test_a_perfect_run_closes_the_gap(tmp_path: Path, classes: TruthSet, monkeyp
     print_table(report, console)
     text = console.export_text()
     assert re.search(r"oracle\s*│\s*0\.\d{3}", text) and "kNN acc." in text and "kNN R²" not in text
+
+
+def test_poses_that_were_found_are_scored_in_the_frame_of_the_true_ones(
+    tmp_path: Path, classes: TruthSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The poses as given score nothing; of poses in another frame, all turned by 4 degrees, the errors are known."""
+    keep = np.random.default_rng(1).permutation(300)[:200]
+    run = PerfectRun(classes, tmp_path, keep)
+    monkeypatch.setattr(comparing, "RunFolder", SimpleNamespace(open=lambda _: run))
+    scores = compare([run.path], classes.folder, count=4, reconstruct=False).runs[0].scores
+    assert not {"rotation_deg", "frobenius", "shift_pixel", "shift_A"} & set(scores)
+    frame = random_rotations(1, torch.Generator().manual_seed(2))[0].double()
+    other = FrameChange(frame, True, torch.tensor([20.0, 30.0, -10.0], dtype=torch.float64)).apply(run.pose)
+    axis = torch.nn.functional.normalize(torch.randn(200, 3, generator=torch.Generator().manual_seed(3)), dim=1)
+    off = Pose(rotation_from_rotvec(np.radians(4.0) * axis) @ other.rotation, other.shift_A)
+    vars(run).update(pose=off)
+    report = compare([run.path], classes.folder, count=4, reconstruct=False)
+    scores = report.runs[0].scores
+    assert scores["rotation_deg"] == pytest.approx(4, abs=0.4)
+    assert scores["frobenius"] == pytest.approx(8 * np.sin(np.radians(2)) ** 2, rel=0.2)
+    # of a displacement of 37 A, 4 degrees leave 2.6 A at most
+    assert scores["shift_A"] < 2.6 and scores["shift_pixel"] == pytest.approx(scores["shift_A"] / 10)
+    console = Console(record=True, width=300)
+    print_table(report, console)
+    assert "rotation °" in console.export_text()
 
 
 def test_a_run_with_a_consensus_has_a_row_for_reconstructions(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
@@ -18,7 +19,11 @@ from cryomorph.benchmark.score import MapScorer
 from cryomorph.benchmark.sets import TruthSet
 from cryomorph.config.errors import InputError
 from cryomorph.io.star import read_star
+from cryomorph.physics.pose import Pose, rotation_distance_deg
+from cryomorph.physics.pose_align import compare_poses
 from cryomorph.runs.folder import RunFolder
+
+SAME_DEG, SAME_PIXEL = 0.05, 0.01  # what digits of a file and single precision may do to a pose
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def compare(runs: Sequence[Path], truth_folder: Path, *, count: int = 100, recon
     """Score runs: FSC areas of particles decoded at their own latents, the gap closed, and the latent space.
 
     Each run has a row for its decoder's maps and, where it has a consensus, one for maps that are back-projected from
-    the particles near each latent (`reconstruct`).
+    the particles near each latent (`reconstruct`). Poses that are not the true ones are scored too (`pose_scores`).
 
     `gap` is `(run - consensus) / (oracle - consensus)` of the unmasked area, `gap_moving` of that where truths differ.
 
@@ -71,9 +76,10 @@ def compare(runs: Sequence[Path], truth_folder: Path, *, count: int = 100, recon
     scored = []
     for path, run, rows in zip(runs, folders, rows_of, strict=True):
         chosen = Chosen.of(run, rows, truth, picked=picked)
-        latent = latent_scores(run.latent_mean(), truth.label[rows], truth.coord[rows], discrete=truth.discrete)
+        other = latent_scores(run.latent_mean(), truth.label[rows], truth.coord[rows], discrete=truth.discrete)
+        other |= pose_scores(run.store().pose, truth.pose[torch.from_numpy(rows)], truth.pixel_A)
         scored.append(
-            Row(str(path), with_gaps(chosen.score(decode_at(run, chosen.z, run.store().box), scorer), found) | latent)
+            Row(str(path), with_gaps(chosen.score(decode_at(run, chosen.z, run.store().box), scorer), found) | other)
         )
         if reconstruct and run.has_consensus:
             maps = reconstruct_near(Neighbourhoods.of(run), chosen.z, f"reconstructing {path.name}")
@@ -99,6 +105,22 @@ def with_gaps(scores: dict[str, float], reference: Ceiling) -> dict[str, float]:
         if area in scores
     }
     return scores | gaps
+
+
+def pose_scores(found: Pose | None, true: Pose, pixel_A: float) -> dict[str, float]:
+    """Median errors of poses in the frame of the true ones; nothing where no pose differs from its true one.
+
+    Rotations in degrees and as `||R - R_true||_F^2`, shifts in Angstrom and in pixels of the set's images.
+    """
+    if found is None:
+        return {}
+    found = Pose(found.rotation.double(), found.shift_A.double())
+    turned = rotation_distance_deg(found.rotation, true.rotation) > SAME_DEG
+    moved = torch.linalg.vector_norm(found.shift_A - true.shift_A, dim=1) > SAME_PIXEL * pixel_A
+    if not bool((turned | moved).any()):
+        return {}
+    summary = compare_poses(found, true).errors.summary(pixel_A)
+    return {name: summary[f"{name}_median"] for name in ("rotation_deg", "frobenius", "shift_A", "shift_pixel")}
 
 
 @dataclass(frozen=True)

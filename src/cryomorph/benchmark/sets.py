@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
+from cryomorph.physics.pose import Pose
 from cryomorph.volumes.masks import auto_mask, soften
 
 DISCRETE = 12  # up to so many states are classes, more are a continuum
@@ -22,7 +23,7 @@ DISCRETE = 12  # up to so many states are classes, more are a continuum
 
 @dataclass(frozen=True)
 class TruthSet:
-    """A simulated set: states of its particles (`label`), true coordinates, and a map for each state on disk."""
+    """A simulated set: states of its particles (`label`), coordinates, true poses, and a map for each state on disk."""
 
     folder: Path
     label: Int64[np.ndarray, " n"]
@@ -30,6 +31,7 @@ class TruthSet:
     maps: tuple[Path, ...]
     box: int
     pixel_A: float
+    pose: Pose
 
     @classmethod
     def open(cls, folder: Path) -> TruthSet:
@@ -44,6 +46,8 @@ class TruthSet:
                 label = truth["label"].astype(np.int64)
                 coord = truth["conf_coord"].astype(np.float64)
                 pixel_A = float(truth["apix"])
+                # the set says where the content lies, a pose what centres it
+                pose = Pose(torch.from_numpy(truth["R"]).double(), -torch.from_numpy(truth["shift"]).double())
         except FileNotFoundError:
             raise InputError(f"{folder} has no truth.npz: expected a folder that `cryomorph simulate` made") from None
         except (KeyError, ValueError, BadZipFile) as error:
@@ -54,7 +58,7 @@ class TruthSet:
                 f"{folder}: {len(maps)} maps, {len(coord)} states in truth.npz, labels up to "
                 f"{label.max(initial=-1)}: expected a map for each state; make the set again"
             )
-        return cls(folder, label, coord.reshape(len(coord), -1), maps, len(read_map(maps[0])[0]), pixel_A)
+        return cls(folder, label, coord.reshape(len(coord), -1), maps, len(read_map(maps[0])[0]), pixel_A, pose)
 
     def __len__(self) -> int:
         return len(self.label)

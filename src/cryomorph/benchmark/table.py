@@ -29,6 +29,10 @@ COLUMNS = {
     "ari_gmm": "ARI gmm",
     "nmi_gmm": "NMI gmm",
     "entropy10": "entropy",
+    "rotation_deg": "rotation °",
+    "frobenius": "|R - R₀|²",
+    "shift_pixel": "shift px",
+    "shift_A": "shift Å",
 }
 
 

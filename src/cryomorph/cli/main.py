@@ -116,6 +116,12 @@ COMMANDS = {
         "Make a soft mask from a map.",
         "cryomorph mask map.mrc -o mask.mrc",
     ),
+    "align": Command(
+        "cryomorph.config.align:AlignConfig",
+        "cryomorph.cli.align",
+        "Lay one map upon another in the better hand, or poses upon the true ones, and say how far they are off.",
+        "cryomorph align moving.mrc fixed.mrc -o aligned.mrc",
+    ),
     "simulate": Command(
         "cryomorph.config.simulate:SimulateConfig",
         "cryomorph.cli.simulate",

@@ -1,0 +1,117 @@
+"""Uniform grids on SO(3) that refine: HEALPix directions times in-plane angles (Yershova et al. 2010).
+
+Level 0 has 48 directions (`nside` 2) and 12 in-plane angles, 576 rotations about 30 degrees apart; each further level
+halves the distance and has eight times as many. A rotation's number is `direction * angles + angle`, with directions in
+HEALPix's nested order, so that a cell's children lie within it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Float64, Int64
+from torch import Tensor
+
+from cryomorph.physics.pose import rotation_from_rotvec
+
+BASE_NSIDE, BASE_ANGLES = 2, 12
+LAST_LEVEL = 8
+CHILDREN = 8
+Vectors = Float64[np.ndarray, "*n 3"]
+Numbers = Int64[np.ndarray, "*n"]
+
+
+def grid_size(level: int) -> int:
+    """Rotations of a level: `576 * 8^level`."""
+    if not 0 <= level <= LAST_LEVEL:
+        raise ValueError(f"level {level}: expected 0 to {LAST_LEVEL}")
+    return 12 * _nside(level) ** 2 * _angles(level)
+
+
+def grid_spacing_deg(level: int) -> float:
+    """Step of the in-plane angle at a level: about the distance between neighbours, 30 degrees halved at each level."""
+    return 360 / _angles(level)
+
+
+def grid_rotations(level: int, index: Int64[Tensor, "*n"] | None = None) -> Float32[Tensor, "*n 3 3"]:
+    """The rotations at the centres of cells, by their numbers; of all cells without.
+
+    `R` takes the volume's coordinates to the image's; its third row is the cell's direction of view, and the in-plane
+    angle turns the image.
+    """
+    import healpix
+
+    if index is None:
+        index = torch.arange(grid_size(level))
+    number = index.cpu().numpy()
+    direction, angle = np.divmod(number, _angles(level))
+    x, y, z = healpix.pix2vec(_nside(level), direction, nest=True)
+    psi = (angle + 0.5) * (2 * np.pi / _angles(level))
+    first, second = _frame(np.stack([x, y, z], axis=-1), direction, level)
+    cosine, sine = np.cos(psi)[..., None], np.sin(psi)[..., None]
+    rows = [cosine * first + sine * second, cosine * second - sine * first, np.stack([x, y, z], axis=-1)]
+    return torch.from_numpy(np.stack(rows, axis=-2).astype(np.float32)).to(index.device)
+
+
+def nearest_cell(rotation: Float[Tensor, "n 3 3"], level: int) -> Int64[Tensor, " n"]:
+    """The number of the cell that each rotation lies in."""
+    import healpix
+
+    given = rotation.double().cpu().numpy()
+    x, y, z = given[:, 2].T
+    direction = np.asarray(healpix.vec2pix(_nside(level), x, y, z, nest=True), dtype=np.int64)
+    first, second = _frame(np.stack([x, y, z], axis=-1), direction, level)
+    psi = np.arctan2((given[:, 0] * second).sum(-1), (given[:, 0] * first).sum(-1))
+    angle = np.floor((psi % (2 * np.pi)) * (_angles(level) / (2 * np.pi))).astype(np.int64) % _angles(level)
+    return torch.from_numpy(direction * _angles(level) + angle).to(rotation.device)
+
+
+def children(index: Int64[Tensor, "*n"], level: int) -> Int64[Tensor, "*n 8"]:
+    """The numbers at `level + 1` of the eight cells that each cell of `level` is divided into."""
+    direction, angle = index // _angles(level), index % _angles(level)
+    number = torch.arange(CHILDREN, device=index.device)
+    return (4 * direction[..., None] + number // 2) * _angles(level + 1) + 2 * angle[..., None] + number % 2
+
+
+def parent(index: Int64[Tensor, "*n"], level: int) -> Int64[Tensor, "*n"]:
+    """The number at `level - 1` of the cell that each cell of `level` lies in."""
+    direction, angle = index // _angles(level), index % _angles(level)
+    return (direction // 4) * _angles(level - 1) + angle // 2
+
+
+def neighbours(index: Int64[Tensor, " n"], level: int) -> Int64[Tensor, "n 26"]:
+    """The numbers of the cells about each cell: those met one spacing away, along the image's axes and between them.
+
+    Cells of the sphere are not squares: a neighbour may be named twice, and where they are narrow one more may be met.
+    """
+    steps = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * 3)
+    steps = steps[steps.abs().sum(1) > 0] * math.radians(grid_spacing_deg(level))
+    turned = rotation_from_rotvec(steps) @ grid_rotations(level, index.cpu())[:, None]
+    return nearest_cell(turned.flatten(0, 1), level).view(len(index), -1).to(index.device)
+
+
+def _frame(view: Vectors, direction: Numbers, level: int) -> tuple[Vectors, Vectors]:
+    """The first two rows of the rotation of angle 0 to a direction of view: the shortest way there from a pole.
+
+    From the nearer pole of the coarsest cell that the direction lies in, so that no cell holds a pole's opposite, about
+    which such rotations differ (the fibration of Hopf has one).
+    """
+    import healpix
+
+    coarsest = direction // 4**level
+    pole = np.where(np.asarray(healpix.pix2vec(BASE_NSIDE, coarsest, nest=True)[2]) > 0, 1.0, -1.0)
+    x, y, z = np.moveaxis(view, -1, 0)
+    # a turn about (pole x view) that takes the pole to the view, of the axes (1, 0, 0) and (0, pole, 0)
+    share = 1 / (1 + pole * z)
+    first = np.stack([1 - share * x * x, -share * x * y, -pole * x], axis=-1)
+    return first, np.cross(view, first)
+
+
+def _nside(level: int) -> int:
+    return int(BASE_NSIDE * 2**level)
+
+
+def _angles(level: int) -> int:
+    return int(BASE_ANGLES * 2**level)
