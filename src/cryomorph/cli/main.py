@@ -44,6 +44,12 @@ COMMANDS = {
         "Fit a landscape of structures to the particles; each method is a subcommand.",
         "cryomorph train linear particles.star -o run --zdim 4",
     ),
+    "abinit": Command(
+        "cryomorph.config.abinit:AbinitConfig",
+        "cryomorph.cli.abinit",
+        "Find poses and a map from images alone: no poses given, none needed.",
+        "cryomorph abinit particles.star -o run",
+    ),
     "decode": Command(
         "cryomorph.config.decode:DecodeConfig",
         "cryomorph.cli.decode",

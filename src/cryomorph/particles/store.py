@@ -229,7 +229,7 @@ class ParticleStore:
         if self.pose is None:
             raise InputError(
                 f"{self.manifest.source} has no orientations (rlnAngleRot, rlnAngleTilt, rlnAnglePsi or "
-                "alignments3D/pose): refine the particles first and give the refinement's output file"
+                "alignments3D/pose): give a refinement's output file, or find them with `cryomorph abinit`"
             )
         return self.pose
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from time import perf_counter
 
@@ -15,7 +14,7 @@ from cryomorph.runs.folder import RunFolder
 from cryomorph.training.device import choose_precision
 from cryomorph.training.parallel import Parallel, parallel
 from cryomorph.training.session import Method, Session, TrainedConfig
-from cryomorph.training.start import check_particles, start_run, take_particles
+from cryomorph.training.start import Bounds, check_bounds, check_particles, start_run, take_particles
 
 MOST_DIMENSIONS = 128
 
@@ -60,9 +59,6 @@ def _train(config: TrainedConfig, method: Method, processes: Parallel) -> RunFol
     return run
 
 
-Bounds = dict[str, tuple[float | int | None, float | int]]
-
-
 def check_numbers(config: TrainedConfig, *, least: Bounds | None = None, most: Bounds | None = None) -> None:
     """Refuse numbers that cannot be trained with before anything is written.
 
@@ -92,9 +88,6 @@ def check_numbers(config: TrainedConfig, *, least: Bounds | None = None, most: B
         "linear-band": (config.linear_band, 6),
         "warm-steps": (config.warm_steps, 0),
     }
-    for name, (value, bound) in (lower | (least or {})).items():
-        if value is not None and not bound <= value < math.inf:
-            raise InputError(f"--{name} {value}: expected {bound:g} or more")
     upper: Bounds = {
         "zdim": (config.zdim, MOST_DIMENSIONS),
         "band-share": (plan.band_share, 1),
@@ -103,9 +96,7 @@ def check_numbers(config: TrainedConfig, *, least: Bounds | None = None, most: B
         "pose-spread": (plan.pose_spread, 30),
         "linear-zdim": (config.linear_zdim, 20),
     }
-    for name, (value, bound) in (upper | (most or {})).items():
-        if value is not None and value > bound:
-            raise InputError(f"--{name} {value}: expected {bound:g} at most")
+    check_bounds(lower | (least or {}), upper | (most or {}))
     check_together(config)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from cryomorph.volumes.masks import read_mask
 
 SMALLEST_SET = 20
 MOST_SEED = 2**31 - 1  # generators take 64 bits, of which a place in the training needs half
+Bounds = dict[str, tuple[float | int | None, float | int]]
 NAMED_MASKS = ("auto", "sphere")
 CONTROLS = ("resume", "overwrite", "output", "config")
 """Options that say how to run, not what: a resumed run may be given others."""
@@ -62,10 +64,16 @@ def start_run(config: TrainConfig, method: str, **also: str) -> RunFolder:
     return RunFolder.create(config.output, asked, resume=config.resume, overwrite=config.overwrite)
 
 
-def take_particles(run: RunFolder, config: TrainConfig, accept: Callable[[ParticleStore], None]) -> ParticleStore:
-    """The run's particles, once `accept` raised nothing; a new run that cannot be started leaves nothing behind."""
+def take_particles(
+    run: RunFolder, config: TrainConfig, accept: Callable[[ParticleStore], None], *, posed: bool = True
+) -> ParticleStore:
+    """The run's particles, once `accept` raised nothing; a new run that cannot be started leaves nothing behind.
+
+    Args:
+        posed: whether they must have poses.
+    """
     try:
-        store = particles_stage(run, config.particles, config.images, seed=config.seed)
+        store = particles_stage(run, config.particles, config.images, seed=config.seed, posed=posed)
         accept(store)
     except (InputError, OSError):
         if not config.resume:
@@ -81,6 +89,16 @@ def check_particles(store: ParticleStore, *, zdim: int, mask: str) -> None:
         raise InputError(f"{len(store)} particles are too few for --zdim {zdim}: give more, or a smaller --zdim")
     if mask not in NAMED_MASKS:
         read_mask(Path(mask), store.box)
+
+
+def check_bounds(least: Bounds, most: Bounds) -> None:
+    """Refuse options, given by name with their value and bound, that are out of range; None is left alone."""
+    for name, (value, bound) in least.items():
+        if value is not None and not bound <= value < math.inf:
+            raise InputError(f"--{name} {value}: expected {bound:g} or more")
+    for name, (value, bound) in most.items():
+        if value is not None and value > bound:
+            raise InputError(f"--{name} {value}: expected {bound:g} at most")
 
 
 def check_paths(config: TrainConfig) -> None:
@@ -123,13 +141,16 @@ def open_or_prepare(source: Path, target: Path, images: ImageSource, *, seed: in
     return prepare_source(source, target, images, seed=seed)
 
 
-def particles_stage(run: RunFolder, source: Path, images: ImageSource, *, seed: int) -> ParticleStore:
+def particles_stage(
+    run: RunFolder, source: Path, images: ImageSource, *, seed: int, posed: bool = True
+) -> ParticleStore:
     """The run's store: prepared into the run folder, or linked to where it is; expanded by the run's symmetry."""
     begin = perf_counter()
     store = open_or_prepare(source, run.store_path, images, seed=seed)
     if source.is_dir() and not run.store_path.exists():
         run.store_path.symlink_to(source.resolve(), target_is_directory=True)
-    store.require_pose()
+    if posed:
+        store.require_pose()
     store = store.expanded(run.symmetry)
     kept = run.path / store.manifest.metadata
     if not kept.exists():

@@ -1,0 +1,57 @@
+"""What `cryomorph abinit` may be asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cryomorph.config.prepare import ImageSource
+
+
+@dataclass(frozen=True)
+class AbinitConfig:
+    """Find a map, and every particle's pose, from the images alone.
+
+    Several random starts, each a first map by expectation-maximisation over all poses of a few thousand images at low
+    resolution; the one that explains images it has not seen best goes on. Then poses and map in turn, in half sets,
+    over a growing band: branch and bound over all rotations and shifts, and at last Gauss-Newton at full resolution.
+    Poses that the particle file may have are not looked at. The hand of the map is not known from images: it may be
+    the mirror image.
+
+    Leaves a run with particles.star (the poses found, every other column kept), consensus/ (map, half maps, FSC) and
+    report.html, which says whether to trust it: whether independent starts came to the same structure.
+    """
+
+    particles: tyro.conf.Positional[Path]
+    """A particle file (.star, .cs, .txt, .mrcs), prepared on the fly into RUN/particles, or a store from `prepare`."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Run folder to make."""
+    zdim: int = 0
+    """Components of a linear subspace to fit with the poses found, 0 to 20. 0 is one structure for all particles."""
+    starts: int = 3
+    """Random starts. Where no two of them agree, up to twice as many are made."""
+    start_images: int = 2000
+    """Images that each start is made of, chosen at random."""
+    start_band: int = 10
+    """Band of the starts in Fourier pixels: details of box / band pixels."""
+    search_band: int = 20
+    """Widest band that poses are searched over, in Fourier pixels; refinements use all that half maps agree on."""
+    search_rounds: int = 3
+    """Searches of all poses, at most: they end where the half maps agree to the widest band."""
+    polish_rounds: int = 3
+    """Refinements of all poses by Gauss-Newton, at most: they end where the half maps gain nothing more."""
+    shift_range: float = 0.08
+    """How far a particle may lie from its image's centre along each axis, as a fraction of the box, up to 0.25."""
+    images: Annotated[ImageSource, tyro.conf.arg(name="")] = field(default_factory=ImageSource)
+    """Where the images are and how to take them in."""
+    seed: int = 0
+    """Seed of the random starts, and of the half sets where neither the particle file nor a store has its own."""
+    device: str = "auto"
+    """Where to search poses: cpu, cuda, cuda:1 or auto, a GPU where there is one."""
+    resume: bool = False
+    """Go on with a run that was interrupted, after the last start or round that it finished."""
+    overwrite: bool = False
+    """Replace a run that is there already."""
