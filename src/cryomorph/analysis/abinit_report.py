@@ -14,6 +14,7 @@ from cryomorph.analysis.plots import BLUE, styled
 from cryomorph.analysis.report import Block, Figure, Note, Report, Section, Table, write_report
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
+from cryomorph.io.npy import read_npy
 from cryomorph.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _rounds_table(rounds: list[dict[str, Any]]) -> Table:
 def _pictures(run: RunFolder, starts: dict[str, Any], rounds: list[int]) -> list[Block]:
     names = [f"start-{int(starts['best']) + 1}", *(f"round-{number}" for number in rounds)]
     maps = {name: np.asarray(read_map(run.path / "abinit" / f"{name}.mrc")[0]) for name in names}
-    views = {number: np.load(run.path / "abinit" / f"views-{number}.npy") for number in rounds}
+    views = {number: _views(run.path / "abinit" / f"views-{number}.npy") for number in rounds}
     return [
         Figure(
             central_slices(maps),
@@ -138,6 +139,15 @@ def _pictures(run: RunFolder, starts: dict[str, Any], rounds: list[int]) -> list
             wide=True,
         ),
     ]
+
+
+def _views(path: Path) -> Int64[np.ndarray, " directions"]:
+    try:
+        return np.asarray(read_npy(path), dtype=np.int64)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read ({str(error).splitlines()[0]}): run `cryomorph abinit` anew"
+        ) from error
 
 
 @styled

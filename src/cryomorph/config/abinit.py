@@ -30,7 +30,7 @@ class AbinitConfig:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Run folder to make."""
     zdim: int = 0
-    """Components of a linear subspace to fit with the poses found, 0 to 20. 0 is one structure for all particles."""
+    """Components of a linear model to fit with the poses found, 0 to 20; the poses are searched against one map."""
     starts: int = 3
     """Random starts. Where no two of them agree, up to twice as many are made."""
     start_images: int = 2000

@@ -62,20 +62,20 @@ def mapped(store: ParticleStore, pose: Pose, subset: Int64[Tensor, " k"], *, rad
 
 def search_round(
     store: ParticleStore,
-    maps: Float32[Tensor, "two z y x"],
-    subset: Int64[Tensor, " k"],
+    maps: Float32[Tensor, "two c z y x"],
     plan: SearchPlan,
     *,
+    subset: Int64[Tensor, " k"],
     noise: Float32[Tensor, " shells"],
     seed: int,
     device: torch.device,
     advance: Advance,
 ) -> Poses:
-    """Search the poses of some particles, each half set against its own map, and reconstruct.
+    """Search the poses of some particles, each half set against its own maps, and reconstruct.
 
     Args:
         store: see `unposed`.
-        maps: of half sets 0 and 1.
+        maps: of half sets 0 and 1; where there are several, each image is shown all of them.
         noise: of each shell, in units of the stored noise.
     """
     band = plan.levels[-1].band
@@ -86,7 +86,7 @@ def search_round(
     for half in (0, 1):
         own = subset[store.half[subset] == half]
         batches = _whitened(store, own, band, noise=noise, device=device, advance=advance)
-        found = search_poses(rebox(maps[half], box)[None].to(device), batches, plan, disk=disk, offset=offset)
+        found = search_poses(rebox(maps[half], box).to(device), batches, plan, disk=disk, offset=offset)
         rotation[own], shift[own] = found.rotation.cpu(), found.shift.cpu()
     pose = Pose(rotation, shift * store.pixel_A)
     return mapped(store, pose, subset, radius=int(band) + BEYOND)
@@ -115,7 +115,7 @@ def polish_round(store: ParticleStore, before: Poses, *, band: int, device: torc
 def _whitened(
     store: ParticleStore,
     subset: Int64[Tensor, " k"],
-    band: float,
+    band: float | int,
     *,
     noise: Float32[Tensor, " shells"],
     device: torch.device,

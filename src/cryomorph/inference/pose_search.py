@@ -38,7 +38,7 @@ class Level:
     """One level of the search: a grid of SO(3), the band compared, and how many candidates of each image go on."""
 
     grid: int
-    band: float
+    band: float | int
     beams: int
 
 
@@ -76,14 +76,15 @@ class FoundPoses:
         return FoundPoses(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
-def usual_plan(box: int, last: float, *, first: float | None = None, beams: int = 24) -> SearchPlan:
+def usual_plan(box: int, last: float | int, *, first: float | int = 8, beams: int = 24) -> SearchPlan:
     """Levels whose steps suit their bands: 15 degrees, then half of that for twice the band, up to `last`.
 
     Args:
         last: band of the last level in Fourier pixels.
-        first: band of the first level (default: an eighth of the box, at most `last`).
+        first: band of the first level, at most `last`. In Fourier pixels whatever the box: what a turn of 15 degrees
+            does to an image depends on how many details fit across it.
     """
-    first = min(box / 8 if first is None else first, last)
+    first = min(first, last)
     middle = min(1.75 * first, last)
     levels = Level(1, first, beams), Level(2, middle, max(1, beams // 3)), Level(3, last, max(1, beams // 8))
     return SearchPlan(levels, RANGE * box)
@@ -238,6 +239,8 @@ def next_level(
             step=step,
             cell=children(parents.cell, parents.level).flatten(1),
             reference=parents.reference.repeat_interleave(CHILDREN, 1),
+            shift=parents.shift.repeat_interleave(CHILDREN, 1),
+            score=parents.score.repeat_interleave(CHILDREN, 1),
         )
         slices = known.slices(children_of, within).unflatten(1, (count, CHILDREN))
         centre = shift_phase(frequency, parents.shift.flatten(0, 1)).unflatten(0, (-1, count))

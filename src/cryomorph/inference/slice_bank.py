@@ -16,14 +16,14 @@ from cryomorph.physics.so3_grid import grid_rotations, grid_size
 POINTS = 1 << 22  # coefficients of slices located at once
 
 
-def shift_grid(extent_pixel: float, step_pixel: float) -> Float32[Tensor, "t 2"]:
+def shift_grid(extent_pixel: float | int, step_pixel: float | int) -> Float32[Tensor, "t 2"]:
     """Shifts on a square grid out to `extent_pixel` along each axis, no further apart than `step_pixel`."""
     count = 1 + 2 * math.ceil(extent_pixel / step_pixel - 1e-6) if extent_pixel > 0 else 1
     line = torch.linspace(-extent_pixel, extent_pixel, count) if count > 1 else torch.zeros(1)
     return torch.cartesian_prod(line, line)
 
 
-def shift_step(box: int, band: float) -> float:
+def shift_step(box: int, band: float | int) -> float:
     """The step of shifts, in pixels, that is a third of the shortest wavelength in a band."""
     return box / (3 * band)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from time import perf_counter
@@ -40,6 +41,7 @@ FIRST_BAND = 4  # Fourier pixels
 MARGIN = 2  # Fourier pixels beyond those that half maps agree on, in which poses are refined
 GAIN = 0.05  # shells of FSC that a refinement must gain for another to follow
 VIEWS = 192  # directions of the histogram of views
+KINDS: tuple[Literal["search", "refine"], ...] = ("search", "refine")
 STARTS, ROUNDS = "checkpoints/starts.safetensors", "checkpoints/poses.safetensors"
 
 
@@ -170,12 +172,12 @@ def next_step(done: Sequence[Step], agreed: int, config: AbinitConfig, *, box: i
     Args:
         agreed: the last shell to which half maps, or the start, can be trusted.
     """
-    searches = sum(step.kind == "search" for step in done)
+    count = Counter(step.kind for step in done)
+    widest = min(config.search_band, box // 2 - 1)
+    band = max(FIRST_BAND, min(widest, agreed))
     if not any(step.whole for step in done):
-        widest = min(config.search_band, box // 2 - 1)
-        band = max(FIRST_BAND, min(widest, agreed))
-        return Step("search", band, band >= widest or searches + 1 >= config.search_rounds)
-    refined = len(done) - searches
+        return Step("search", band, band >= widest or count["search"] + 1 >= config.search_rounds)
+    refined = count["refine"]
     if refined >= config.polish_rounds or (refined and done[-1].reach < done[-2].reach + GAIN):
         return None
     return Step("refine", min(box // 2, agreed + MARGIN), whole=True)
@@ -200,12 +202,14 @@ def rounds_stage(
             if step.kind == "refine" and before is not None:
                 found = polish_round(store, before, band=step.band, device=device, advance=advance)
             else:
+                first = starts.maps[starts.best].repeat(2, 1, 1, 1)
+                maps, noise = (first, starts.noise[starts.best]) if before is None else (before.halves(), before.noise)
                 found = search_round(
                     store,
-                    starts.maps[starts.best].repeat(2, 1, 1, 1) if before is None else before.halves(),
-                    subset,
+                    maps[:, None],
                     replace(usual_plan(store.box, step.band), shift_pixel=config.shift_range * store.box),
-                    noise=starts.noise[starts.best] if before is None else before.noise,
+                    subset=subset,
+                    noise=noise,
                     seed=config.seed + len(done),
                     device=device,
                     advance=advance,
@@ -223,7 +227,7 @@ def _keep_round(
 ) -> None:
     """What a round leaves: poses to go on from, a map to look at, a line for the user."""
     step, number, fsc = done[-1], len(done), found.result.fsc
-    steps = torch.tensor([[each.kind == "refine", each.band, each.whole, each.reach] for each in done])
+    steps = torch.tensor([[KINDS.index(each.kind), each.band, each.whole, each.reach] for each in done])
     pose = {"rotation": found.pose.rotation, "shift_A": found.pose.shift_A}
     save_tensors(run.path / ROUNDS, {**pose, "steps": steps})
     _keep_map(run, f"round-{number}", found.result.map, store)
@@ -261,8 +265,7 @@ def _load_rounds(
         return None, []
     kept = load_tensors(path)[0]
     done = [
-        Step("refine" if refine else "search", int(band), bool(whole), reach)
-        for refine, band, whole, reach in kept["steps"].tolist()
+        Step(KINDS[int(kind)], int(band), bool(whole), reach) for kind, band, whole, reach in kept["steps"].tolist()
     ]
     run.log(f"resumed after round {len(done)}")
     pose = Pose(kept["rotation"], kept["shift_A"])
@@ -325,7 +328,11 @@ def _check(config: AbinitConfig) -> None:
             "zdim": (config.zdim, 0),
             "shift-range": (config.shift_range, 0),
         },
-        {"zdim": (config.zdim, 20), "shift-range": (config.shift_range, 0.25), "starts": (config.starts, 50)},
+        {
+            "zdim": (config.zdim, 20),
+            "shift-range": (config.shift_range, 0.25),
+            "starts": (config.starts, 50),
+        },
     )
     choose_device(config.device)
     check_paths(config)
