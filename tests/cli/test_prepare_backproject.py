@@ -242,7 +242,7 @@ def test_back_projection_without_orientations(star, tmp_path, fails):
     angles = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst"]
     change(star, lambda blocks: blocks["particles"].drop(columns=angles, inplace=True))
     message = fails("backproject", star, "-o", tmp_path / "out")
-    assert "has no orientations (rlnAngleRot" in message and "refine the particles first" in message
+    assert "has no orientations (rlnAngleRot" in message and "cryomorph abinit" in message
     assert run("prepare", star, "-o", tmp_path / "store") == 0
     assert "has no orientations" in fails("backproject", tmp_path / "store", "-o", tmp_path / "out")
 

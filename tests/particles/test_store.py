@@ -103,7 +103,7 @@ def test_without_ctf_the_transfer_function_is_flat(particles, tmp_path):
 def test_without_poses_there_are_coefficients_but_no_batches(particles, tmp_path):
     store = prepare(replace(particles, pose=None), tmp_path / "s", invert="no")
     assert store.pose is None and len(store.coefficients(torch.arange(2))) == 2
-    with pytest.raises(InputError, match=r"has no orientations.*refine the particles first"):
+    with pytest.raises(InputError, match=r"has no orientations.*cryomorph abinit"):
         store.batch(torch.arange(2))
 
 

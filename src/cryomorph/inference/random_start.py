@@ -29,6 +29,7 @@ SCORES = 1 << 22  # probabilities held at once
 PRIOR = 0.1  # of a shell's mean weight: what a map's Wiener filter adds to it
 MARCH = 0.7  # of the iterations in which the band grows
 NOISE_MEMORY = 0.5
+TRUST = 0.5  # of a shell's power that counts as noise at least: images without any would decide on a hand at once
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def _iterate(
     power = residual_power(batch.image, torch.zeros_like(batch.image), disk)[: band + 1] / len(batch)
     noise = power.clone()  # of shells that are new
     noise[: len(state.noise)] = torch.minimum(state.noise, power[: len(state.noise)])
-    whitening = noise.clamp(min=1e-12).rsqrt()[disk.shell.clamp(max=band)]
+    whitening = torch.maximum(noise, TRUST * power).clamp(min=1e-12).rsqrt()[disk.shell.clamp(max=band)]
     shifts = shift_grid(shift_pixel, shift_step(disk.box, band))
     moments = expectation(batch.whitened(whitening), bank, disk=disk, shifts=shifts)
     left = residual_power(batch.image, moments.model / whitening, disk)[: band + 1] / len(batch)
