@@ -25,6 +25,7 @@ from cryomorph.io.star import read_star, write_star
 from cryomorph.particles.metadata import read_particles
 from cryomorph.physics.pose import Pose, random_rotations, rotation_distance_deg
 from cryomorph.physics.pose_align import compare_poses
+from cryomorph.runs.checkpoint import save_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.simulate.images import Grid, map_of
 from cryomorph.simulate.phantoms import eight_state, rigid
@@ -196,10 +197,16 @@ class Stop:
 def test_killed_after_a_start_a_search_and_a_refinement_and_resumed_ends_the_same(whole, config, tmp_path):
     """One run that is interrupted three times; what was done is not done again."""
     asked = replace(config, output=tmp_path / "run")
-    for number, stage in enumerate(("start-done", "search", "refine")):
+    for number, times in enumerate((1, 2, 2)):
+        left = iter(range(times - 1, -1, -1))
+
+        def save(path, tensors, left=left, **facts):
+            save_tensors(path, tensors, **facts)
+            if next(left) == 0:
+                raise KeyboardInterrupt
+
         with pytest.MonkeyPatch.context() as patch:
-            stop = Stop(stage, 1)
-            patch.setattr(RunFolder, "record", lambda self, stop=stop, **values: stop(self, **values))
+            patch.setattr(abinit, "save_tensors", save)
             with pytest.raises(KeyboardInterrupt):
                 find_poses(replace(asked, resume=number > 0))
         assert not RunFolder(asked.output).is_complete
@@ -300,7 +307,8 @@ def test_what_comes_next(done, agreed, expected):
 
 
 def test_a_small_box_bounds_the_bands():
-    assert next_step([], 30, ASKED, box=32) == Step("search", 15, True)
+    assert next_step([], 30, ASKED, box=32) == Step("search", 15, False)  # of a random start: another follows
+    assert next_step([Step("search", 15, False)], 15, ASKED, box=32) == Step("search", 15, True)
     assert next_step([Step("search", 15, True, 9.0)], 15, ASKED, box=32) == Step("refine", 16, True)
     assert next_step([Step("search", 15, True, 9.0)], 15, replace(ASKED, polish_rounds=0), box=32) is None
     assert next_step([], 6, replace(ASKED, search_rounds=1), box=64) == Step("search", 6, True)

@@ -93,7 +93,7 @@ def _starts_table(starts: dict[str, Any]) -> Table:
         rows,
         "Starts are made of different images from different random maps. The one that explains images held out best "
         "goes on. Others are laid upon it, in the better hand, and compared: wrong maps are wrong in different ways, "
-        "so starts that agree are right.",
+        "so starts that agree are seldom wrong.",
     )
 
 

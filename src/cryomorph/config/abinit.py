@@ -18,8 +18,8 @@ class AbinitConfig:
     Several random starts, each a first map by expectation-maximisation over all poses of a few thousand images at low
     resolution; the one that explains images it has not seen best goes on. Then poses and map in turn, in half sets,
     over a growing band: branch and bound over all rotations and shifts, and at last Gauss-Newton at full resolution.
-    Poses that the particle file may have are not looked at. The hand of the map is not known from images: it may be
-    the mirror image.
+    Poses that the particle file may have are used for nothing but the contrast (--invert auto). The hand of the map is
+    not known from images: it may be the mirror image.
 
     Leaves a run with particles.star (the poses found, every other column kept), consensus/ (map, half maps, FSC) and
     report.html, which says whether to trust it: whether independent starts came to the same structure.
@@ -36,11 +36,11 @@ class AbinitConfig:
     start_images: int = 2000
     """Images that each start is made of, chosen at random."""
     start_band: int = 10
-    """Band of the starts in Fourier pixels: details of box / band pixels."""
+    """Band of the starts in Fourier pixels, 4 to 32: details of box / band pixels."""
     search_band: int = 20
     """Widest band that poses are searched over, in Fourier pixels; refinements use all that half maps agree on."""
     search_rounds: int = 3
-    """Searches of all poses, at most: they end where the half maps agree to the widest band."""
+    """Searches, at most: they end where half maps agree to the widest band. All but the last are of 10,000 images."""
     polish_rounds: int = 3
     """Refinements of all poses by Gauss-Newton, at most: they end where the half maps gain nothing more."""
     shift_range: float = 0.08
@@ -50,7 +50,7 @@ class AbinitConfig:
     seed: int = 0
     """Seed of the random starts, and of the half sets where neither the particle file nor a store has its own."""
     device: str = "auto"
-    """Where to search poses: cpu, cuda, cuda:1 or auto, a GPU where there is one."""
+    """Where to search poses: cpu, cuda, cuda:1 or auto, a GPU where there is one. Starts are made on the CPU."""
     resume: bool = False
     """Go on with a run that was interrupted, after the last start or round that it finished."""
     overwrite: bool = False

@@ -1,4 +1,4 @@
-"""Poses and map in turn, in half sets: every image is compared with the map of the other images of its half alone.
+"""Poses and map in turn, in half sets: every image is compared with the map of its own half set alone.
 
 As in a refinement by RELION, the two half sets share nothing after the map that they began with, so that their Fourier
 shell correlation says how far to trust the map, and how wide the next band may be.
@@ -23,7 +23,7 @@ from cryomorph.volumes.grid import apply_gain, frequency_grid
 
 BATCH = 256
 AGREE = 0.143  # FSC of half maps that a band may reach to
-BEYOND = 6  # Fourier pixels by which maps reach beyond the band compared: what the next one may grow by
+BEYOND = 6  # Fourier pixels by which maps reach beyond the band searched: what the next one may grow by
 STEPS = 3  # of Gauss-Newton in a round without a search
 Advance = Callable[[int], None]
 
@@ -57,7 +57,7 @@ def mapped(store: ParticleStore, pose: Pose, subset: Int64[Tensor, " k"], *, rad
     """The half maps of some particles at given poses, and the noise that they leave."""
     posed = store.with_pose(pose)
     result = reconstruct(posed, subset=subset, radius=min(radius, store.box // 2), description="reconstructing")
-    return Poses(pose, subset, result, residual_noise(posed, result))
+    return Poses(pose, subset, result, residual_noise(posed, result, subset=subset))
 
 
 def search_round(
@@ -93,7 +93,7 @@ def search_round(
 
 
 def polish_round(store: ParticleStore, before: Poses, *, band: int, device: torch.device, advance: Advance) -> Poses:
-    """Gauss-Newton from the poses found, each half set against its own map, over a band; and reconstruct.
+    """Gauss-Newton from the poses found, each half set against its own map, over a band; maps to full resolution.
 
     Args:
         store: see `unposed`.
@@ -109,7 +109,7 @@ def polish_round(store: ParticleStore, before: Poses, *, band: int, device: torc
             start = FoundPoses(rotation[rows].to(device), shift[rows].to(device), nothing, nothing.long())
             found = polish([subspace], batch, start, disk=disk, steps=STEPS)
             rotation[rows], shift[rows] = found.rotation.cpu(), found.shift.cpu()
-    return mapped(store, Pose(rotation, shift * store.pixel_A), before.subset, radius=band + BEYOND)
+    return mapped(store, Pose(rotation, shift * store.pixel_A), before.subset, radius=store.box // 2)
 
 
 def _whitened(

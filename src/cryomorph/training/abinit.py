@@ -34,6 +34,9 @@ from cryomorph.volumes.align import align_maps
 from cryomorph.volumes.fsc import fsc
 
 FEWEST = 200  # particles
+SMALLEST_BOX = 16
+FEWEST_OF_A_HALF = 20
+WIDEST_START = 32  # Fourier pixels: a start goes through all rotations 15 degrees apart, which tell no finer details
 HELD_OUT = 300  # images that starts are judged by
 SAME_FSC, SAME_BAND = 0.5, 0.8  # two starts are the same structure where their FSC is above one in the other's share
 FIRST_SEARCHES = 10_000  # images of all searches but the last
@@ -97,9 +100,8 @@ def find_poses(config: AbinitConfig) -> RunFolder:
     starts = starts_stage(run, store, config)
     found = rounds_stage(run, store, starts, config=config, device=device)
     _finish(run, given, found, config)
-    run.log(
-        f"done in {perf_counter() - begin:.1f} s: {run.path}; next: cryomorph train linear {run.path}/particles.star"
-    )
+    written = run.path / given.manifest.metadata
+    run.log(f"done in {perf_counter() - begin:.1f} s: {run.path}; next: cryomorph train linear {written}")
     return run
 
 
@@ -133,9 +135,9 @@ def starts_stage(run: RunFolder, store: ParticleStore, config: AbinitConfig) -> 
             nats = held_out_likelihood(store, held, start, level=plan.level, shift_pixel=shift_pixel, seed=config.seed)
             one = Starts(start.map[None], start.noise[None], torch.tensor([nats]))
             done = one if done is None else _joined(done, one)
-            save_tensors(run.path / STARTS, {"maps": done.maps, "noise": done.noise, "likelihood": done.likelihood})
             _keep_map(run, f"start-{number + 1}", start.map, store)
             run.record(stage="start-done", start=number, log_likelihood=nats, seconds=perf_counter() - begin)
+            save_tensors(run.path / STARTS, {"maps": done.maps, "noise": done.noise, "likelihood": done.likelihood})
             run.log(f"random start {number + 1}: {nats:.2f} nats an image on images held out")
     if done is None:
         raise ValueError("no starts")
@@ -176,11 +178,12 @@ def next_step(done: Sequence[Step], agreed: int, config: AbinitConfig, *, box: i
     widest = min(config.search_band, box // 2 - 1)
     band = max(FIRST_BAND, min(widest, agreed))
     if not any(step.whole for step in done):
-        return Step("search", band, band >= widest or count["search"] + 1 >= config.search_rounds)
+        wide = count["search"] > 0 and band >= widest  # the first search knows nothing but a random start
+        return Step("search", band, wide or count["search"] + 1 >= config.search_rounds)
     refined = count["refine"]
     if refined >= config.polish_rounds or (refined and done[-1].reach < done[-2].reach + GAIN):
         return None
-    return Step("refine", min(box // 2, agreed + MARGIN), whole=True)
+    return Step("refine", min(box // 2, max(FIRST_BAND, agreed) + MARGIN), whole=True)
 
 
 def rounds_stage(
@@ -227,9 +230,6 @@ def _keep_round(
 ) -> None:
     """What a round leaves: poses to go on from, a map to look at, a line for the user."""
     step, number, fsc = done[-1], len(done), found.result.fsc
-    steps = torch.tensor([[KINDS.index(each.kind), each.band, each.whole, each.reach] for each in done])
-    pose = {"rotation": found.pose.rotation, "shift_A": found.pose.shift_A}
-    save_tensors(run.path / ROUNDS, {**pose, "steps": steps})
     _keep_map(run, f"round-{number}", found.result.map, store)
     view = projection_classes(found.pose.rotation[found.subset], VIEWS)
     run.save_array(f"abinit/views-{number}.npy", torch.bincount(view, minlength=VIEWS).numpy())
@@ -254,6 +254,9 @@ def _keep_round(
         f"{step.kind} {number}: {len(found.subset)} images to band {step.band}; half maps agree to "
         f"{fsc.resolution_0143_A:.2f} A{change}; {seconds:.1f} s"
     )
+    steps = torch.tensor([[KINDS.index(each.kind), each.band, each.whole, each.reach] for each in done])
+    pose = {"rotation": found.pose.rotation, "shift_A": found.pose.shift_A}
+    save_tensors(run.path / ROUNDS, {**pose, "steps": steps})
 
 
 def _load_rounds(
@@ -269,7 +272,8 @@ def _load_rounds(
     ]
     run.log(f"resumed after round {len(done)}")
     pose = Pose(kept["rotation"], kept["shift_A"])
-    return mapped(store, pose, subsets[done[-1].whole], radius=done[-1].band + BEYOND), done
+    radius = store.box // 2 if done[-1].kind == "refine" else done[-1].band + BEYOND
+    return mapped(store, pose, subsets[done[-1].whole], radius=radius), done
 
 
 def _load_starts(run: RunFolder) -> Starts | None:
@@ -311,8 +315,16 @@ def _finish(run: RunFolder, store: ParticleStore, found: Poses, config: AbinitCo
 
 
 def _check_particles(store: ParticleStore) -> None:
+    if store.box < SMALLEST_BOX:
+        raise InputError(f"box {store.box} is too small to find poses in: give a --box of at least {SMALLEST_BOX}")
     if len(store) < FEWEST:
         raise InputError(f"{len(store)} particles are too few to find their poses: give at least {FEWEST}")
+    halves = torch.bincount(store.half, minlength=2)
+    if int(halves.min()) < FEWEST_OF_A_HALF:
+        raise InputError(
+            f"half sets of {int(halves[0])} and {int(halves[1])} particles: expected at least {FEWEST_OF_A_HALF} in "
+            "each; take the column rlnRandomSubset (or alignments3D/split) away, or draw it anew"
+        )
 
 
 def _check(config: AbinitConfig) -> None:
@@ -332,6 +344,7 @@ def _check(config: AbinitConfig) -> None:
             "zdim": (config.zdim, 20),
             "shift-range": (config.shift_range, 0.25),
             "starts": (config.starts, 50),
+            "start-band": (config.start_band, WIDEST_START),
         },
     )
     choose_device(config.device)

@@ -151,14 +151,24 @@ def signal_to_noise(curve: Float32[Tensor, " half"], box: int) -> Float32[Tensor
     return 2 * bounded / (1 - bounded)
 
 
-def residual_noise(store: ParticleStore, result: Reconstruction, *, sample: int = 2000) -> Float32[Tensor, " shells"]:
+def residual_noise(
+    store: ParticleStore,
+    result: Reconstruction,
+    *,
+    subset: Int64[Tensor, " k"] | None = None,
+    sample: int = 2000,
+) -> Float32[Tensor, " shells"]:
     """Power, by shell, of what the other half's map leaves of a sample of images, in units of the stored noise.
 
     It holds the noise, the molecule's own variability and the map's error: an upper bound of the noise, as is the power
     outside the particle, which holds what leaks there of the particle. The lower of both is the noise (METHODS 0).
+
+    Args:
+        subset: ascending numbers of the particles to draw the sample from; all without.
     """
     box = result.map.shape[0]
-    index = torch.unique(torch.linspace(0, len(store) - 1, min(sample, len(store))).long())
+    known = torch.arange(len(store)) if subset is None else subset
+    index = known[torch.unique(torch.linspace(0, len(known) - 1, min(sample, len(known))).long())]
     grid = padded_grid(box)
     disk = fourier_disk(box)
     maps = grid.from_volumes(torch.stack([result.half2, result.half1]))
