@@ -29,6 +29,7 @@ from cryomorph.inference.ppca import LatentPosterior
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.prepare import prepare
 from cryomorph.particles.store import ParticleStore
+from cryomorph.physics.pose import Pose
 from cryomorph.simulate.sets import simulate_set
 from cryomorph.volumes.backproject import reconstruct
 from cryomorph.volumes.masks import spherical_mask
@@ -210,6 +211,23 @@ def test_interrupted_fit_ends_the_same(tiny_run, whole, step):
     assert same(resumed, finished)
     assert [state.step for state in again] == list(range(step + 1, len(states) + 1))
     assert rest == likelihoods[step:]
+
+
+@pytest.mark.parametrize("kept", [slice(None), slice(100, 300)])
+def test_halves_of_a_subset_are_those_of_a_store_that_holds_nothing_else(tiny_run, kept):
+    """Particles that are left out could lie anywhere."""
+    store, schedule = tiny_run.store(), schedule_of(tiny_run, radii=(6,), iterations=1)
+    subset = torch.arange(len(store))[kept]
+    pose = store.require_pose()
+    rotation = torch.eye(3).repeat(len(store), 1, 1)
+    rotation[subset] = pose.rotation[subset]
+    options = {"zdim": 1, "report": lambda state, likelihood: None}
+    start = tiny_run.consensus_map()
+    found = fit_halves(store, start, schedule, subset=subset, **options)
+    other = fit_halves(store.with_pose(Pose(rotation, pose.shift_A)), start, schedule, subset=subset, **options)
+    assert torch.equal(found.maps, other.maps)
+    everything = fit_halves(store, start, schedule, **options)
+    assert torch.equal(found.maps, everything.maps) == (len(subset) == len(store))
 
 
 def test_same_seed_is_bit_identical_and_another_is_not(tiny_run, whole):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from cryomorph.inference import pose_rounds
 from cryomorph.inference.pose_rounds import Poses, mapped, polish_round, search_round
 from cryomorph.inference.pose_search import Level, SearchPlan
 from cryomorph.inference.random_start import unposed
+from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.pose import Pose, rotation_distance_deg
 from cryomorph.representations.linear import rebox
 from cryomorph.volumes.backproject import reconstruct, residual_noise
@@ -23,6 +24,15 @@ CPU = torch.device("cpu")
 PLAN = SearchPlan((Level(1, 4.0, 16), Level(2, 6.0, 6)), 1.2)
 SUBSET = torch.arange(0, N, 3)
 UNIT = torch.ones(BOX // 2 + 1)
+
+
+@dataclass(frozen=True)
+class Moving:
+    """Particles of whose poses nothing is known, what they truly are, and maps to compare them with."""
+
+    store: ParticleStore
+    true: Pose
+    maps: torch.Tensor
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +54,13 @@ def store(made):
 @pytest.fixture(scope="module")
 def true(made) -> Pose:
     return Pose(torch.from_numpy(made.rotation).float(), torch.from_numpy(PIXEL_A * made.shift_px).float())
+
+
+def a_little_off(true: Pose) -> Pose:
+    """By about 4 degrees and half a pixel."""
+    rng = np.random.default_rng(1)
+    turn = torch.from_numpy(Rotation.from_rotvec(np.radians(2.5) * rng.normal(size=(N, 3))).as_matrix()).float()
+    return Pose(turn @ true.rotation, true.shift_A + torch.from_numpy(0.4 * PIXEL_A * rng.normal(size=(N, 2))).float())
 
 
 def off(found: Pose, true: Pose, subset: torch.Tensor) -> tuple[float, float]:
@@ -71,11 +88,8 @@ def found(store, both) -> Poses:
 
 @pytest.fixture(scope="module")
 def perturbed(store, true) -> Poses:
-    """All poses off by about 4 degrees and half a pixel, and the half maps that they give."""
-    rng = np.random.default_rng(1)
-    turn = torch.from_numpy(Rotation.from_rotvec(np.radians(2.5) * rng.normal(size=(N, 3))).as_matrix()).float()
-    moved = torch.from_numpy(0.4 * PIXEL_A * rng.normal(size=(N, 2))).float()
-    return mapped(store, Pose(turn @ true.rotation, true.shift_A + moved), torch.arange(N), radius=8)
+    """All poses a little off, and the half maps that they give."""
+    return mapped(store, a_little_off(true), torch.arange(N), radius=8)
 
 
 def test_a_search_finds_the_poses_of_its_subset_in_angstrom(found, true):
@@ -118,12 +132,18 @@ def test_poses_of_a_half_set_depend_on_its_own_map_alone(store, both, found, hal
     assert float(away.median()) > 20
 
 
+def refined(store, before: Poses, maps: torch.Tensor, **changes: object) -> Poses:
+    options = {"band": 8, "device": CPU, "advance": lambda count: None}
+    return polish_round(store, before, maps, **(options | changes))
+
+
 @pytest.mark.parametrize("half", [0, 1])
 def test_refined_poses_of_a_half_set_depend_on_its_own_map_alone(store, perturbed, half):
-    changed = {("half2", "half1")[half]: torch.zeros(16, 16, 16)}
-    told = {"band": 6, "device": CPU, "advance": lambda count: None}
-    one = polish_round(store, perturbed, **told)
-    other = polish_round(store, replace(perturbed, result=replace(perturbed.result, **changed)), **told)
+    maps = perturbed.halves()[:, None]
+    one = refined(store, perturbed, maps, band=6)
+    emptied = maps.clone()
+    emptied[1 - half] = 0
+    other = refined(store, perturbed, emptied, band=6)
     own = store.half == half
     assert torch.equal(other.pose.rotation[own], one.pose.rotation[own])
     assert torch.equal(other.pose.shift_A[own], one.pose.shift_A[own])
@@ -137,13 +157,37 @@ def test_a_map_in_a_smaller_box_or_of_another_scale_finds_the_same(store, both, 
     assert float(rotation_distance_deg(other.pose.rotation, found.pose.rotation)[SUBSET].median()) < 0.5
 
 
-def test_of_several_maps_each_image_is_compared_with_all(store, both, found):
-    """A second one that is none of theirs changes nothing, whichever comes first."""
-    noise = 0.3 * torch.randn(both.shape, generator=torch.Generator().manual_seed(4))
-    for maps in ([both, noise], [noise, both]):
-        other = searched(store, torch.cat(maps, dim=1))
-        assert torch.equal(other.pose.rotation, found.pose.rotation)
-        assert torch.equal(other.pose.shift_A, found.pose.shift_A)
+def test_a_component_that_is_empty_changes_nothing(store, both, found):
+    other = searched(store, torch.cat([both, 0 * both], dim=1))
+    assert float(rotation_distance_deg(other.pose.rotation, found.pose.rotation)[SUBSET].max()) < 0.1
+    torch.testing.assert_close(other.pose.shift_A, found.pose.shift_A, atol=0.01, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def moving(blobs_of, simulated, tmp_path_factory) -> Moving:
+    """Particles that differ along one component, their store, poses and the true maps for both half sets."""
+    varied = blobs_of.of(zdim=1, strength=12.0)
+    made = simulated(varied, tmp_path_factory.mktemp("moving") / "store", n=N)
+    pose = Pose(torch.from_numpy(made.rotation).float(), torch.from_numpy(PIXEL_A * made.shift_px).float())
+    return Moving(unposed(made.store), pose, varied.maps().repeat(2, 1, 1, 1, 1))
+
+
+def test_particles_that_move_are_searched_against_a_subspace(moving):
+    """Nearer the truth than against the mean alone."""
+    one, other = (searched(moving.store, maps) for maps in (moving.maps, moving.maps[:, :1]))
+    (turned, away), (rigid, _) = (off(each.pose, moving.true, SUBSET) for each in (one, other))
+    assert turned < 3 and away < 0.15
+    assert turned < 0.7 * rigid
+
+
+def test_particles_that_move_are_refined_against_a_subspace(moving):
+    everything = torch.arange(N)
+    before = mapped(moving.store, a_little_off(moving.true), everything, radius=8)
+    one, other = (refined(moving.store, before, maps) for maps in (moving.maps, moving.maps[:, :1]))
+    (turned, away), (rigid, _) = (off(each.pose, moving.true, everything) for each in (one, other))
+    assert turned < 0.5 * off(before.pose, moving.true, everything)[0] and away < 0.15
+    assert turned < 0.7 * rigid
+    assert torch.equal(one.noise, residual_noise(moving.store.with_pose(one.pose), one.result, subset=everything))
 
 
 def test_the_seed_turns_the_grid(store, both, found):
@@ -158,15 +202,15 @@ def test_every_image_is_told_of_once(store, both, perturbed):
     searched(store, both, advance=told.append)
     assert sum(told) == len(SUBSET)
     told.clear()
-    polish_round(store, perturbed, band=6, device=CPU, advance=told.append)
+    refined(store, perturbed, perturbed.halves()[:, None], band=6, advance=told.append)
     assert sum(told) == N
 
 
 def test_a_refinement_brings_poses_nearer_the_truth(store, perturbed, true):
     """Of all its images, in the map's own frame, which the perturbed poses hold; and half maps agree better."""
     everything = torch.arange(N)
-    once = polish_round(store, perturbed, band=8, device=CPU, advance=lambda count: None)
-    twice = polish_round(store, once, band=8, device=CPU, advance=lambda count: None)
+    once = refined(store, perturbed, perturbed.halves()[:, None])
+    twice = refined(store, once, once.halves()[:, None])
     before, after, last = (off(each.pose, true, everything) for each in (perturbed, once, twice))
     assert before[0] > 3 and before[1] > 0.3
     assert after[0] < 0.6 * before[0] and after[1] < 0.4 * before[1]
@@ -211,10 +255,10 @@ def test_images_are_whitened_by_the_noise_of_their_shell(store):
     """Beyond the shells that a map reaches the last one counts; the noise of shell 0 is not known."""
     noise = torch.tensor([0.0, 4.0, 2.0, 0.5])
     told: list[int] = []
-    batches = pose_rounds._whitened(store, SUBSET, 6, noise=noise, device=CPU, advance=told.append)
+    batches = pose_rounds.whitened(store, SUBSET, 6, noise=noise, device=CPU, advance=told.append)
     whole = [batch.index for batch in batches]
     assert torch.equal(torch.cat(whole), SUBSET)
-    batch = next(iter(pose_rounds._whitened(store, SUBSET, 6, noise=noise, device=CPU, advance=told.append)))
+    batch = next(iter(pose_rounds.whitened(store, SUBSET, 6, noise=noise, device=CPU, advance=told.append)))
     raw = store.batch(batch.index, store.disk.count(6))
     amplitude = np.sqrt(np.array([4.0, 4.0, 2.0, 0.5, 0.5, 0.5, 0.5]))[store.disk.shell[: raw.image.shape[1]].numpy()]
     np.testing.assert_allclose(batch.image.numpy(), raw.image.numpy() / amplitude, rtol=1e-5)

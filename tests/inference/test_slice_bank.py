@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cryomorph.inference import slice_bank
-from cryomorph.inference.slice_bank import SliceBank, explained, first_half, half_turn, shift_grid, shift_step
+from cryomorph.inference.slice_bank import SliceBank, first_half, half_turn, shift_grid, shift_step
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.pose import random_rotations
 from cryomorph.physics.slicing import locate_slices, padded_grid
@@ -40,27 +40,25 @@ def direct(columns: torch.Tensor, level: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("level", [0, 1])
 def test_every_column_is_the_slice_at_the_rotation_of_its_number(columns, level):
-    """Both half turns of every rotation of every map, each once."""
+    """Both half turns of every rotation, each once; of every map."""
     bank, slices = bank_of(columns, level), direct(columns, level)
-    hit = torch.arange(2 * len(bank.slices))
-    reference, cell = bank.numbers(hit)
-    assert sorted(zip(reference.tolist(), cell.tolist(), strict=True)) == [
-        (one, number) for one in range(3) for number in range(grid_size(level))
-    ]
+    assert bank.slices.shape == (3, grid_size(level) // 2, slices.shape[2]) and bank.columns == grid_size(level)
+    cell = bank.numbers(torch.arange(bank.columns))
+    assert sorted(cell.tolist()) == list(range(grid_size(level)))
     scale = float(slices.abs().max())
-    assert torch.allclose(bank.at(reference, cell), slices[reference, cell], atol=1e-4 * scale)
+    assert torch.allclose(bank.at(cell), slices[:, cell], atol=1e-4 * scale)
     # as the products see them: the rows, then their complex conjugates
-    rows = torch.cat([bank.slices, bank.slices.conj()])
-    assert torch.allclose(rows, slices[reference, cell], atol=1e-4 * scale)
+    rows = torch.cat([bank.slices, bank.slices.conj()], dim=1)
+    assert torch.allclose(rows, slices[:, cell], atol=1e-4 * scale)
     torch.testing.assert_close(bank.rotation, grid_rotations(level, bank.cell) @ OFFSET)
 
 
 def test_numbers_of_any_shape(columns):
     bank, slices = bank_of(columns, 0), direct(columns, 0)
-    generator = torch.Generator().manual_seed(1)
-    reference = torch.randint(3, (5, 4), generator=generator)
-    cell = torch.randint(grid_size(0), (5, 4), generator=generator)
-    torch.testing.assert_close(bank.at(reference, cell), slices[reference, cell], atol=1e-3, rtol=1e-4)
+    cell = torch.randint(grid_size(0), (5, 4), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(bank.at(cell), slices[:, cell], atol=1e-3, rtol=1e-4)
+    column = torch.randint(grid_size(0), (2, 3, 2), generator=torch.Generator().manual_seed(2))
+    assert torch.equal(bank.numbers(column).flatten(), bank.numbers(column.flatten()))
 
 
 def test_few_slices_at_a_time_make_the_same_bank(columns, monkeypatch):
@@ -76,32 +74,28 @@ def test_the_other_half_is_the_image_turned_by_180_degrees(level):
     assert 2 * len(first_half(level)) == grid_size(level)
 
 
-def test_products_are_the_sums_they_stand_for(columns):
-    """In double precision by numpy, of slices taken one by one."""
+@pytest.mark.parametrize("maps", [1, 2, 3])
+def test_products_are_the_sums_they_stand_for(columns, maps):
+    """Overlaps and the Gram matrix of all maps, in double precision by numpy, of slices taken one by one."""
+    columns = columns[:, :maps].contiguous()
     bank, slices = bank_of(columns, 0), direct(columns, 0).numpy().astype(complex)
     rng = np.random.default_rng(2)
-    m = bank.slices.shape[1]
+    m, half = slices.shape[2], grid_size(0) // 2
     image = rng.normal(size=(3, 4, m)) + 1j * rng.normal(size=(3, 4, m))
     weight = rng.uniform(0, 2, (3, m))
-    overlap, power = bank.products(torch.from_numpy(image).to(torch.complex64), torch.from_numpy(weight).float())
-    reference, cell = (each.numpy() for each in bank.numbers(torch.arange(2 * len(bank.slices))))
-    shown = slices[reference, cell]
-    expected = np.einsum("btm,nm->btn", image, shown.conj()).real
-    np.testing.assert_allclose(overlap.numpy(), expected, atol=1e-4 * np.abs(expected).max())
-    norm = weight @ (np.abs(shown) ** 2).T
-    assert power.shape == (3, 1, len(shown))
-    np.testing.assert_allclose(power[:, 0].numpy(), norm, rtol=1e-4)
-
-
-def test_what_a_slice_explains_is_the_best_of_all_amplitudes_above_zero():
-    overlap = torch.tensor([3.0, 0.4, 0.0, -2.0])
-    power = torch.tensor([2.0, 5.0, 1.0, 1.0])
-    amplitude = np.linspace(0, 3, 30001)[:, None]
-    best = (2 * amplitude * overlap.numpy() - amplitude**2 * power.numpy()).max(0)
-    np.testing.assert_allclose(explained(overlap.clone(), power).numpy(), best, atol=1e-6)
-    # whatever the scale of the map; nothing where there is no map
-    torch.testing.assert_close(explained(0.3 * overlap, 0.09 * power), explained(overlap.clone(), power))
-    assert float(explained(torch.zeros(1), torch.zeros(1))) == 0
+    overlap, gram = bank.products(torch.from_numpy(image).to(torch.complex64), torch.from_numpy(weight).float())
+    assert overlap.shape == (maps, 3, 4, 2, half) and gram.shape == (3, 1, 1, half, maps, maps)
+    shown = slices[:, bank.numbers(torch.arange(grid_size(0))).numpy()]
+    expected = np.einsum("btm,knm->kbtn", image, shown.conj()).real
+    np.testing.assert_allclose(overlap.flatten(3).numpy(), expected, atol=1e-4 * np.abs(expected).max())
+    # of a slice, and of the same one turned by 180 degrees
+    for turned in (0, half):
+        both = shown[:, turned : turned + half]
+        for k in range(maps):
+            for other in range(maps):
+                power = weight @ (both[k] * both[other].conj()).real.T
+                found = gram[:, 0, 0, :, k, other].numpy()
+                np.testing.assert_allclose(found, power, atol=1e-4 * np.abs(gram.numpy()).max())
 
 
 @pytest.mark.parametrize(("extent", "step"), [(2.5, 1.0), (3.0, 1.5), (2.0, 5.0), (1.2, 0.4), (5.12, 5.33)])

@@ -16,6 +16,7 @@ import torch
 from cryomorph.analysis.abinit_report import write_abinit_report
 from cryomorph.config.abinit import AbinitConfig
 from cryomorph.config.errors import InputError
+from cryomorph.config.linear import LinearConfig
 from cryomorph.config.prepare import ImageSource
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.inference import pose_search
@@ -30,8 +31,10 @@ from cryomorph.runs.folder import RunFolder
 from cryomorph.simulate.images import Grid, map_of
 from cryomorph.simulate.phantoms import eight_state, rigid
 from cryomorph.simulate.sets import simulate_set
-from cryomorph.training import abinit
-from cryomorph.training.abinit import Starts, Step, find_poses, next_step
+from cryomorph.training import abinit, abinit_rounds, random_starts
+from cryomorph.training.abinit import find_poses
+from cryomorph.training.abinit_rounds import Step, next_step
+from cryomorph.training.random_starts import Starts
 from cryomorph.volumes.align import align_maps, moved_map
 from cryomorph.volumes.backproject import mirror
 
@@ -69,7 +72,7 @@ def config(folder) -> AbinitConfig:
 def quick_starts():
     """Starts of a few iterations over the coarsest grid, and searches without large banks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(abinit, "StartPlan", partial(StartPlan, first_band=3, iterations=30, batch=200, level=0))
+        patch.setattr(random_starts, "StartPlan", partial(StartPlan, first_band=3, iterations=30, batch=200, level=0))
         # fine slices are interpolated: their bank takes longer to make than it saves on few images
         patch.setattr(pose_search, "BANK", 1 << 21)
         yield
@@ -206,7 +209,8 @@ def test_killed_after_a_start_a_search_and_a_refinement_and_resumed_ends_the_sam
                 raise KeyboardInterrupt
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(abinit, "save_tensors", save)
+            for stage in (random_starts, abinit_rounds):
+                patch.setattr(stage, "save_tensors", save)
             with pytest.raises(KeyboardInterrupt):
                 find_poses(replace(asked, resume=number > 0))
         assert not RunFolder(asked.output).is_complete
@@ -229,11 +233,19 @@ def test_a_complete_run_is_left_alone(whole, config, tmp_path):
         find_poses(replace(config, output=tmp_path / "run", seed=5, resume=True))
 
 
-def test_a_linear_subspace_of_the_poses_found(config, tmp_path):
-    few = replace(config, output=tmp_path / "run", starts=1, zdim=2, search_rounds=1, start_images=250)
-    run = find_poses(few)
-    assert run.latent_mean().shape == run.latent_std().shape == (N, 2)
-    assert run.model_tensors()["maps"].shape[0] == 3
+def test_poses_are_found_and_a_linear_subspace_is_fitted_where_components_are_asked_for(
+    config, tmp_path, true, monkeypatch
+):
+    """Of particles that do not move: they are found as well among maps that could."""
+    for name, value in {"LATENT_SEARCHES": 0, "LATENT_BEAMS": 24, "POSSIBLE_POSES": 8}.items():
+        monkeypatch.setattr(abinit_rounds, name, value)
+    for stage in (abinit, abinit_rounds):
+        monkeypatch.setattr(stage, "LinearConfig", partial(LinearConfig, iterations=1, final_iterations=1))
+    run = find_poses(replace(config, output=tmp_path / "run", starts=1, zdim=1, search_rounds=1))
+    errors = compare_poses(poses_of(run), true).errors
+    assert float(errors.rotation_deg.median()) < 5 and float(errors.shift_A.median()) < 0.2 * PIXEL_A
+    assert run.latent_mean().shape == run.latent_std().shape == (N, 1)
+    assert run.model_tensors()["maps"].shape[0] == 2
     assert {"variance", "reproducibility"} <= run.model_tensors().keys()
 
 
@@ -248,7 +260,7 @@ def test_a_linear_subspace_of_the_poses_found(config, tmp_path):
         ({"search_rounds": 0}, "--search-rounds 0: expected 1 or more"),
         ({"polish_rounds": -1}, "--polish-rounds -1: expected 0 or more"),
         ({"zdim": -1}, "--zdim -1: expected 0 or more"),
-        ({"zdim": 21}, "--zdim 21: expected 20 at most"),
+        ({"zdim": 5}, "--zdim 5: expected 4 at most"),
         ({"shift_range": -0.1}, "--shift-range -0.1: expected 0 or more"),
         ({"shift_range": 0.26}, "--shift-range 0.26: expected 0.25 at most"),
         ({"shift_range": float("nan")}, "--shift-range nan: expected 0 or more"),
@@ -306,6 +318,14 @@ def test_what_comes_next(done, agreed, expected):
     assert (None if step is None else (step.kind, step.band, step.whole)) == expected
 
 
+def test_where_there_are_components_all_particles_are_searched_some_more_times():
+    done = list(SEARCHES)
+    for _ in range(abinit_rounds.LATENT_SEARCHES):
+        done.append(next_step(done, 18, replace(ASKED, zdim=2), box=64))
+        assert done[-1] == Step("search", 18, True)
+    assert next_step(done, 18, replace(ASKED, zdim=2), box=64) == Step("refine", 20, True)
+
+
 def test_a_small_box_bounds_the_bands():
     assert next_step([], 30, ASKED, box=32) == Step("search", 15, False)  # of a random start: another follows
     assert next_step([Step("search", 15, False)], 15, ASKED, box=32) == Step("search", 15, True)
@@ -317,7 +337,7 @@ def test_a_small_box_bounds_the_bands():
 def starts_of(*maps: torch.Tensor) -> Starts:
     """Starts of which the first explains most."""
     likelihood = torch.arange(len(maps), 0, -1).float()
-    return Starts(torch.stack(maps), torch.ones(len(maps), 9), likelihood)
+    return Starts(torch.stack(maps)[:, None], torch.ones(len(maps), 9), likelihood)
 
 
 @pytest.fixture(scope="module")
@@ -325,16 +345,15 @@ def molecule() -> torch.Tensor:
     return torch.from_numpy(map_of(rigid().centred().clouds[0], Grid(16, 13.0, 7.0)))
 
 
-def test_turned_moved_and_mirrored_copies_agree(molecule, monkeypatch):
+def test_turned_moved_and_mirrored_copies_agree(molecule):
     """Whatever their scale; another molecule does not."""
     turn = random_rotations(1, torch.Generator().manual_seed(0))[0].double()
     copy = moved_map(molecule, turn, torch.tensor([0.7, -0.3, 1.0], dtype=torch.float64))
     other = torch.from_numpy(map_of(eight_state().centred().clouds[5], Grid(16, 13.0, 7.0)))
     found = starts_of(molecule, 2 * copy, mirror(copy), other)
-    shared = found.shared()
+    shared = found.shared
     assert shared[0] == 1.0 and min(shared[1:3]) >= 0.8 and shared[3] < 0.6
-    monkeypatch.setattr(Starts, "shared", lambda self: shared)
-    assert found.best == 0 and found.agreeing() == 3
+    assert found.best == 0 and found.agreeing == 3
 
 
 def test_the_best_start_is_the_one_that_explains_most(molecule):
@@ -344,7 +363,8 @@ def test_the_best_start_is_the_one_that_explains_most(molecule):
 
 def test_more_starts_are_made_while_none_agree_and_then_it_is_said(config, tmp_path, monkeypatch):
     """Twice as many as asked, and a warning; a run that is cut there goes on."""
-    monkeypatch.setattr(Starts, "shared", lambda self: [float(n == self.best) for n in range(len(self.maps))])
+    alone = property(lambda self: [float(number == self.best) for number in range(len(self.maps))])
+    monkeypatch.setattr(Starts, "shared", alone)
     asked, stop = replace(config, output=tmp_path / "run"), Stop("starts", 1)
     told: list[str] = []
     monkeypatch.setattr(RunFolder, "warn", lambda self, text: told.append(text))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from jaxtyping import Float32, Int64
 from cryomorph.analysis import plots
 from cryomorph.analysis.plots import BLUE, styled
 from cryomorph.analysis.report import Block, Figure, Note, Report, Section, Table, write_report
+from cryomorph.analysis.training_record import read_metrics
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
 from cryomorph.io.npy import read_npy
@@ -36,7 +36,10 @@ def write_abinit_report(run: RunFolder) -> Path:
 
 def abinit_report(run: RunFolder) -> Report:
     """The page's content, from what the run left behind."""
-    records = _records(run)
+    path = run.path / "metrics.jsonl"
+    if not path.is_file():
+        raise InputError(f"{path} is missing: put it back, or run `cryomorph abinit` anew")
+    records = read_metrics(path)
     starts = next((row for row in reversed(records) if row["stage"] == "starts"), None)
     if starts is None:
         raise InputError(f"{run.path} has no record of random starts: it is no run of `cryomorph abinit`")
@@ -191,10 +194,3 @@ def view_histograms(views: dict[int, Int64[np.ndarray, " directions"]]) -> Drawi
         bar = drawing.colorbar(drawn, ax=axes, shrink=0.7)
         bar.ax.tick_params(labelsize=7, color=BLUE)
     return drawing
-
-
-def _records(run: RunFolder) -> list[dict[str, Any]]:
-    path = run.path / "metrics.jsonl"
-    if not path.is_file():
-        raise InputError(f"{path} is missing: put it back, or run `cryomorph abinit` anew")
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]

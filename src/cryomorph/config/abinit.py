@@ -18,6 +18,8 @@ class AbinitConfig:
     Several random starts, each a first map by expectation-maximisation over all poses of a few thousand images at low
     resolution; the one that explains images it has not seen best goes on. Then poses and map in turn, in half sets,
     over a growing band: branch and bound over all rotations and shifts, and at last Gauss-Newton at full resolution.
+    With --zdim each image is compared at every pose with all states of a linear subspace, and its latent point is
+    averaged over the poses that it may have.
     Poses that the particle file may have are used for nothing but the contrast (--invert auto). The hand of the map is
     not known from images: it may be the mirror image.
 
@@ -30,7 +32,7 @@ class AbinitConfig:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Run folder to make."""
     zdim: int = 0
-    """Components of a linear model to fit with the poses found, 0 to 20; the poses are searched against one map."""
+    """Components of a linear subspace, 0 to 4, found along with the poses: 0 for rigid particles, 2 where they move."""
     starts: int = 3
     """Random starts. Where no two of them agree, up to twice as many are made."""
     start_images: int = 2000

@@ -118,6 +118,7 @@ def fit_halves(
     schedule: Schedule,
     *,
     zdim: int,
+    subset: Int64[Tensor, " k"] | None = None,
     resume: HalfState | None = None,
     report: Callable[[HalfState, float], None],
     advance: Advance = _silently,
@@ -126,6 +127,7 @@ def fit_halves(
 
     Args:
         start_map: the consensus map, for the mean to start from.
+        subset: the particles to fit, ascending; all of them without.
         resume: a state that `report` was given earlier; the fit goes on after it and ends the same.
     """
     state = resume if resume is not None else _random_start(start_map, schedule, zdim)
@@ -137,13 +139,13 @@ def fit_halves(
         maps, likelihood = [], 0.0
         for half in (0, 1):
             model = Subspace(padded_grid(2 * radius), rebox(state.maps[half], 2 * radius))
-            subset = (store.half == half).nonzero().squeeze(1)
+            own = (store.half == half).nonzero().squeeze(1) if subset is None else subset[store.half[subset] == half]
             label = f"linear: step {step + 1} of {schedule.steps}, band {radius}, half {half + 1}"
-            model, posterior = em_iteration(_pass(store, radius, subset, advance, label), model, problem)
+            model, posterior = em_iteration(_pass(store, radius, own, advance, label), model, problem)
             maps.append(model.maps)
             likelihood += float(posterior.log_likelihood.double().sum())
         state = HalfState(step + 1, torch.stack(maps))
-        report(state, likelihood / len(store))
+        report(state, likelihood / (len(store) if subset is None else len(subset)))
     return state
 
 

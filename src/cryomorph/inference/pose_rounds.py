@@ -75,7 +75,7 @@ def search_round(
 
     Args:
         store: see `unposed`.
-        maps: of half sets 0 and 1; where there are several, each image is shown all of them.
+        maps: of half sets 0 and 1: the mean, and components of a linear subspace where particles move.
         noise: of each shell, in units of the stored noise.
     """
     band = plan.levels[-1].band
@@ -85,34 +85,43 @@ def search_round(
     box = max(int(maps.shape[-1]), 2 * int(band + 1))
     for half in (0, 1):
         own = subset[store.half[subset] == half]
-        batches = _whitened(store, own, band, noise=noise, device=device, advance=advance)
-        found = search_poses(rebox(maps[half], box).to(device), batches, plan, disk=disk, offset=offset)
+        batches = whitened(store, own, band, noise=noise, device=device, advance=advance)
+        subspace = LinearSubspace(rebox(maps[half], box).to(device))
+        found = search_poses(subspace, batches, plan, disk=disk, offset=offset)
         rotation[own], shift[own] = found.rotation.cpu(), found.shift.cpu()
     pose = Pose(rotation, shift * store.pixel_A)
     return mapped(store, pose, subset, radius=int(band) + BEYOND)
 
 
-def polish_round(store: ParticleStore, before: Poses, *, band: int, device: torch.device, advance: Advance) -> Poses:
-    """Gauss-Newton from the poses found, each half set against its own map, over a band; maps to full resolution.
+def polish_round(
+    store: ParticleStore,
+    before: Poses,
+    maps: Float32[Tensor, "two c z y x"],
+    *,
+    band: int,
+    device: torch.device,
+    advance: Advance,
+) -> Poses:
+    """Gauss-Newton from the poses found, each half set against its own maps, over a band; maps to full resolution.
 
     Args:
         store: see `unposed`.
+        maps: of half sets 0 and 1, as in `search_round`.
     """
     disk = store.disk.within(band)
     rotation, shift = before.pose.rotation.clone(), before.pose.shift_A / store.pixel_A
-    for half, map in enumerate(before.halves()):
+    for half in (0, 1):
         own = before.subset[store.half[before.subset] == half]
-        subspace = LinearSubspace(map[None].to(device))
-        for batch in _whitened(store, own, band, noise=before.noise, device=device, advance=advance):
+        subspace = LinearSubspace(maps[half].to(device))
+        for batch in whitened(store, own, band, noise=before.noise, device=device, advance=advance):
             rows = batch.index.cpu()
-            nothing = torch.zeros(len(rows), device=device)
-            start = FoundPoses(rotation[rows].to(device), shift[rows].to(device), nothing, nothing.long())
-            found = polish([subspace], batch, start, disk=disk, steps=STEPS)
+            start = FoundPoses.at(rotation[rows].to(device), shift[rows].to(device), subspace.zdim)
+            found = polish(subspace, batch, start, disk=disk, steps=STEPS)
             rotation[rows], shift[rows] = found.rotation.cpu(), found.shift.cpu()
     return mapped(store, Pose(rotation, shift * store.pixel_A), before.subset, radius=store.box // 2)
 
 
-def _whitened(
+def whitened(
     store: ParticleStore,
     subset: Int64[Tensor, " k"],
     band: float | int,

@@ -1,9 +1,10 @@
 """Poses found by branch and bound with frequency marching over SO(3) x R^2 (METHODS 6; ICLR 2020, appendix A).
 
-A map is its transform on the padded grid, so that every representation can be searched. The loss of a slice S at an
-image X, centred by t, expands to `|X|^2 - 2 Re <C X_t, S> + <C^2, |S|^2>`: two products of matrices against a bank of
-slices that all images of a batch share, with the CTF and the shift on the image's side. Noise has variance 1 for each
-complex coefficient, so minus the loss is the log-likelihood.
+Poses are searched against a map, or against a linear subspace of maps with every image's own latent point integrated
+out: whatever represents the maps, a few of them span such a subspace. The loss of a slice S at an image X, centred by
+t, expands to `|X|^2 - 2 Re <C X_t, S> + <C^2, |S|^2>`: products of matrices against a bank of slices that all images of
+a batch share, with the CTF and the shift on the image's side. Noise has variance 1 for each complex coefficient, so
+minus the loss is the log-likelihood.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import torch
 from jaxtyping import Complex64, Float32, Int64
 from torch import Tensor
 
+from cryomorph.inference.evidence import Evidence
 from cryomorph.inference.gauss_newton import Unknowns, gauss_newton
-from cryomorph.inference.slice_bank import POINTS, SliceBank, explained, shift_grid, shift_step
-from cryomorph.objectives.likelihood import best_scale
+from cryomorph.inference.slice_bank import POINTS, SliceBank, shift_grid, shift_step
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import FourierDisk
 from cryomorph.physics.pose import rotation_from_rotvec, shift_phase
@@ -61,18 +62,23 @@ class SearchPlan:
 class FoundPoses:
     """Best pose of each image: rotation, shift (pixels) that centres it, log-likelihood less that of no particle.
 
-    `reference` is the number of the map that fitted best.
+    `z` is the latent point there, most probable a posteriori; the likelihood counts its prior.
     """
 
     rotation: Float32[Tensor, "b 3 3"]
     shift: Float32[Tensor, "b 2"]
+    z: Float32[Tensor, "b q"]
     log_likelihood: Float32[Tensor, " b"]
-    reference: Int64[Tensor, " b"]
+
+    @staticmethod
+    def at(rotation: Float32[Tensor, "b 3 3"], shift: Float32[Tensor, "b 2"], zdim: int = 0) -> FoundPoses:
+        """Poses that are given, at the middle of the latent space, of unknown likelihood."""
+        return FoundPoses(rotation, shift, shift.new_zeros(len(shift), zdim), shift.new_zeros(len(shift)))
 
     @staticmethod
     def cat(parts: Sequence[FoundPoses]) -> FoundPoses:
         """Those of several batches in a row."""
-        names = ("rotation", "shift", "log_likelihood", "reference")
+        names = ("rotation", "shift", "z", "log_likelihood")
         return FoundPoses(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
@@ -113,20 +119,18 @@ class MapsOnGrid:
         }
         return cls(grid, columns, offset, banks)
 
-    def slices(self, beams: Candidates, disk: FourierDisk) -> Complex64[Tensor, "b k m"]:
-        """The slice of each candidate."""
+    def slices(self, beams: Candidates, disk: FourierDisk) -> Complex64[Tensor, "c b k m"]:
+        """The slices of each candidate."""
         bank = self.banks.get(beams.level)
         if bank is not None:
-            return bank.at(beams.reference, beams.cell)
+            return bank.at(beams.cell)
         parts = locate_slices(self.grid, disk.frequency, beams.rotation.flatten(0, 1).to(self.columns.device))
-        found = parts.extract(self.columns).unflatten(0, beams.cell.shape)
-        at = beams.reference[..., None, None].expand(*found.shape[:3], 1)
-        return found.gather(3, at)[..., 0]
+        return parts.extract(self.columns).movedim(2, 0).unflatten(1, beams.cell.shape)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Poses of each image that are still in the race, best first: map, number of the rotation, shift in pixels.
+    """Poses of each image that are still in the race, best first: number of the rotation, shift in pixels.
 
     `step` is how far apart shifts were tried.
     """
@@ -134,7 +138,6 @@ class Candidates:
     level: int
     step: float
     offset: Float32[Tensor, "3 3"]
-    reference: Int64[Tensor, "b k"]
     cell: Int64[Tensor, "b k"]
     shift: Float32[Tensor, "b k 2"]
     score: Float32[Tensor, "b k"]
@@ -142,22 +145,18 @@ class Candidates:
     @staticmethod
     def cat(parts: Sequence[Candidates]) -> Candidates:
         """Those of several batches in a row."""
-        reference, cell, shift, score = (
-            torch.cat([getattr(part, name) for part in parts]) for name in ("reference", "cell", "shift", "score")
-        )
-        return replace(parts[0], reference=reference, cell=cell, shift=shift, score=score)
+        cell, shift, score = (torch.cat([getattr(part, name) for part in parts]) for name in ("cell", "shift", "score"))
+        return replace(parts[0], cell=cell, shift=shift, score=score)
 
     def rows(self, rows: slice) -> Candidates:
         """Those of some of the images."""
-        reference, cell, shift, score = self.reference[rows], self.cell[rows], self.shift[rows], self.score[rows]
-        return replace(self, reference=reference, cell=cell, shift=shift, score=score)
+        return replace(self, cell=self.cell[rows], shift=self.shift[rows], score=self.score[rows])
 
     def best(self, count: int) -> Candidates:
         """The most likely ones."""
         score, at = self.score.topk(min(count, self.score.shape[1]), dim=1)
         shift = self.shift.gather(1, at[..., None].expand(-1, -1, 2))
-        reference, cell = self.reference.gather(1, at), self.cell.gather(1, at)
-        return replace(self, reference=reference, cell=cell, shift=shift, score=score)
+        return replace(self, cell=self.cell.gather(1, at), shift=shift, score=score)
 
     @property
     def rotation(self) -> Float32[Tensor, "b k 3 3"]:
@@ -167,36 +166,32 @@ class Candidates:
 
 @torch.no_grad()
 def search_poses(
-    maps: Float32[Tensor, "c z y x"],
+    subspace: LinearSubspace,
     batches: Iterable[Batch],
     plan: SearchPlan,
     *,
     disk: FourierDisk,
     offset: Float32[Tensor, "3 3"],
 ) -> FoundPoses:
-    """The best pose of each image against some maps, by branch and bound, then Gauss-Newton.
+    """The best pose of each image against a map, or a subspace of maps, by branch and bound, then Gauss-Newton.
 
     At the first level every rotation and every shift is tried. The most likely rotations go on, each with its best
     shift; their children are tried at the next, over a wider band, with shifts about the parent's.
 
     Args:
-        maps: in voxel values whose transform is in the units of the images' coefficients; of a box at least as large as
-            the last band's diameter.
+        subspace: of a band at least as wide as the last level's.
         batches: images as they lie, not centred, whitened; their rotations are not looked at.
         disk: the coefficients that the batches hold.
         offset: turns the grid as a whole: drawn anew for each pass, so that its gaps are never the same.
     """
-    known = MapsOnGrid.of(maps, plan, disk=disk, offset=offset)
-    subspaces = [LinearSubspace(one[None]) for one in maps]
+    known = MapsOnGrid.of(subspace.maps, plan, disk=disk, offset=offset)
     found = []
     for batch in batches:
         candidates = first_level(batch, known, plan, disk=disk)
         for level in plan.levels[1:]:
             candidates = next_level(batch, known, candidates, level=level, disk=disk)
         last = disk.within(plan.levels[-1].band)
-        found.append(
-            _polished(subspaces, batch.within(last.size), candidates.best(plan.polished), plan=plan, disk=last)
-        )
+        found.append(_polished(subspace, batch.within(last.size), candidates.best(plan.polished), plan=plan, disk=last))
     return FoundPoses.cat(found)
 
 
@@ -208,13 +203,13 @@ def first_level(batch: Batch, known: MapsOnGrid, plan: SearchPlan, *, disk: Four
     apart = float(shifts[1, 1] - shifts[0, 1]) if len(shifts) > 1 else 0.0
     phase = shift_phase(within.frequency.to(batch.ctf) / disk.box, shifts)
     parts = []
-    for part in batch.within(within.size).split(max(1, SCORES // (len(shifts) * 2 * len(bank.slices)))):
-        score = explained(*bank.products((part.ctf * part.image)[:, None] * phase, part.ctf.square()))
+    for part in batch.within(within.size).split(max(1, SCORES // (bank.slices.shape[0] * len(shifts) * bank.columns))):
+        image = (part.ctf * part.image)[:, None] * phase
+        score = Evidence.of(*bank.products(image, part.ctf.square())).at_best().flatten(2)
         best, at = score.max(dim=1)
         top = best.topk(min(level.beams, best.shape[1]), dim=1)
-        reference, cell = bank.numbers(top.indices)
         shift = shifts[at.gather(1, top.indices)]
-        parts.append(Candidates(bank.level, apart, bank.offset, reference, cell, shift, top.values))
+        parts.append(Candidates(bank.level, apart, bank.offset, bank.numbers(top.indices), shift, top.values))
     return Candidates.cat(parts)
 
 
@@ -228,7 +223,9 @@ def next_level(
     near = step * torch.cartesian_prod(line, line) if step else batch.ctf.new_zeros(1, 2)
     fine = shift_phase(frequency, near)
     whole = batch.within(within.size)
-    each = max(1, POINTS // (candidates.cell.shape[1] * max(CHILDREN, len(fine)) * within.size))
+    each = max(
+        1, POINTS // (candidates.cell.shape[1] * max(CHILDREN * known.columns.shape[1], len(fine)) * within.size)
+    )
     parts = []
     for start in range(0, len(batch), each):
         part, parents = whole.rows(slice(start, start + each)), candidates.rows(slice(start, start + each))
@@ -238,65 +235,77 @@ def next_level(
             level=level.grid,
             step=step,
             cell=children(parents.cell, parents.level).flatten(1),
-            reference=parents.reference.repeat_interleave(CHILDREN, 1),
             shift=parents.shift.repeat_interleave(CHILDREN, 1),
             score=parents.score.repeat_interleave(CHILDREN, 1),
         )
-        slices = known.slices(children_of, within).unflatten(1, (count, CHILDREN))
+        slices = known.slices(children_of, within)
+        seen = torch.view_as_real(part.ctf[:, None] * slices).flatten(-2).movedim(0, 2)
+        gram = (seen @ seen.mT).unflatten(1, (count, 1, CHILDREN))
         centre = shift_phase(frequency, parents.shift.flatten(0, 1)).unflatten(0, (-1, count))
-        image = ((part.ctf * part.image)[:, None] * centre)[:, :, None] * fine
-        overlap = torch.view_as_real(image).flatten(-2) @ torch.view_as_real(slices).flatten(-2).mT
-        power = (slices.abs().square().flatten(1, 2) @ part.ctf.square()[..., None])[..., 0]
-        best, at = overlap.max(dim=2)
+        image = torch.view_as_real(((part.ctf * part.image)[:, None] * centre)[:, :, None] * fine).flatten(-2)
+        overlap = image @ torch.view_as_real(slices).flatten(-2).unflatten(2, (count, CHILDREN)).mT
+        best, at = Evidence.of(overlap, gram).at_best().max(dim=2)
         moved = (parents.shift[:, :, None] + near[at]).flatten(1, 2)
-        parts.append(replace(children_of, shift=moved, score=explained(best.flatten(1), power)).best(level.beams))
+        parts.append(replace(children_of, shift=moved, score=best.flatten(1)).best(level.beams))
     return Candidates.cat(parts)
 
 
 def _polished(
-    subspaces: Sequence[LinearSubspace], batch: Batch, candidates: Candidates, *, plan: SearchPlan, disk: FourierDisk
+    subspace: LinearSubspace, batch: Batch, candidates: Candidates, *, plan: SearchPlan, disk: FourierDisk
 ) -> FoundPoses:
     """Each candidate after some Gauss-Newton steps; the best of each image."""
     tried = []
     for number in range(candidates.cell.shape[1]):
-        rotation, shift = candidates.rotation[:, number], candidates.shift[:, number]
-        reference = candidates.reference[:, number]
-        begin = FoundPoses(rotation, shift, torch.zeros(len(batch)).to(shift), reference)
-        tried.append(polish(subspaces, batch, begin, disk=disk, steps=plan.steps))
+        begin = FoundPoses.at(candidates.rotation[:, number], candidates.shift[:, number], subspace.zdim)
+        tried.append(polish(subspace, batch, begin, disk=disk, steps=plan.steps))
     best = torch.stack([found.log_likelihood for found in tried]).argmax(0)
     rows = torch.arange(len(batch), device=best.device)
-    names = ("rotation", "shift", "log_likelihood", "reference")
+    names = ("rotation", "shift", "z", "log_likelihood")
     return FoundPoses(*(torch.stack([getattr(found, name) for found in tried])[best, rows] for name in names))
 
 
-@torch.no_grad()
-def polish(
-    subspaces: Sequence[LinearSubspace], batch: Batch, start: FoundPoses, *, disk: FourierDisk, steps: int
-) -> FoundPoses:
-    """Gauss-Newton on SO(3) x R^2 from given poses, each image against its own map.
+def evidence_of(
+    image: Complex64[Tensor, "b k m"], ctf: Float32[Tensor, "b m"], slices: Complex64[Tensor, "c b k m"]
+) -> Evidence:
+    """What images say of k candidates each, (b, k).
 
-    A map is scaled to fit the images that are polished together.
+    Args:
+        image: centred at each candidate's shift.
+        slices: of every map at the candidates.
+    """
+    seen = torch.view_as_real(ctf[:, None] * slices).flatten(-2).movedim(0, 2)
+    shown = torch.view_as_real(image.expand(slices.shape[1:])).flatten(-2)
+    return Evidence.of((seen @ shown[..., None])[..., 0].movedim(2, 0), seen @ seen.mT)
+
+
+@torch.no_grad()
+def polish(subspace: LinearSubspace, batch: Batch, start: FoundPoses, *, disk: FourierDisk, steps: int) -> FoundPoses:
+    """Gauss-Newton on SO(3) x R^2, and on the latent point, from given poses.
+
+    The maps are scaled to fit the images that are polished together, by the best amplitude of the mean.
 
     Args:
         batch: images as they lie, not centred, whitened.
         disk: the coefficients that the batch holds.
     """
-    found = FoundPoses(start.rotation.clone(), start.shift.clone(), start.log_likelihood.clone(), start.reference)
+    found = []
     nothing = batch.image.abs().square().sum(1)
-    each = max(1, GAUSS_NEWTON_POINTS // disk.size)
-    for number, subspace in enumerate(subspaces):
-        for rows in (start.reference == number).nonzero().squeeze(1).split(each):
-            part = batch.rows(rows)
-            phase = shift_phase(disk.frequency.to(part.ctf) / disk.box, start.shift[rows])
-            part = replace(part, image=part.image * phase, rotation=start.rotation[rows])
-            overlap, power = best_scale(part, subspace.slices(part.ctf.new_zeros(len(rows), 0), part.rotation, disk))
-            part = replace(part, ctf=part.ctf * (overlap.sum() / power.sum()).clamp(min=1e-6).float())
-            prior = part.ctf.new_tensor([POLISH[0]] * 3 + [POLISH[1]] * 2).expand(len(rows), -1)
-            unknowns = Unknowns(prior, fixed_z=part.ctf.new_zeros(len(rows), 0), pose=True)
-            local = gauss_newton(
-                subspace, part, torch.zeros_like(prior), unknowns=unknowns, disk=disk, iterations=steps
-            )
-            found.rotation[rows] = rotation_from_rotvec(local.value[:, :3]) @ part.rotation
-            found.shift[rows] = start.shift[rows] + local.value[:, 3:]
-            found.log_likelihood[rows] = nothing[rows] - local.nll
-    return found
+    for rows in torch.arange(len(batch), device=batch.ctf.device).split(max(1, GAUSS_NEWTON_POINTS // disk.size)):
+        part, z = batch.rows(rows), start.z[rows]
+        phase = shift_phase(disk.frequency.to(part.ctf) / disk.box, start.shift[rows])
+        part = replace(part, image=part.image * phase, rotation=start.rotation[rows])
+        mean, components = subspace.tangents(z, part.rotation, disk)
+        of_maps = torch.cat([(mean - (components * z[:, None]).sum(2))[None], components.movedim(2, 0)])
+        one = evidence_of(part.image[:, None], part.ctf, of_maps[:, :, None])
+        part = replace(part, ctf=part.ctf * (one.linear.sum() / one.quadratic.sum()).clamp(min=1e-6))
+        if subspace.zdim:
+            # the latent point first, by itself: one step is exact
+            latent = Unknowns(torch.ones_like(z))
+            z = gauss_newton(subspace, part, z, unknowns=latent, disk=disk, iterations=1).value
+        prior = part.ctf.new_tensor([1.0] * subspace.zdim + [POLISH[0]] * 3 + [POLISH[1]] * 2).expand(len(rows), -1)
+        begin = torch.cat([z, z.new_zeros(len(rows), 5)], dim=1)
+        local = gauss_newton(subspace, part, begin, unknowns=Unknowns(prior, pose=True), disk=disk, iterations=steps)
+        z, turn, moved = local.value.split([subspace.zdim, 3, 2], dim=1)
+        rotation, shift = rotation_from_rotvec(turn) @ part.rotation, start.shift[rows] + moved
+        found.append(FoundPoses(rotation, shift, z, nothing[rows] - local.nll - 0.5 * z.square().sum(1)))
+    return FoundPoses.cat(found)

@@ -3,11 +3,13 @@
 Every image counts at every rotation and shift by how likely it is there, so that no pose is decided while the map is
 still noise; poses become certain as the map does. Each iteration takes new images, a new turn of the grid and, now and
 then, a wider band (frequency marching). The noise of each shell is what the map leaves of the images, the map's own
-errors included: that is the annealing.
+errors included: that is the annealing. Where particles move, components of a linear subspace are found along with the
+mean: each pose counts with its own posterior of the latent point (METHODS 2), so that all images share one frame.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -15,6 +17,8 @@ import torch
 from jaxtyping import Complex64, Float32, Int64
 from torch import Tensor
 
+from cryomorph.inference.evidence import Evidence
+from cryomorph.inference.ppca import m_step
 from cryomorph.inference.slice_bank import SliceBank, shift_grid, shift_step
 from cryomorph.particles.store import Batch, ParticleStore
 from cryomorph.physics.disk import FourierDisk
@@ -30,6 +34,8 @@ PRIOR = 0.1  # of a shell's mean weight: what a map's Wiener filter adds to it
 MARCH = 0.7  # of the iterations in which the band grows
 NOISE_MEMORY = 0.5
 TRUST = 0.5  # of a shell's power that counts as noise at least: images without any would decide on a hand at once
+COMPONENT_AMPLITUDE = 0.3  # of the components that a start begins with, against the mean's
+COMPONENT_PRIOR = 10.0  # times the Wiener filter of the mean
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,8 @@ class StartPlan:
     level: int = 1
     memory: float = 0.5
     """How much of the map before is kept in each iteration."""
+    zdim: int = 0
+    """Components of a linear subspace that are found along with the map."""
 
     def band(self, iteration: int) -> int:
         """The band of an iteration."""
@@ -56,27 +64,32 @@ class StartPlan:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a start stands: the map, in a box of the band's diameter, and the noise of each shell that it leaves."""
+    """Where a start stands: the mean map and its components, in a box of the band's diameter, and the noise they leave.
 
-    map: Float32[Tensor, "z y x"]
+    `noise` is that of each shell.
+    """
+
+    maps: Float32[Tensor, "c z y x"]
     noise: Float32[Tensor, " shells"]
 
     @property
     def band(self) -> int:
-        """Band of the map in Fourier pixels."""
-        return int(self.map.shape[-1]) // 2
+        """Band of the maps in Fourier pixels."""
+        return int(self.maps.shape[-1]) // 2
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What images add to each slice of a bank: `sum_i p_i C X_t` and `sum_i p_i C^2` (h, m), by their probabilities.
+    """What images add to the slices of a bank, by the probabilities p of poses; `e = (1, z)`.
 
-    `log_likelihood` (b,) is `log mean exp` over all poses, less that of an image of noise alone; `certain` (b,) the
-    highest probability of a single pose; `model` (b, m) the slice times CTF of that pose, as the image shows it.
+    `image` is `sum_i p_i E[e] C X_t`, `weight` is `sum_i p_i E[e e^T] C^2`, of each pair of maps once, as
+    `torch.triu_indices` has them. `log_likelihood` (b,) is `log mean exp` over all poses, less that of an image of
+    noise alone; `certain` (b,) the highest probability of a single pose; `model` (b, m) the slice times CTF of that
+    pose at its own latent point, as the image shows it.
     """
 
-    image: Complex64[Tensor, "h m"]
-    weight: Float32[Tensor, "h m"]
+    image: Complex64[Tensor, "c h m"]
+    weight: Float32[Tensor, "pairs h m"]
     log_likelihood: Float32[Tensor, " b"]
     certain: Float32[Tensor, " b"]
     model: Complex64[Tensor, "b m"]
@@ -89,33 +102,50 @@ def unposed(store: ParticleStore) -> ParticleStore:
 
 @torch.no_grad()
 def expectation(batch: Batch, bank: SliceBank, *, disk: FourierDisk, shifts: Float32[Tensor, "t 2"]) -> Moments:
-    """How likely each image is at each rotation of a bank of one map and at each shift, and the sums that this makes.
+    """How likely each image is at each rotation of a bank and at each shift, and the sums that this makes.
 
     Args:
         batch: images as they lie, whitened, of the disk's coefficients.
+        bank: of the mean map, then of the components of `z ~ N(0, I)`.
     """
     phase = shift_phase(disk.frequency.to(batch.ctf) / disk.box, shifts.to(batch.ctf))
-    columns = 2 * len(bank.slices)
-    image = bank.slices.new_zeros(bank.slices.shape)
-    weight = bank.slices.real.new_zeros(bank.slices.shape)
+    count, half, points = bank.slices.shape
+    pairs = torch.triu_indices(count, count).T.tolist()
+    image, weight = torch.zeros_like(bank.slices), bank.slices.real.new_zeros(len(pairs), half, points)
     likelihood, certain, model = [], [], []
-    for part in batch.split(max(1, SCORES // (len(shifts) * columns))):
-        moved = (part.ctf * part.image)[:, None] * phase
-        overlap, power = bank.products(moved, part.ctf.square())
-        score = overlap.mul_(2).sub_(power).flatten(1)
-        total = torch.logsumexp(score, 1)
-        best, at = score.max(1)
-        likelihood.append(total - torch.log(torch.tensor(float(score.shape[1]))))
+    for part in batch.split(max(1, SCORES // (count * len(shifts) * bank.columns))):
+        moved, power = (part.ctf * part.image)[:, None] * phase, part.ctf.square()
+        evidence = Evidence.of(*bank.products(moved, power))
+        score, z = evidence.at_one(), evidence.latent()
+        total = torch.logsumexp(score.flatten(1), 1)
+        best, at = score.flatten(1).max(1)
+        likelihood.append(total - math.log(score[0].numel()))
         certain.append((best - total).exp())
-        slices = bank.at(*bank.numbers(at % columns))
-        model.append(slices * part.ctf * phase[at // columns].conj())
-        share = score.sub_(total[:, None]).exp_().unflatten(1, (len(shifts), 2, -1))
-        # an image turned by 180 degrees adds its conjugate
-        flat = moved.flatten(0, 1)
-        both, apart = (share[:, :, 0] + share[:, :, 1]).flatten(0, 1), (share[:, :, 0] - share[:, :, 1]).flatten(0, 1)
-        image += torch.complex(both.mT @ flat.real, apart.mT @ flat.imag)
-        weight += both.unflatten(0, (len(part), -1)).sum(1).mT @ part.ctf.square()
+        here = z.flatten(2).gather(2, at.expand(len(z), -1)[..., None])[..., 0]
+        slices = torch.einsum("kb,kbm->bm", _with_one(here).to(part.image), bank.at(bank.numbers(at % bank.columns)))
+        model.append(slices * part.ctf * phase[at // bank.columns].conj())
+        share = score.sub_(total[:, None, None, None]).exp_()
+        weighted = _with_one(z) * share
+        for k, of_map in enumerate(weighted):
+            # an image turned by 180 degrees adds its conjugate
+            both, apart = (
+                (of_map[:, :, 0] + of_map[:, :, 1]).flatten(0, 1),
+                (of_map[:, :, 0] - of_map[:, :, 1]).flatten(0, 1),
+            )
+            flat = moved.flatten(0, 1)
+            image[k] += torch.complex(both.mT @ flat.real, apart.mT @ flat.imag)
+        of_rotation = share.sum((1, 2))
+        for number, (k, other) in enumerate(pairs):
+            second = (weighted[k] * z[other - 1]).sum((1, 2)) if other else of_rotation
+            if k:
+                second += of_rotation * evidence.covariance[:, 0, 0, :, k - 1, other - 1]
+            weight[number] += second.mT @ power
     return Moments(image, weight, torch.cat(likelihood), torch.cat(certain), torch.cat(model))
+
+
+def _with_one(z: Float32[Tensor, "q ..."]) -> Float32[Tensor, "c ..."]:
+    """What each map counts: 1 for the mean."""
+    return torch.cat([z.new_ones(1, *z.shape[1:]), z])
 
 
 def random_start(
@@ -143,7 +173,7 @@ def random_start(
         drawn = torch.randperm(len(subset), generator=generator)[: plan.batch]
         batch = store.batch(subset[drawn].sort().values, disk.size)
         if state is None:
-            state = _beginning(batch, band, disk=disk, generator=generator)
+            state = _beginning(batch, band, plan.zdim, disk=disk, generator=generator)
         state, moments = _iterate(batch, state, plan, disk=disk, shift_pixel=shift_pixel, generator=generator)
         report(iteration, state, moments)
     if state is None:
@@ -165,18 +195,24 @@ def held_out_likelihood(
     The noise is the stored one, so that starts compare.
     """
     disk = store.disk.within(start.band)
-    bank = _bank(start.map, level, disk=disk, generator=torch.Generator().manual_seed(seed))
+    bank = _bank(start.maps, level, disk=disk, generator=torch.Generator().manual_seed(seed))
     shifts = shift_grid(shift_pixel, shift_step(disk.box, start.band))
     return float(expectation(store.batch(subset, disk.size), bank, disk=disk, shifts=shifts).log_likelihood.mean())
 
 
-def _beginning(batch: Batch, band: int, *, disk: FourierDisk, generator: torch.Generator) -> Start:
-    """Images back-projected at random poses: of about the right size, and nothing else."""
-    sums = Accumulator.zeros(2 * band)
-    sums.add(replace(batch, rotation=random_rotations(len(batch), generator)))
-    folded = sums.folded()
-    map = folded.solve(folded.shell_weight())[0] * _sphere(2 * band)
-    return Start(map, residual_power(batch.image, torch.zeros_like(batch.image), disk)[: band + 1] / len(batch))
+def _beginning(batch: Batch, band: int, zdim: int, *, disk: FourierDisk, generator: torch.Generator) -> Start:
+    """Images back-projected at random poses: of about the right size, and nothing else.
+
+    Components are differences between such maps.
+    """
+    drawn = []
+    for _ in range(zdim + 1):
+        sums = Accumulator.zeros(2 * band)
+        sums.add(replace(batch, rotation=random_rotations(len(batch), generator)))
+        folded = sums.folded()
+        drawn.append(folded.solve(folded.shell_weight())[0] * _sphere(2 * band))
+    maps = torch.stack([drawn[0], *(COMPONENT_AMPLITUDE * (one - drawn[0]) for one in drawn[1:])])
+    return Start(maps, residual_power(batch.image, torch.zeros_like(batch.image), disk)[: band + 1] / len(batch))
 
 
 def _iterate(
@@ -189,7 +225,7 @@ def _iterate(
     generator: torch.Generator,
 ) -> tuple[Start, Moments]:
     band = round(disk.band or disk.box / 2)
-    before = rebox(state.map, 2 * band)
+    before = rebox(state.maps, 2 * band)
     bank = _bank(before, plan.level, disk=disk, generator=generator)
     power = residual_power(batch.image, torch.zeros_like(batch.image), disk)[: band + 1] / len(batch)
     noise = power.clone()  # of shells that are new
@@ -199,18 +235,20 @@ def _iterate(
     moments = expectation(batch.whitened(whitening), bank, disk=disk, shifts=shifts)
     left = residual_power(batch.image, moments.model / whitening, disk)[: band + 1] / len(batch)
     grid = padded_grid(2 * band)
-    added = locate_slices(grid, disk.frequency, bank.rotation).insert(
-        moments.image[..., None], moments.weight[..., None]
+    slices = locate_slices(grid, disk.frequency, bank.rotation)
+    numerator, weight = (
+        grid.fold(each) for each in slices.insert(moments.image.movedim(0, 2), moments.weight.movedim(0, 2))
     )
-    folded = Accumulator(grid, *added).folded()
-    now = folded.solve(PRIOR * folded.shell_weight())[0] * _sphere(2 * band)
+    prior = PRIOR * Accumulator(grid, numerator[:, :1], weight[:, :1]).shell_weight()[:, 0]
+    precision = torch.stack([prior, *[COMPONENT_PRIOR * prior] * plan.zdim])
+    now = m_step(grid, numerator, weight, precision=precision) * _sphere(2 * band)
     return Start(torch.lerp(now, before, plan.memory), torch.lerp(left, noise, NOISE_MEMORY)), moments
 
 
-def _bank(map: Float32[Tensor, "z y x"], level: int, *, disk: FourierDisk, generator: torch.Generator) -> SliceBank:
-    grid = padded_grid(map.shape[-1])
+def _bank(maps: Float32[Tensor, "c z y x"], level: int, *, disk: FourierDisk, generator: torch.Generator) -> SliceBank:
+    grid = padded_grid(maps.shape[-1])
     offset = random_rotations(1, generator)[0]
-    return SliceBank.of(grid.from_volumes(map[None]), grid, disk=disk, level=level, offset=offset)
+    return SliceBank.of(grid.from_volumes(maps), grid, disk=disk, level=level, offset=offset)
 
 
 def _sphere(box: int) -> Float32[Tensor, "z y x"]:

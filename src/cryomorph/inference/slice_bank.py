@@ -30,17 +30,17 @@ def shift_step(box: int, band: float | int) -> float:
 
 @dataclass(frozen=True)
 class SliceBank:
-    """Slices of one or more maps at all rotations of a grid of SO(3), turned as a whole by an offset.
+    """Slices of some maps at all rotations of a grid of SO(3), turned as a whole by an offset.
 
     An image turned by 180 degrees is the complex conjugate of its coefficients: only the rotations with the first half
-    of in-plane angles are kept, and each counts twice, as it is and conjugated. `slices` (c h, m) are those of the
-    first map, then the second; `cell` (h,) the numbers of their rotations.
+    of in-plane angles are kept, and each counts twice, as it is and conjugated. `slices` (c, h, m) are those of each
+    map, such as the mean and the components of a subspace; `cell` (h,) the numbers of their rotations.
     """
 
     level: int
     offset: Float32[Tensor, "3 3"]
     cell: Int64[Tensor, " h"]
-    slices: Complex64[Tensor, "rows m"]
+    slices: Complex64[Tensor, "c h m"]
 
     @classmethod
     def of(
@@ -59,43 +59,54 @@ class SliceBank:
             locate_slices(grid, disk.frequency, part.to(maps.device)).extract(maps)
             for part in turned.split(max(1, POINTS // disk.size))
         ]
-        return cls(level, offset, cell, torch.cat(parts).permute(2, 0, 1).flatten(0, 1).contiguous())
+        return cls(level, offset, cell, torch.cat(parts).movedim(2, 0).contiguous())
+
+    @property
+    def columns(self) -> int:
+        """Number of rotations: of slices as they are, then of the same ones conjugated."""
+        return 2 * len(self.cell)
 
     @property
     def rotation(self) -> Float32[Tensor, "h 3 3"]:
         """The rotations of the slices as they are."""
         return grid_rotations(self.level, self.cell) @ self.offset.cpu()
 
-    def numbers(self, hit: Int64[Tensor, "*n"]) -> tuple[Int64[Tensor, "*n"], Int64[Tensor, "*n"]]:
-        """The map and the number of the rotation of each column of `log_likelihood`."""
-        rows, half = len(self.slices), len(self.cell)
-        turned, row = hit // rows, hit % rows
-        return row // half, self.cell.to(hit.device)[row % half] + turned * half_turn(self.level)
+    def numbers(self, column: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:
+        """The number of the rotation of each column of `products`."""
+        half = len(self.cell)
+        return self.cell.to(column.device)[column % half] + (column // half) * half_turn(self.level)
 
-    def at(self, reference: Int64[Tensor, "*n"], cell: Int64[Tensor, "*n"]) -> Complex64[Tensor, "*n m"]:
-        """The slices of maps at rotations, by their numbers."""
+    def at(self, cell: Int64[Tensor, "*n"]) -> Complex64[Tensor, "c ... m"]:
+        """The slices of every map at rotations, by their numbers."""
         half, angles = half_turn(self.level), 2 * half_turn(self.level)
         direction, angle = cell // angles, cell % angles
-        row = reference * len(self.cell) + direction * half + angle % half
-        found = self.slices[row]
+        found = self.slices[:, direction * half + angle % half]
         imaginary = torch.where((angle >= half)[..., None], -found.imag, found.imag)
         return torch.complex(found.real, imaginary)
 
     def products(
         self, image: Complex64[Tensor, "b t m"], weight: Float32[Tensor, "b m"]
-    ) -> tuple[Float32[Tensor, "b t columns"], Float32[Tensor, "b 1 columns"]]:
-        """`Re <C X_t, S>` and `<C^2, |S|^2>` of images at each shift with each slice; turned ones in the second half.
+    ) -> tuple[Float32[Tensor, "c b t two h"], Float32[Tensor, "b 1 1 h c c"]]:
+        """`Re <C X_t, S_k>` of images at each shift with each slice, and `Re <C^2, S_k S_l*>`.
+
+        A slice and its conjugate lie side by side, and share their Gram matrix.
 
         Args:
             image: `C X_t`.
             weight: `C^2`.
         """
         flat = image.flatten(0, 1)
-        real = flat.real @ self.slices.real.mT
-        imaginary = flat.imag @ self.slices.imag.mT
-        power = weight @ self.slices.abs().square().mT
-        overlap = torch.cat([real + imaginary, real - imaginary], dim=1).unflatten(0, image.shape[:2])
-        return overlap, power.repeat(1, 2)[:, None]
+        count, half, _ = self.slices.shape
+        overlap = flat.real.new_empty(count, len(flat), 2, half)
+        gram = weight.new_empty(len(weight), half, count, count)
+        for k, slices in enumerate(self.slices):
+            real, imaginary = flat.real @ slices.real.mT, flat.imag @ slices.imag.mT
+            torch.add(real, imaginary, out=overlap[k, :, 0])
+            torch.sub(real, imaginary, out=overlap[k, :, 1])
+            for other in range(k + 1):
+                power = slices.real * self.slices[other].real + slices.imag * self.slices[other].imag
+                gram[..., k, other] = gram[..., other, k] = weight @ power.mT
+        return overlap.unflatten(1, image.shape[:2]), gram[:, None, None]
 
 
 def first_half(level: int) -> Int64[Tensor, " h"]:
@@ -107,12 +118,3 @@ def first_half(level: int) -> Int64[Tensor, " h"]:
 def half_turn(level: int) -> int:
     """How much the number of a rotation grows when its image is turned by 180 degrees."""
     return 6 * 2**level
-
-
-def explained(overlap: Float32[Tensor, "*n"], power: Float32[Tensor, "*#n"]) -> Float32[Tensor, "*n"]:
-    """What a slice explains of an image, in nats, at the best amplitude: `max_a 2 a <C X, S> - a^2 <C^2, |S|^2>`.
-
-    With `a` above 0 it is `<C X, S>^2 / <C^2, |S|^2>`, whatever the scale of the map: one that is dim or bright would
-    else be seen from where it shows most, or least.
-    """
-    return overlap.clamp(min=0).square_() / power.clamp(min=1e-20)

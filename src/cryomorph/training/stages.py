@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from cryomorph.config.console import progress
@@ -96,6 +96,24 @@ def linear_stage(run: RunFolder, store: ParticleStore, consensus: Consensus, *, 
         fit = merge_and_finish(store, halves, schedule, report=after_step, advance=advance)
     run.log(f"linear: {config.zdim} components to radius {schedule.radii[-1]}; {perf_counter() - begin:.1f} s")
     return fit
+
+
+def linear_halves(
+    store: ParticleStore, consensus: Consensus, subset: Int64[Tensor, " k"], *, config: LinearConfig
+) -> Float32[Tensor, "two c z y x"]:
+    """Subspaces of the half sets of some particles, fitted apart from the consensus on."""
+    schedule = linear_schedule(store, consensus, config=config)
+    work = schedule.work(store, *schedule.half_steps) * len(subset) / len(store)
+    with progress("linear", work) as advance:
+        return fit_halves(
+            store,
+            consensus.map,
+            schedule,
+            zdim=config.zdim,
+            subset=subset,
+            report=lambda state, likelihood: None,
+            advance=advance,
+        ).maps
 
 
 def linear_schedule(
