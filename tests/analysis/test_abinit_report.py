@@ -82,6 +82,11 @@ def test_starts_that_agree_are_good(run):
     assert found.level == "good" and found.text.startswith("2 of 3 independent random starts")
 
 
+def test_starts_that_explain_nothing_are_a_warning_even_where_they_agree(run):
+    found = verdict(run, log_likelihood=[0.02, 0.01, -0.01], shared=[1.0, 0.9, 0.9], agreeing=3)
+    assert found.level == "warning" and "there is no map to trust" in found.text
+
+
 def test_starts_that_do_not_agree_are_a_warning_that_says_what_to_do(run):
     found = verdict(run, agreeing=1, shared=[0.3, 1.0, 0.2])
     assert found.level == "warning" and found.text.startswith("No two of 3 random starts")

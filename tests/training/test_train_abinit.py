@@ -361,6 +361,16 @@ def test_the_best_start_is_the_one_that_explains_most(molecule):
     assert found.best == 1
 
 
+def test_a_start_that_explains_nothing_is_said(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(random_starts, "held_out_likelihood", lambda *args, **options: 0.01)
+    told: list[str] = []
+    monkeypatch.setattr(RunFolder, "warn", lambda self, text: told.append(text))
+    monkeypatch.setattr(abinit, "rounds_stage", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        find_poses(replace(config, output=tmp_path / "run", starts=1))
+    assert "no better than noise" in "".join(told)
+
+
 def test_more_starts_are_made_while_none_agree_and_then_it_is_said(config, tmp_path, monkeypatch):
     """Twice as many as asked, and a warning; a run that is cut there goes on."""
     alone = property(lambda self: [float(number == self.best) for number in range(len(self.maps))])

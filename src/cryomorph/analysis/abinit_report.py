@@ -13,6 +13,7 @@ from cryomorph.analysis.plots import BLUE, styled
 from cryomorph.analysis.report import Block, Figure, Note, Report, Section, Table, write_report
 from cryomorph.analysis.training_record import read_metrics
 from cryomorph.config.errors import InputError
+from cryomorph.inference.random_start import FAINT
 from cryomorph.io.mrc import read_map
 from cryomorph.io.npy import read_npy
 from cryomorph.runs.folder import RunFolder
@@ -72,9 +73,15 @@ def abinit_report(run: RunFolder) -> Report:
 
 
 def _verdict(starts: dict[str, Any]) -> Note:
-    """Whether independent starts came to one structure."""
+    """Whether a start explains images that it has not seen, and whether independent starts came to one structure."""
     shared = [float(share) for share in starts["shared"]]
     agreeing = int(starts["agreeing"])
+    if max(starts["log_likelihood"]) < FAINT:
+        return Note(
+            "No random start explains images held out better than noise does: there is no map to trust. Too little of "
+            "a particle shows at low resolution, or there is none: look at 2D class averages of these images.",
+            "warning",
+        )
     if len(shared) == 1:
         return Note("One random start alone: nothing says whether another would come to the same.", "missing")
     if agreeing > 1:

@@ -34,6 +34,7 @@ PRIOR = 0.1  # of a shell's mean weight: what a map's Wiener filter adds to it
 MARCH = 0.7  # of the iterations in which the band grows
 NOISE_MEMORY = 0.5
 TRUST = 0.5  # of a shell's power that counts as noise at least: images without any would decide on a hand at once
+FAINT = 0.5  # nats an image on images held out, below which a map explains nothing: one of pure noise has 0.01
 COMPONENT_AMPLITUDE = 0.3  # of the components that a start begins with, against the mean's
 COMPONENT_PRIOR = 10.0  # times the Wiener filter of the mean
 

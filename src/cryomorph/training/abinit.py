@@ -47,7 +47,8 @@ def find_poses(config: AbinitConfig) -> RunFolder:
     found = rounds_stage(run, store, starts, config=config, device=device)
     _finish(run, given, found, config=config, device=device)
     written = run.path / given.manifest.metadata
-    run.log(f"done in {perf_counter() - begin:.1f} s: {run.path}; next: cryomorph train linear {written}")
+    following = f"analyze {run.path}" if config.zdim else f"train linear {written}"
+    run.log(f"done in {perf_counter() - begin:.1f} s: {run.path}; next: cryomorph {following}")
     return run
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cryomorph.config.abinit import AbinitConfig
 from cryomorph.config.console import progress
-from cryomorph.inference.random_start import Moments, Start, StartPlan, held_out_likelihood, random_start
+from cryomorph.inference.random_start import FAINT, Moments, Start, StartPlan, held_out_likelihood, random_start
 from cryomorph.io.mrc import write_map
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.linear import rebox
@@ -110,7 +110,9 @@ def starts_stage(run: RunFolder, store: ParticleStore, config: AbinitConfig) -> 
         f"starts: number {done.best + 1} of {len(shared)} goes on, {agreeing} came to its structure (share of the band "
         f"with FSC above {SAME_FSC}: {shares}); {perf_counter() - begin:.1f} s"
     )
-    if len(shared) > 1 and agreeing == 1:
+    if float(done.likelihood.max()) < FAINT:
+        run.warn("the best random start explains images held out no better than noise does: there is no map to trust")
+    elif len(shared) > 1 and agreeing == 1:
         run.warn("no two random starts came to one structure: do not trust the map before another run confirms it")
     return done
 
