@@ -76,6 +76,9 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=1000, help="how many particles; all of them serve the map's scale")
     parser.add_argument("--band", type=int, default=20, help="of the last level, in Fourier pixels")
     given = parser.parse_args()
+    for needed in ("particles.star", "maps/000.mrc"):
+        if not (given.set / needed).is_file():
+            parser.error(f"{given.set / needed}: no such file; give the folder of a simulated set")
     with tempfile.TemporaryDirectory(prefix="cryomorph-poses-") as scratch:
         folder = Path(scratch) / "store"
         command = [

@@ -231,3 +231,17 @@ def test_gram_matrices_that_poses_share_count_as_if_each_had_its_own():
     single = Evidence.of(overlap[:, 1, 3, 0, 2], gram[1, 0, 0, 2])
     assert float(single.at_best()) == pytest.approx(float(shared.at_best()[1, 3, 0, 2]), rel=1e-4)
     assert torch.equal(overlap, given[0]) and torch.equal(gram, given[1])
+
+
+@pytest.mark.parametrize("power", [1e6, 1e7, 3.3e7, 1e8])
+def test_no_slice_explains_more_than_there_is_where_a_component_is_nearly_the_mean(power):
+    """Images without noise: single precision leaves nothing of the difference between mean and component."""
+    generator = torch.Generator().manual_seed(0)
+    angle = torch.linspace(0, 1e-3, 200).double()
+    gram = torch.stack([torch.ones_like(angle), angle.cos(), angle.cos(), torch.ones_like(angle)], 1).view(-1, 2, 2)
+    overlap = torch.stack([torch.full_like(angle, 0.9), 0.9 * angle.cos()])
+    # sums of thousands of coefficients in single precision
+    rounded = 1 + 1e-6 * torch.randn(2, 200, generator=generator)
+    found = Evidence.of((power * overlap * rounded).float(), (power * gram).float())
+    # the whole plane of an image of `power` over half of it
+    assert float(found.at_best().max()) < 2 * power

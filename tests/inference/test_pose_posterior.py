@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryomorph.inference import pose_search
+from cryomorph.inference import pose_posterior, pose_search
 from cryomorph.inference.pose_posterior import MarginalLatents, marginal_latents
 from cryomorph.inference.pose_search import Level, SearchPlan
 from cryomorph.inference.random_start import unposed
@@ -198,6 +198,16 @@ def test_it_does_not_matter_how_images_are_batched(blobs_of, size):
     whole, parts = latents(blobs.maps(), batch), latents(blobs.maps(), batch, size=size)
     for name in ("mean", "std", "certain"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=2e-3, rtol=0)
+
+
+def test_few_candidates_at_a_time_make_the_same(blobs_of, monkeypatch):
+    blobs = blobs_of.of(zdim=1, strength=6.0)
+    batch = images_of(blobs, 9, seed=4)
+    whole = latents(blobs.maps(), batch)
+    monkeypatch.setattr(pose_posterior, "POINTS", 1)
+    found = latents(blobs.maps(), batch)
+    for name in ("mean", "std", "certain"):
+        torch.testing.assert_close(getattr(found, name), getattr(whole, name), atol=2e-3, rtol=0)
 
 
 def test_without_components_there_is_no_point_and_still_a_probability(blobs_of):

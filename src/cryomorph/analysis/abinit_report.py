@@ -85,7 +85,13 @@ def _verdict(starts: dict[str, Any]) -> Note:
     if len(shared) == 1:
         return Note("One random start alone: nothing says whether another would come to the same.", "missing")
     if agreeing > 1:
-        return Note(f"{agreeing} of {len(shared)} independent random starts came to this structure.", "good")
+        nats = max(starts["log_likelihood"])
+        return Note(
+            f"{agreeing} of {len(shared)} independent random starts came to this structure, and the best explains "
+            f"images that it has not seen by {nats:.1f} nats each. Below some 5 nats the map may be right at its "
+            "lowest resolution alone.",
+            "good",
+        )
     return Note(
         f"No two of {len(shared)} random starts came to one structure: this map is one guess among several. Give more "
         "--start-images, a lower --start-band, or cleaner particles.",

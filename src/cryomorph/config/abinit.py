@@ -42,7 +42,7 @@ class AbinitConfig:
     search_band: int = 20
     """Widest band that poses are searched over, in Fourier pixels; refinements use all that half maps agree on."""
     search_rounds: int = 3
-    """Searches, at most: they end where half maps agree to the widest band. All but the last are of 10,000 images."""
+    """Searches, at most: they end at the widest band, the last of all particles, others of 10,000; --zdim adds two."""
     polish_rounds: int = 3
     """Refinements of all poses by Gauss-Newton, at most: they end where the half maps gain nothing more."""
     shift_range: float = 0.08

@@ -10,14 +10,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from cryomorph.inference.evidence import Evidence
-from cryomorph.inference.pose_search import (
-    Candidates,
-    MapsOnGrid,
-    SearchPlan,
-    evidence_of,
-    first_level,
-    next_level,
-)
+from cryomorph.inference.pose_search import Candidates, MapsOnGrid, SearchPlan, candidates_of, evidence_of
 from cryomorph.inference.slice_bank import POINTS
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import FourierDisk
@@ -61,16 +54,11 @@ def marginal_latents(
     prior's standard deviation, and the maps have the scale of the images.
     """
     known = MapsOnGrid.of(subspace.maps, plan, disk=disk, offset=offset)
-    found = []
+    found, last = [], disk.within(plan.levels[-1].band)
     for batch in batches:
-        candidates = first_level(batch, known, plan, disk=disk)
-        for level in plan.levels[1:]:
-            candidates = next_level(batch, known, candidates, level=level, disk=disk)
-        last = disk.within(plan.levels[-1].band)
-        whole, each = (
-            batch.within(last.size),
-            max(1, POINTS // (candidates.cell.shape[1] * last.size * len(subspace.maps))),
-        )
+        candidates = candidates_of(batch, known, plan, disk=disk)
+        whole = batch.within(last.size)
+        each = max(1, POINTS // (candidates.cell.shape[1] * last.size * len(subspace.maps)))
         for start in range(0, len(batch), each):
             rows = slice(start, start + each)
             found.append(_averaged(evidence_at(whole.rows(rows), known, candidates.rows(rows), disk=last)))

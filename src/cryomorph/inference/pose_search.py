@@ -185,14 +185,19 @@ def search_poses(
         offset: turns the grid as a whole: drawn anew for each pass, so that its gaps are never the same.
     """
     known = MapsOnGrid.of(subspace.maps, plan, disk=disk, offset=offset)
-    found = []
+    found, last = [], disk.within(plan.levels[-1].band)
     for batch in batches:
-        candidates = first_level(batch, known, plan, disk=disk)
-        for level in plan.levels[1:]:
-            candidates = next_level(batch, known, candidates, level=level, disk=disk)
-        last = disk.within(plan.levels[-1].band)
+        candidates = candidates_of(batch, known, plan, disk=disk)
         found.append(_polished(subspace, batch.within(last.size), candidates.best(plan.polished), plan=plan, disk=last))
     return FoundPoses.cat(found)
+
+
+def candidates_of(batch: Batch, known: MapsOnGrid, plan: SearchPlan, *, disk: FourierDisk) -> Candidates:
+    """What is left of all poses after the last level of a plan, on its grid."""
+    candidates = first_level(batch, known, plan, disk=disk)
+    for level in plan.levels[1:]:
+        candidates = next_level(batch, known, candidates, level=level, disk=disk)
+    return candidates
 
 
 def first_level(batch: Batch, known: MapsOnGrid, plan: SearchPlan, *, disk: FourierDisk) -> Candidates:
@@ -294,8 +299,8 @@ def polish(subspace: LinearSubspace, batch: Batch, start: FoundPoses, *, disk: F
         part, z = batch.rows(rows), start.z[rows]
         phase = shift_phase(disk.frequency.to(part.ctf) / disk.box, start.shift[rows])
         part = replace(part, image=part.image * phase, rotation=start.rotation[rows])
-        mean, components = subspace.tangents(z, part.rotation, disk)
-        of_maps = torch.cat([(mean - (components * z[:, None]).sum(2))[None], components.movedim(2, 0)])
+        mean, components = subspace.tangents(torch.zeros_like(z), part.rotation, disk)
+        of_maps = torch.cat([mean[None], components.movedim(2, 0)])
         one = evidence_of(part.image[:, None], part.ctf, of_maps[:, :, None])
         part = replace(part, ctf=part.ctf * (one.linear.sum() / one.quadratic.sum()).clamp(min=1e-6))
         if subspace.zdim:
