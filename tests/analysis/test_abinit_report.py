@@ -10,7 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cryomorph.analysis.abinit_report import abinit_report, central_slices, view_histograms, write_abinit_report
+from cryomorph.analysis import abinit_report as report_module
+from cryomorph.analysis.abinit_report import (
+    abinit_report,
+    central_slices,
+    shown_of,
+    view_histograms,
+    write_abinit_report,
+)
 from cryomorph.analysis.report import Figure, Note, Table
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import write_map
@@ -100,9 +107,9 @@ def tables(run: RunFolder) -> list[Table]:
 def test_tables_hold_the_records(run):
     starts, rounds = tables(run)
     assert starts.rows == (
-        ("1", "41.50", "0.90"),
-        ("2 (went on)", "52.25", "1.00"),
-        ("3", "12.00", "0.20"),
+        ("1", 41.5, "0.90"),
+        ("2 (went on)", 52.25, "1.00"),
+        ("3", 12.0, "0.20"),
     )
     assert [row[:5] for row in rounds.rows] == [
         ("1", "search", "300", "10", "31.50"),
@@ -133,6 +140,71 @@ def test_the_page_is_one_file_with_verdict_and_pictures(run):
     assert len(figures) == 3 and all(figure.alt and figure.caption for figure in figures)
     assert not re.search(r"(?:src|href)=\"https?://", text)
     assert {"Particles": "400", "Box": "16"}.items() <= abinit_report(run).facts.items()
+
+
+def without_starts(run: RunFolder, rounds: int) -> None:
+    """The records and pictures of a run by one network: its first round at random poses, then searches."""
+    rows = [
+        {"stage": "search", "step": step, "band": 20, "images": 400, "seconds": 2.0} for step in range(1, rounds + 1)
+    ]
+    rows[0] |= {"stage": "random", "band": 32}
+    rows[2] |= {"turned_deg": 40.25, "moved_A": 3.5}
+    tell(run, *rows)
+    for name in ("start-1", "start-2"):
+        (run.path / "abinit" / f"{name}.mrc").unlink()
+    for number in range(1, rounds + 1):
+        write_map(run.path / "abinit" / f"round-{number}.mrc", np.ones((16, 16, 16), np.float32), 16.0)
+        np.save(run.path / "abinit" / f"views-{number}.npy", np.arange(192))
+
+
+def test_without_random_starts_nothing_vouches_for_the_map(run):
+    without_starts(run, 3)
+    report = abinit_report(run)
+    assert [found.level for found in report.findings] == ["missing"]
+    assert report.findings[0].text == report.sections[0].intro and not report.sections[0].blocks
+    assert report.findings[0].text.startswith("One network from one random beginning")
+    assert "--seed" in report.findings[0].text and "cryomorph align" in report.findings[0].text
+    curve = report.sections[2].blocks[0]
+    assert isinstance(curve, Figure) and "searched against one network" in curve.caption
+    assert "searched apart" not in curve.caption
+
+
+def test_rounds_without_half_maps_have_no_resolution(run):
+    without_starts(run, 3)
+    (rounds,) = tables(run)
+    assert [row[:4] for row in rounds.rows] == [
+        ("1", "random", "400", "32"),
+        ("2", "search", "400", "20"),
+        ("3", "search", "400", "20"),
+    ]
+    assert all(isinstance(row[4], Note) and row[4].level == "missing" for row in rounds.rows)
+    assert rounds.rows[2][5:7] == ("40.25", "3.50")
+    assert all(isinstance(cell, Note) for row in rounds.rows[:2] for cell in row[5:7])
+
+
+def test_of_many_rounds_eight_are_shown(run, monkeypatch):
+    """By maps and by views alike; the table has all."""
+    without_starts(run, 22)
+    shown: list[list[str]] = []
+    for drawing in (central_slices, view_histograms):
+        monkeypatch.setattr(
+            report_module, drawing.__name__, lambda of, draw=drawing: shown.append([*map(str, of)]) or draw(of)
+        )
+    (rounds,) = tables(run)
+    assert len(rounds.rows) == 22
+    numbers = [1, 4, 7, 10, 13, 16, 19, 22]
+    numbers = [1, 4, 7, 10, 13, 16, 19, 22]
+    assert shown == [[f"round-{number}" for number in numbers], [*map(str, numbers)]]
+
+
+@pytest.mark.parametrize("count", [*range(1, 30), 500])
+def test_rounds_that_are_shown_are_the_first_the_last_and_evenly_between(count):
+    rounds = [*range(10, 10 + 3 * count, 3)]
+    found = shown_of(rounds)
+    assert len(found) == min(count, 8) and set(found) <= {*rounds}
+    assert found[0] == rounds[0] and found[-1] == rounds[-1]
+    apart = np.diff(found) / 3
+    assert count == 1 or (apart.min() >= 1 and apart.max() - apart.min() <= 1)
 
 
 def test_central_slices_are_those_of_the_map():
@@ -173,7 +245,7 @@ def test_views_are_shown_where_they_are_on_the_sphere():
 
 
 def test_a_run_of_another_method_is_refused(tiny_run):
-    with pytest.raises(InputError, match="has no record of random starts: it is no run of `cryomorph abinit`"):
+    with pytest.raises(InputError, match="has no record of searches for poses: it is no run of `cryomorph abinit`"):
         abinit_report(tiny_run)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int64
 
 from cryomorph.analysis import plots
 from cryomorph.analysis.plots import BLUE, styled
-from cryomorph.analysis.report import Block, Figure, Note, Report, Section, Table, write_report
+from cryomorph.analysis.report import Block, Figure, Note, Report, Section, Table, show_cell, write_report
 from cryomorph.analysis.training_record import read_metrics
 from cryomorph.config.errors import InputError
 from cryomorph.inference.random_start import FAINT
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 AXES = ("z", "y", "x")
+ROUNDS = ("random", "search", "refine")
+MOST_PICTURES = 8
+APART = "The two half sets were searched apart, each against its own map, after the random start, which they share."
+TOGETHER = "All poses were searched against one network, so that half maps agree in part because it erred for both."
 
 
 def write_abinit_report(run: RunFolder) -> Path:
@@ -42,10 +46,11 @@ def abinit_report(run: RunFolder) -> Report:
         raise InputError(f"{path} is missing: put it back, or run `cryomorph abinit` anew")
     records = read_metrics(path)
     starts = next((row for row in reversed(records) if row["stage"] == "starts"), None)
-    if starts is None:
-        raise InputError(f"{run.path} has no record of random starts: it is no run of `cryomorph abinit`")
-    rounds = {int(row["step"]): row for row in records if row["stage"] in ("search", "refine")}
-    trust = Section("Can it be trusted?", (_starts_table(starts),), _verdict(starts).text)
+    rounds = {int(row["step"]): row for row in records if row["stage"] in ROUNDS}
+    if starts is None and not rounds:
+        raise InputError(f"{run.path} has no record of searches for poses: it is no run of `cryomorph abinit`")
+    verdict = _verdict(starts)
+    trust = Section("Can it be trusted?", () if starts is None else (_starts_table(starts),), verdict.text)
     stages = Section(
         "Stages",
         (_rounds_table(list(rounds.values())), *_pictures(run, starts, list(rounds))),
@@ -59,8 +64,7 @@ def abinit_report(run: RunFolder) -> Report:
         (
             Figure(
                 plots.fsc_curves(dict(curves), pixel_A=store.pixel_A, box=store.box),
-                "Agreement of the half maps. The two half sets were searched apart, each against its own map, after "
-                "the random start, which they share.",
+                f"Agreement of the half maps. {APART if starts else TOGETHER}",
                 "Fourier shell correlation of the half maps against resolution",
                 vector=True,
             ),
@@ -69,11 +73,17 @@ def abinit_report(run: RunFolder) -> Report:
         "Look at helices, or lay it upon a known map with `cryomorph align`.",
     )
     facts = {"Run": run.path.resolve().name, "Particles": f"{len(store):,}", "Box": f"{store.box}"}
-    return Report("Ab initio", (trust, stages, last), facts=facts, findings=(_verdict(starts),))
+    return Report("Ab initio", (trust, stages, last), facts=facts, findings=(verdict,))
 
 
-def _verdict(starts: dict[str, Any]) -> Note:
+def _verdict(starts: dict[str, Any] | None) -> Note:
     """Whether a start explains images that it has not seen, and whether independent starts came to one structure."""
+    if starts is None:
+        return Note(
+            "One network from one random beginning: nothing says whether another would come to the same. Run it again "
+            "with another --seed, or without --recipe paper, and lay the maps upon each other with `cryomorph align`.",
+            "missing",
+        )
     shared = [float(share) for share in starts["shared"]]
     agreeing = int(starts["agreeing"])
     if max(starts["log_likelihood"]) < FAINT:
@@ -88,8 +98,8 @@ def _verdict(starts: dict[str, Any]) -> Note:
         nats = max(starts["log_likelihood"])
         return Note(
             f"{agreeing} of {len(shared)} independent random starts came to this structure, and the best explains "
-            f"images that it has not seen by {nats:.1f} nats each. Below some 5 nats the map may be right at its "
-            "lowest resolution alone.",
+            f"images that it has not seen by {show_cell(nats)} nats each. Below some 5 nats the map may be right at "
+            "its lowest resolution alone.",
             "good",
         )
     return Note(
@@ -101,7 +111,7 @@ def _verdict(starts: dict[str, Any]) -> Note:
 
 def _starts_table(starts: dict[str, Any]) -> Table:
     rows = tuple(
-        (f"{number + 1}{' (went on)' if number == starts['best'] else ''}", f"{nats:.2f}", f"{share:.2f}")
+        (f"{number + 1}{' (went on)' if number == starts['best'] else ''}", nats, f"{share:.2f}")
         for number, (nats, share) in enumerate(zip(starts["log_likelihood"], starts["shared"], strict=True))
     )
     return Table(
@@ -120,7 +130,7 @@ def _rounds_table(rounds: list[dict[str, Any]]) -> Table:
             str(row["stage"]),
             f"{row['images']:,}",
             f"{row['band']}",
-            f"{row['resolution_A']:.2f}",
+            f"{row['resolution_A']:.2f}" if "resolution_A" in row else Note("none", "missing"),
             f"{row['turned_deg']:.2f}" if "turned_deg" in row else Note("first", "missing"),
             f"{row['moved_A']:.2f}" if "moved_A" in row else Note("first", "missing"),
             f"{row['seconds']:.0f}",
@@ -130,13 +140,15 @@ def _rounds_table(rounds: list[dict[str, Any]]) -> Table:
     return Table(
         ("Round", "Kind", "Images", "Band", "FSC 0.143 (A)", "Turned (deg)", "Moved (A)", "Seconds"),
         rows,
-        "A search looks everywhere, a refinement from where the pose was. Turned and moved are medians of how far "
-        "poses went from the round before; the band is in Fourier pixels of the box.",
+        "A search looks everywhere, a refinement from where the pose was; random poses are drawn, not found. Turned "
+        "and moved are medians of how far poses went from the round before; the band is in Fourier pixels.",
     )
 
 
-def _pictures(run: RunFolder, starts: dict[str, Any], rounds: list[int]) -> list[Block]:
-    names = [f"start-{int(starts['best']) + 1}", *(f"round-{number}" for number in rounds)]
+def _pictures(run: RunFolder, starts: dict[str, Any] | None, rounds: list[int]) -> list[Block]:
+    rounds = shown_of(rounds)
+    first = [] if starts is None else [f"start-{int(starts['best']) + 1}"]
+    names = [*first, *(f"round-{number}" for number in rounds)]
     maps = {name: np.asarray(read_map(run.path / "abinit" / f"{name}.mrc")[0]) for name in names}
     views = {number: _views(run.path / "abinit" / f"views-{number}.npy") for number in rounds}
     return [
@@ -164,6 +176,13 @@ def _views(path: Path) -> Int64[np.ndarray, " directions"]:
         raise InputError(
             f"{path} cannot be read ({str(error).splitlines()[0]}): run `cryomorph abinit` anew"
         ) from error
+
+
+def shown_of(rounds: list[int]) -> list[int]:
+    """Rounds to show pictures of: all of a few, else the first, the last and some between."""
+    if len(rounds) <= MOST_PICTURES:
+        return rounds
+    return [rounds[round(at)] for at in np.linspace(0, len(rounds) - 1, MOST_PICTURES)]
 
 
 @styled

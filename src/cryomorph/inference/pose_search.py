@@ -82,18 +82,21 @@ class FoundPoses:
         return FoundPoses(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
-def usual_plan(box: int, last: float | int, *, first: float | int = 8, beams: int = 24) -> SearchPlan:
+def usual_plan(
+    box: int, last: float | int, *, first: float | int = 8, beams: int = 24, shift_range: float | int = RANGE
+) -> SearchPlan:
     """Levels whose steps suit their bands: 15 degrees, then half of that for twice the band, up to `last`.
 
     Args:
         last: band of the last level in Fourier pixels.
         first: band of the first level, at most `last`. In Fourier pixels whatever the box: what a turn of 15 degrees
             does to an image depends on how many details fit across it.
+        shift_range: how far from the image's centre particles lie along each axis, as a fraction of the box.
     """
     first = min(first, last)
     middle = min(1.75 * first, last)
     levels = Level(1, first, beams), Level(2, middle, max(1, beams // 3)), Level(3, last, max(1, beams // 8))
-    return SearchPlan(levels, RANGE * box)
+    return SearchPlan(levels, shift_range * box)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class ParticleLoader:
             epoch: which order to draw.
             start: batches at the beginning of the pass that are left out without being read.
         """
-        planned = self._planned(epoch)[start:]
+        planned = self.planned(epoch)[start:]
         most = max(1, min(READ_IMAGES, READ_COEFFICIENTS // max(self.count, 1)) // self.batch_size)
         reads = [planned[i : i + most] for i in range(0, len(planned), most)]
         with ThreadPoolExecutor(1, thread_name_prefix="loader") as reader:
@@ -80,7 +80,7 @@ class ParticleLoader:
         """Several batches with one read."""
         return self.store.batch(torch.cat(list(planned)), self.count).divided([len(index) for index in planned])
 
-    def _planned(self, epoch: int) -> Sequence[Int64[Tensor, " _"]]:
+    def planned(self, epoch: int) -> Sequence[Int64[Tensor, " _"]]:
         """The particles of each batch of a pass."""
         if self.classes is None:
             order = self._order(epoch)

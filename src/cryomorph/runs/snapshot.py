@@ -18,7 +18,7 @@ from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.pose import Pose
 from cryomorph.runs.checkpoint import load_tensors
 
-CHECKPOINTS = "checkpoints/epoch-*.safetensors"
+CHECKPOINTS = "checkpoints/{name}epoch-*.safetensors"
 REFINED_FIRST = "checkpoints/poses.safetensors"
 
 
@@ -41,9 +41,9 @@ class Snapshot:
     pose: Pose | None
 
 
-def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a training, the last one last."""
-    return sorted(run.glob(CHECKPOINTS))
+def checkpoints(run: Path, name: str = "") -> list[Path]:
+    """The checkpoints of a training, the last one last; a run that trains more than once tells them apart by a name."""
+    return sorted(run.glob(CHECKPOINTS.format(name=name)))
 
 
 def with_refined(run: Path, store: ParticleStore) -> ParticleStore:

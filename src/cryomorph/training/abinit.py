@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from time import perf_counter
 
 import torch
@@ -12,10 +13,11 @@ from cryomorph.config.linear import LinearConfig
 from cryomorph.inference.pose_rounds import Poses
 from cryomorph.inference.random_start import unposed
 from cryomorph.models.machine import choose_device
-from cryomorph.particles.metadata import rewrite_poses
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.folder import RunFolder
+from cryomorph.training.abinit_paper import find_by_network
+from cryomorph.training.abinit_record import keep_poses
 from cryomorph.training.abinit_rounds import FIRST_BAND, latents_stage, rounds_stage
 from cryomorph.training.random_starts import starts_stage
 from cryomorph.training.stages import consensus_stage, linear_stage
@@ -25,6 +27,7 @@ FEWEST = 200  # particles
 SMALLEST_BOX = 16
 FEWEST_OF_A_HALF = 20
 WIDEST_START = 32  # Fourier pixels: a start goes through all rotations 15 degrees apart, which tell no finer details
+OWN = ("starts", "start_images", "start_band", "search_rounds", "polish_rounds")  # options that the paper's has not
 MOST_COMPONENTS = 4  # of the subspaces that poses are searched against: the cost goes with their square
 
 
@@ -43,9 +46,12 @@ def find_poses(config: AbinitConfig) -> RunFolder:
     given = take_particles(run, config, _check_particles, posed=False)
     store = unposed(given)
     device = choose_device(config.device)
-    starts = starts_stage(run, store, config)
-    found = rounds_stage(run, store, starts, config=config, device=device)
-    _finish(run, given, found, config=config, device=device)
+    if config.recipe == "paper":
+        find_by_network(run, given, store, config=config, device=device)
+    else:
+        starts = starts_stage(run, store, config)
+        found = rounds_stage(run, store, starts, config=config, device=device)
+        _finish(run, given, found, config=config, device=device)
     written = run.path / given.manifest.metadata
     following = f"analyze {run.path}" if config.zdim else f"train linear {written}"
     run.log(f"done in {perf_counter() - begin:.1f} s: {run.path}; next: cryomorph {following}")
@@ -54,10 +60,7 @@ def find_poses(config: AbinitConfig) -> RunFolder:
 
 def _finish(run: RunFolder, store: ParticleStore, found: Poses, *, config: AbinitConfig, device: torch.device) -> None:
     """Poses, consensus and model; the model last."""
-    run.save_pose(found.pose)
-    manifest = store.manifest
-    source, target = store.folder / manifest.metadata, run.path / manifest.metadata
-    rewrite_poses(source, target, found.pose, pixel_A=manifest.source_pixel_A)
+    keep_poses(run, store, found.pose)
     posed = store.with_pose(found.pose)
     consensus = consensus_stage(run, posed)
     if not config.zdim:
@@ -86,6 +89,8 @@ def _check_particles(store: ParticleStore) -> None:
 
 def _check(config: AbinitConfig) -> None:
     """Refuse what cannot work before anything is written."""
+    _check_recipe(config)
+    paper = config.paper
     check_bounds(
         {
             "starts": (config.starts, 1),
@@ -96,6 +101,15 @@ def _check(config: AbinitConfig) -> None:
             "polish-rounds": (config.polish_rounds, 0),
             "zdim": (config.zdim, 0),
             "shift-range": (config.shift_range, 0),
+            "random-images": (paper.random_images, 0),
+            "searches": (paper.searches, 1),
+            "search-every": (paper.search_every, 1),
+            "width": (paper.width, 1),
+            "layers": (paper.layers, 1),
+            "batch-size": (paper.batch_size, 1),
+            "learning-rate": (paper.learning_rate, 0),
+            "final-epochs": (paper.final_epochs, 1),
+            "final-width": (paper.final_width, 1),
         },
         {
             "zdim": (config.zdim, MOST_COMPONENTS),
@@ -106,3 +120,13 @@ def _check(config: AbinitConfig) -> None:
     )
     choose_device(config.device)
     check_paths(config)
+
+
+def _check_recipe(config: AbinitConfig) -> None:
+    """Refuse options of the recipe that was not asked for: they would do nothing."""
+    other, asked = ("paper", config.paper) if config.recipe == "default" else ("default", config)
+    for option in fields(asked):
+        shared = other == "default" and option.name not in OWN
+        if not shared and getattr(asked, option.name) != option.default:
+            flag = option.name.replace("_", "-")
+            raise InputError(f"--{flag} belongs to --recipe {other}: leave it away, or give that recipe")

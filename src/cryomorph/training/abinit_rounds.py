@@ -20,13 +20,13 @@ from cryomorph.inference.pose_posterior import MarginalLatents, marginal_latents
 from cryomorph.inference.pose_rounds import BEYOND, Poses, mapped, polish_round, search_round, whitened
 from cryomorph.inference.pose_search import SearchPlan, usual_plan
 from cryomorph.inference.random_start import unposed
-from cryomorph.particles.projection_class import projection_classes
 from cryomorph.particles.store import ParticleStore
-from cryomorph.physics.pose import Pose, random_rotations, rotation_distance_deg
+from cryomorph.physics.pose import Pose, random_rotations
 from cryomorph.representations.linear import LinearSubspace, rebox
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training.random_starts import Starts, keep_map
+from cryomorph.training.abinit_record import keep_round, moved, moved_in_words
+from cryomorph.training.random_starts import Starts
 from cryomorph.training.stages import Consensus, linear_halves
 
 FIRST_SEARCHES = 10_000  # images of all searches but the last
@@ -34,9 +34,8 @@ FIRST_BAND = 4  # Fourier pixels
 MARGIN = 2  # Fourier pixels beyond those that half maps agree on, in which poses are refined
 GAIN = 0.05  # shells of FSC that a refinement must gain for another to follow
 LATENT_SEARCHES = 2  # more of all particles, against subspaces
-LATENT_BEAMS = 96  # candidates of each image after the first level of these
+BEAMS, LATENT_BEAMS = 24, 96  # candidates of each image after the first level: of maps, and of subspaces
 POSSIBLE_POSES = 96  # candidates that a latent point is averaged over
-VIEWS = 192  # directions of the histogram of views
 KINDS: tuple[Literal["search", "refine"], ...] = ("search", "refine")
 ROUNDS = "checkpoints/poses.safetensors"
 
@@ -120,8 +119,8 @@ def rounds_stage(
 
 def search_plan(store: ParticleStore, band: int, config: AbinitConfig) -> SearchPlan:
     """How poses are searched up to a band; a latent point leaves more poses possible, and so more of them go on."""
-    plan = usual_plan(store.box, band, beams=LATENT_BEAMS) if config.zdim else usual_plan(store.box, band)
-    return replace(plan, shift_pixel=config.shift_range * store.box)
+    beams = LATENT_BEAMS if config.zdim else BEAMS
+    return usual_plan(store.box, band, beams=beams, shift_range=config.shift_range)
 
 
 def references(store: ParticleStore, found: Poses, config: AbinitConfig) -> Float32[Tensor, "two c z y x"]:
@@ -142,15 +141,10 @@ def _keep_round(
 ) -> None:
     """What a round leaves: poses to go on from, a map to look at, a line for the user."""
     step, number, fsc = done[-1], len(done), found.result.fsc
-    keep_map(run, f"round-{number}", found.result.map, store=store)
-    view = projection_classes(found.pose.rotation[found.subset], VIEWS)
-    run.save_array(f"abinit/views-{number}.npy", torch.bincount(view, minlength=VIEWS).numpy())
-    moved: dict[str, float] = {}
+    keep_round(run, number, found.result.map, rotation=found.pose.rotation[found.subset], store=store)
+    change: dict[str, float] = {}
     if before is not None:
-        both = found.subset[torch.isin(found.subset, before.subset)]
-        turned = rotation_distance_deg(found.pose.rotation[both], before.pose.rotation[both])
-        away = torch.linalg.vector_norm(found.pose.shift_A[both] - before.pose.shift_A[both], dim=1)
-        moved = {"turned_deg": float(turned.median()), "moved_A": float(away.median())}
+        change = moved(found.pose, before.pose, found.subset[torch.isin(found.subset, before.subset)])
     run.record(
         stage=step.kind,
         step=number,
@@ -159,12 +153,11 @@ def _keep_round(
         agreed=found.agreed,
         resolution_A=fsc.resolution_0143_A,
         seconds=seconds,
-        **moved,
+        **change,
     )
-    change = f"; poses moved by {moved['turned_deg']:.2f} degrees, {moved['moved_A']:.2f} A (medians)" if moved else ""
     run.log(
         f"{step.kind} {number}: {len(found.subset)} images to band {step.band}; half maps agree to "
-        f"{fsc.resolution_0143_A:.2f} A{change}; {seconds:.1f} s"
+        f"{fsc.resolution_0143_A:.2f} A{moved_in_words(change)}; {seconds:.1f} s"
     )
     steps = torch.tensor([[KINDS.index(each.kind), each.band, each.whole, each.reach] for each in done])
     pose = {"rotation": found.pose.rotation, "shift_A": found.pose.shift_A}

@@ -24,13 +24,16 @@ def train(
     *,
     before_epoch: Callable[[], None] = lambda: None,
     after_epoch: Callable[[], None] = lambda: None,
+    before_step: Callable[[], None] = lambda: None,
+    name: str = "",
 ) -> None:
     """Train until the epochs are over or the held-out loss is flat; a run that was interrupted goes on.
 
     Args:
-        before_epoch, after_epoch: what else belongs to an epoch, such as refining poses.
+        before_epoch, after_epoch, before_step: what else belongs to an epoch or a step, such as refining poses.
+        name: what its checkpoints and records are told apart by, in a run that trains more than once.
     """
-    resume(trainer, run)
+    resume(trainer, run, name)
     trainer.begin()
     total = trainer.epochs * len(trainer.trained)
     saved = perf_counter()
@@ -41,30 +44,31 @@ def train(
             disk = trainer.disk
             begin, images = perf_counter(), 0
             for batch in trainer.batches():
+                before_step()
                 trainer.step(batch, disk)
                 images += len(batch)
                 advance(len(batch), label(trainer))
                 if trainer.progress.step % REPORT_EVERY == 0:
-                    report(trainer, run, images / (perf_counter() - begin))
+                    report(trainer, run, images / (perf_counter() - begin), name=name)
                     if trainer.parallel.agreed(perf_counter() - saved > 60 * trainer.plan.checkpoint_minutes):
-                        checkpoint(trainer, run)
+                        checkpoint(trainer, run, name)
                         saved = perf_counter()
-            report(trainer, run, images / (perf_counter() - begin))
+            report(trainer, run, images / (perf_counter() - begin), name=name)
             after_epoch()
             closed = trainer.finish_epoch()
-            run.record(stage="epoch", seconds=perf_counter() - begin, **closed)
+            run.record(stage=f"{name}epoch", seconds=perf_counter() - begin, **closed)
             keep_best(trainer, run)  # first: a training that goes on from before it comes by again
-            checkpoint(trainer, run)
+            checkpoint(trainer, run, name)
             saved = perf_counter()
     take_best(trainer, run)
     if trainer.progress.stopped:
         run.log(f"held-out loss is flat since {trainer.plan.patience} epochs: ended after {trainer.progress.epoch}")
 
 
-def report(trainer: Trainer, run: RunFolder, images_per_second: float) -> None:
+def report(trainer: Trainer, run: RunFolder, images_per_second: float, *, name: str = "") -> None:
     """Write down what was measured, and say it when steps had to be left out."""
     facts = trainer.report()
-    run.record(stage="joint", images_per_second=round(images_per_second * trainer.parallel.world, 1), **facts)
+    run.record(stage=f"{name}joint", images_per_second=round(images_per_second * trainer.parallel.world, 1), **facts)
     trainer.spoken = facts
     tell = run.warn if trainer.parallel.first else warn  # each process knows the images of its own steps
     if "skipped" in facts:
@@ -85,7 +89,7 @@ def label(trainer: Trainer) -> str:
     return text
 
 
-def checkpoint(trainer: Trainer, run: RunFolder) -> None:
+def checkpoint(trainer: Trainer, run: RunFolder, name: str = "") -> None:
     """Write the state of a training; the last few are kept."""
     trainer.gather()
     if trainer.parallel.first:
@@ -93,8 +97,10 @@ def checkpoint(trainer: Trainer, run: RunFolder) -> None:
         folder = run.path / "checkpoints"
         described = facts_of(trainer.model.representation)
         described |= {"encoder": network_kind(trainer.model.encoder) or ""}
-        save_tensors(folder / f"epoch-{trainer.progress.epoch:04d}.safetensors", tensors, progress=facts, **described)
-        for old in checkpoints(run.path)[:-CHECKPOINTS_KEPT]:
+        save_tensors(
+            folder / f"{name}epoch-{trainer.progress.epoch:04d}.safetensors", tensors, progress=facts, **described
+        )
+        for old in checkpoints(run.path, name)[:-CHECKPOINTS_KEPT]:
             old.unlink()
 
 
@@ -119,9 +125,9 @@ def take_best(trainer: Trainer, run: RunFolder) -> None:
             run.log(f"the model of epoch {facts['epoch']} is taken: its held-out loss is the least")
 
 
-def resume(trainer: Trainer, run: RunFolder) -> None:
+def resume(trainer: Trainer, run: RunFolder, name: str = "") -> None:
     """Take up the last checkpoint, where there is one."""
-    found = checkpoints(run.path)
+    found = checkpoints(run.path, name)
     if found:
         tensors, facts = load_tensors(found[-1])
         trainer.restore(tensors, facts["progress"])

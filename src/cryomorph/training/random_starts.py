@@ -13,11 +13,10 @@ from torch import Tensor
 from cryomorph.config.abinit import AbinitConfig
 from cryomorph.config.console import progress
 from cryomorph.inference.random_start import FAINT, Moments, Start, StartPlan, held_out_likelihood, random_start
-from cryomorph.io.mrc import write_map
 from cryomorph.particles.store import ParticleStore
-from cryomorph.representations.linear import rebox
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
+from cryomorph.training.abinit_record import keep_map
 from cryomorph.volumes.align import align_maps
 from cryomorph.volumes.fsc import fsc
 
@@ -98,7 +97,7 @@ def starts_stage(run: RunFolder, store: ParticleStore, config: AbinitConfig) -> 
             keep_map(run, f"start-{number + 1}", start.maps[0], store=store)
             run.record(stage="start-done", start=number, log_likelihood=nats, seconds=perf_counter() - begin)
             save_tensors(run.path / STARTS, {"maps": done.maps, "noise": done.noise, "likelihood": done.likelihood})
-            run.log(f"random start {number + 1}: {nats:.2f} nats an image on images held out")
+            run.log(f"random start {number + 1}: {nats:,.2f} nats an image on images held out")
     if done is None:
         raise ValueError("no starts")
     shared = done.shared
@@ -128,10 +127,3 @@ def _load_starts(run: RunFolder) -> Starts | None:
 
 def _joined(a: Starts, b: Starts) -> Starts:
     return Starts(*(torch.cat([getattr(a, field.name), getattr(b, field.name)]) for field in fields(Starts)))
-
-
-def keep_map(run: RunFolder, name: str, map: Float32[Tensor, "z y x"], *, store: ParticleStore) -> None:
-    """A map of a stage, in the working box, for the report and for the user to look at."""
-    folder = run.path / "abinit"
-    folder.mkdir(exist_ok=True)
-    write_map(folder / f"{name}.mrc", rebox(map, store.box).numpy(), store.pixel_A)

@@ -45,6 +45,12 @@ class Consensus:
         """What is left of a reconstruction of a store's particles."""
         return cls(result.map, result.precision, residual_noise(store, result))
 
+    @classmethod
+    def unknown(cls, store: ParticleStore) -> Consensus:
+        """What is known before there is a map: noise as it is outside the particle."""
+        nothing = torch.zeros(store.box // 2 + 1)
+        return cls(torch.zeros(store.box, store.box, store.box), nothing, nothing + 1)
+
     @property
     def noise_power(self) -> Float32[Tensor, " shells"]:
         """Noise power by shell, in units of the store's.

@@ -183,6 +183,10 @@ class Trainer:
             classes=None if self.bank is None else self.bank.projection_class,
         )
 
+    def coming(self, steps: int) -> Int64[Tensor, " k"]:
+        """The particles of the next steps of this epoch."""
+        return torch.cat(list(self._loader.planned(self.progress.epoch)[self.progress.step :][:steps]))
+
     def batches(self) -> Iterator[Batch]:
         """What is left of this epoch; a process with fewer batches than another begins with them again."""
         return islice(self._visits(), self.steps - self.progress.step)
