@@ -192,3 +192,12 @@ def test_batches_of_a_class_are_of_like_size_and_drawn_anew(store):
     assert visited(rest) == visited(second[4:])
     for batch, same in zip(rest, second[4:], strict=True):
         assert torch.equal(batch.image, same.image)
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True, "block": 4, "pool": 3}, {"classes": classes_of()}])
+def test_what_is_planned_is_what_is_visited(store, options):
+    loader = ParticleLoader(store, 8, subset=torch.arange(1, N, 2), seed=3, **options)
+    for epoch in (0, 2):
+        planned = [index.tolist() for index in loader.planned(epoch)]
+        assert planned == [batch.index.tolist() for batch in loader.batches(epoch)]
+    assert len(ParticleLoader(store, 8, subset=torch.arange(0)).planned(0)) == 0

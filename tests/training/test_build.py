@@ -181,3 +181,9 @@ def test_the_prior_of_a_linear_start_holds_the_uncertainty_of_its_particles():
 def test_without_a_latent_space_there_is_no_landscape_to_lie_on():
     start = start_of(torch.zeros(30, 0))
     assert start.on_landscape(0) is start
+
+
+def test_what_is_unknown_of_a_map_leaves_the_noise_as_it_is_outside_the_particle(tiny_store):
+    found = Consensus.unknown(tiny_store)
+    assert torch.equal(found.map, torch.zeros(16, 16, 16)) and torch.equal(found.precision, torch.zeros(9))
+    assert torch.equal(noise_whitening(tiny_store, found, "radial"), torch.ones(tiny_store.disk.size))

@@ -259,6 +259,37 @@ def test_what_belongs_to_an_epoch_is_called_once_in_each(make_trainer, new_run):
     assert called == [(0, 0), (0, 12), (1, 0), (1, 12), (2, 0), (2, 12)]
 
 
+def test_what_belongs_to_a_step_is_called_before_each(make_trainer, new_run):
+    trainer, called = make_trainer(epochs=2), []
+    loop.train(
+        trainer, new_run("run"), before_step=lambda: called.append((trainer.progress.epoch, trainer.progress.step))
+    )
+    assert called == [(epoch, step) for epoch in (0, 1) for step in range(12)]
+
+
+def test_two_trainings_of_one_run_are_told_apart(make_trainer, new_run, monkeypatch):
+    """The second is killed and resumed: it goes on from its own checkpoint, and leaves those of the first alone."""
+    run, first, second = new_run("run"), make_trainer(epochs=2), {"learning_rate": 2e-3, "epochs": 3}
+    loop.train(first, run, name="search-")
+    kept = {path.name: path.read_bytes() for path in (run.path / "checkpoints").iterdir()}
+    assert [*sorted(kept)] == ["search-epoch-0001.safetensors", "search-epoch-0002.safetensors"]
+    undo = kill_after(monkeypatch, 15)
+    with pytest.raises(Killed):
+        loop.train(make_trainer(**second), run)
+    undo()
+    resumed, whole = make_trainer(**second), make_trainer(**second)
+    loop.train(resumed, run)
+    loop.train(whole, new_run("whole"))
+    same(resumed, whole)
+    assert all((run.path / "checkpoints" / name).read_bytes() == content for name, content in kept.items())
+    stages = [(row["stage"], row["epoch"]) for row in rows(run) if "step" not in row]
+    assert stages == [*(("epoch", number) for number in (1, 2, 3)), ("search-epoch", 1), ("search-epoch", 2)]
+    assert {row["stage"] for row in rows(run)} == {"joint", "epoch", "search-joint", "search-epoch"}
+    again = make_trainer(epochs=2)
+    loop.resume(again, run, "search-")
+    same(again, first)
+
+
 def test_a_run_folder_without_checkpoints_starts_anew(make_trainer, tmp_path: Path):
     trainer = make_trainer()
     loop.resume(trainer, RunFolder(tmp_path / "none"))

@@ -501,3 +501,16 @@ def test_a_process_with_fewer_batches_begins_with_them_again(make_trainer):
         trainer.progress.step = step
         for found, expected in zip(trainer.batches(), indices[step:], strict=True):
             assert torch.equal(found.index, expected)
+
+
+@pytest.mark.parametrize("encoder", ["table", "mlp"])
+def test_what_is_coming_is_what_the_next_steps_are_given(make_trainer, encoder):
+    """In any epoch and after any step; less at the end of an epoch, and none of those held out."""
+    trainer = make_trainer(encoder)
+    for epoch in (0, 1):
+        for step in (0, 3, 11):
+            trainer.progress.epoch, trainer.progress.step = epoch, step
+            given = [batch.index for batch in trainer.batches()]
+            for steps in (1, 4, 99):
+                assert torch.equal(trainer.coming(steps), torch.cat(given[:steps]))
+            assert not torch.isin(trainer.coming(99), trainer.held).any()
