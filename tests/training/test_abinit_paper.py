@@ -680,8 +680,8 @@ def test_the_command_line_takes_the_schedule_and_the_networks():
         ({"recipe": "paper", "polish_rounds": 0}, "polish-rounds", "default"),
     ],
 )
-def test_options_of_the_other_recipe_are_refused_by_name(folder, tmp_path, changes, flag, other):
-    asked = AbinitConfig(folder / "particles.star", tmp_path / "run", device="cpu")
+def test_options_of_the_other_recipe_are_refused_by_name(tmp_path, changes, flag, other):
+    asked = AbinitConfig(Path("gone.star"), tmp_path / "run", device="cpu")
     said = f"--{flag} belongs to --recipe {other}: leave it away, or give that recipe"
     with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
         find_poses(replace(asked, **changes))
@@ -703,8 +703,8 @@ def test_options_of_the_other_recipe_are_refused_by_name(folder, tmp_path, chang
         ({"final_width": 0}, "--final-width 0: expected 1 or more"),
     ],
 )
-def test_values_out_of_range_are_refused_before_anything_is_written(folder, tmp_path, changes, said):
-    asked = config_of(folder, tmp_path / "run", 0)
+def test_values_out_of_range_are_refused_before_anything_is_written(tmp_path, changes, said):
+    asked = config_of(Path("gone"), tmp_path / "run", 0)
     with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
         find_poses(replace(asked, paper=replace(SMALL, **changes)))
     assert not (tmp_path / "run").exists()

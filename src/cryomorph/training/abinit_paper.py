@@ -160,7 +160,7 @@ class PoseSearch:
         """What an epoch leaves in the run."""
         trainer, epoch = self.trainer, self.trainer.progress.epoch
         store, number = trainer.store, epoch + 1
-        if epoch >= self.first and not self.due:
+        if not self.due:
             return
         now, every = pose_of(self.poses.offset.cpu(), store), torch.arange(len(store))
         z = sampled_points(trainer.model, store, every, generator=torch.Generator().manual_seed(0)).mean(0)
