@@ -186,4 +186,5 @@ def test_without_a_latent_space_there_is_no_landscape_to_lie_on():
 def test_what_is_unknown_of_a_map_leaves_the_noise_as_it_is_outside_the_particle(tiny_store):
     found = Consensus.unknown(tiny_store)
     assert torch.equal(found.map, torch.zeros(16, 16, 16)) and torch.equal(found.precision, torch.zeros(9))
+    assert torch.equal(found.noise, torch.ones(9))
     assert torch.equal(noise_whitening(tiny_store, found, "radial"), torch.ones(tiny_store.disk.size))
