@@ -441,6 +441,32 @@ def test_a_search_s_record_says_how_far_poses_went(store, run, molecule):
     assert np.load(run.path / "abinit" / "views-4.npy").sum() == N
 
 
+def test_an_epoch_taken_up_in_its_middle_does_not_say_how_far_poses_went(store, run, molecule):
+    search = search_of(store, run, molecule, random_images=0)
+    for step in (0, 5):
+        search.trainer.progress.epoch, search.trainer.progress.step = 1, step
+        search.before_epoch()
+        search.after_epoch()
+    assert ["turned_deg" in row for row in records(run)] == [True, False]
+
+
+@pytest.mark.usefixtures("blocks_of_100")
+def test_where_the_model_was_put_back_its_poses_are_looked_for_again(store, run, molecule):
+    """A snapshot holds poses as they were: within a block of steps those to come are placed once more."""
+    search = search_of(store, run, molecule, random_images=10_000)
+    search.before_epoch()
+    search.before_step()
+    search.trainer.progress.step = 5
+    search.poses.offset.zero_()
+    search.before_step()
+    assert not search.poses.offset.any()
+    search.trainer.progress.rate_factor /= 2
+    coming = served(search, 10)
+    search.before_step()
+    assert search.poses.offset[coming, :3].any(1).all()
+    assert int(search.poses.offset.any(1).sum()) == 100
+
+
 @pytest.mark.usefixtures("blocks_of_100")
 def test_with_a_latent_space_poses_are_searched_against_what_the_coming_particles_look_like(
     store, run, molecule, monkeypatch
@@ -625,6 +651,22 @@ def test_killed_within_a_search_and_in_the_last_training_and_resumed_ends_the_sa
     np.testing.assert_array_equal(run.latent_mean(), expected.latent_mean())
     assert not [*run.path.glob("checkpoints/search-*")]
     write_abinit_report(run)
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_killed_when_poses_are_kept_and_resumed_leaves_no_checkpoint_of_the_search(quick, folder, tmp_path):
+    few = replace(config_of(folder, tmp_path / "run", 0), paper=replace(SMALL, searches=1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(abinit_paper, "checkpoints", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            find_poses(few)
+    assert (tmp_path / "run" / "checkpoints" / "searched.safetensors").is_file()
+    assert [*(tmp_path / "run").glob("checkpoints/search-*")]
+    run = find_poses(replace(few, resume=True))
+    assert not [*run.path.glob("checkpoints/search-*")]
 
 
 def test_a_network_that_has_the_outline_comes_to_the_molecule_and_its_poses(coarse, folder, tmp_path, true, molecule):

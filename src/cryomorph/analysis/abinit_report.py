@@ -131,8 +131,8 @@ def _rounds_table(rounds: list[dict[str, Any]]) -> Table:
             f"{row['images']:,}",
             f"{row['band']}",
             f"{row['resolution_A']:.2f}" if "resolution_A" in row else Note("none", "missing"),
-            f"{row['turned_deg']:.2f}" if "turned_deg" in row else Note("first", "missing"),
-            f"{row['moved_A']:.2f}" if "moved_A" in row else Note("first", "missing"),
+            f"{row['turned_deg']:.2f}" if "turned_deg" in row else Note("none", "missing"),
+            f"{row['moved_A']:.2f}" if "moved_A" in row else Note("none", "missing"),
             f"{row['seconds']:.0f}",
         )
         for row in rounds

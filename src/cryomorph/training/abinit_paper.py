@@ -62,8 +62,8 @@ def find_by_network(
     if not path.is_file():
         model = searched(run, store, config, processes=processes)
         save_tensors(path, {name: value.cpu() for name, value in model.state_dict().items()})
-        for old in checkpoints(run.path, SEARCH):
-            old.unlink()
+    for old in checkpoints(run.path, SEARCH):
+        old.unlink()
     state = load_tensors(path)[0]
     pose = pose_of(state.pop("poses.offset"), store)
     keep_poses(run, given, pose)
@@ -115,6 +115,8 @@ class PoseSearch:
     team: Team
     begin: float = 0.0
     seconds: float = 0.0
+    rate_factor: float = 1.0
+    """The trainer's own, as it was last: it falls where the model, and its poses with it, were put back."""
     before: Tensor | None = field(default=None, repr=False)
 
     @property
@@ -134,16 +136,19 @@ class PoseSearch:
         return epoch < self.first or (epoch - self.first) % self.config.paper.search_every == 0
 
     def before_epoch(self) -> None:
-        """Remember where the poses were."""
-        self.begin, self.seconds, self.before = perf_counter(), 0.0, self.poses.offset.clone()
+        """Remember where the poses were; within an epoch that is taken up again, nobody knows."""
+        now = self.trainer.progress
+        self.begin, self.seconds, self.rate_factor = perf_counter(), 0.0, now.rate_factor
+        self.before = None if now.step else self.poses.offset.clone()
 
     @torch.no_grad()
     def before_step(self) -> None:
         """Poses of the particles of the next steps, before the first of them."""
         trainer, now = self.trainer, self.trainer.progress
         steps = max(1, REFRESH // trainer.batch_size)
-        if now.step % steps:
+        if now.step % steps and now.rate_factor == self.rate_factor:
             return
+        self.rate_factor = now.rate_factor
         coming = trainer.coming(steps).sort().values
         place = now.epoch * trainer.steps + now.step
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + place)
