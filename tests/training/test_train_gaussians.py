@@ -114,9 +114,9 @@ def test_the_paper_s_recipe_opens_amplitudes_then_positions(config, tmp_path, mo
     gates = []
     before = loop.checkpoint
 
-    def note(trainer, run) -> None:
+    def note(trainer, *rest: object) -> None:
         gates.append(trainer.model.representation.network.gate.tolist())
-        before(trainer, run)
+        before(trainer, *rest)
 
     monkeypatch.setattr(loop, "checkpoint", note)
     asked = replace(
