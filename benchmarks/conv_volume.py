@@ -29,14 +29,14 @@ from cryomorph.config.conv_volume import ConvConfig, ConvVolumeConfig
 from cryomorph.config.neural_field import NeuralFieldConfig
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.config.training import TrainingConfig
+from cryomorph.methods.conv_volume import train_conv_volume
+from cryomorph.methods.neural_field import train_neural_field
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.pose import random_rotations
 from cryomorph.physics.projection import project_volumes
 from cryomorph.physics.slicing import locate_slices, padded_grid
 from cryomorph.runs.folder import RunFolder
 from cryomorph.simulate.sets import simulate_set
-from cryomorph.training.conv_volume import train_conv_volume
-from cryomorph.training.neural_field import train_neural_field
 
 EXTENT_A = 256.0
 BATCH = 8

@@ -31,8 +31,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cryomorph.compute.batch_threads import Team
 from cryomorph.config.gaussians import RECIPES, GaussiansConfig, resolved
-from cryomorph.models.team import Team
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.gaussian_slices import Mixture, gaussian_tables, project_gaussians
 

@@ -52,6 +52,7 @@ def train(folder: Path, steps: int, width: int) -> None:
     """Training steps on a store, as `train neural-field` takes them."""
     import torch
 
+    from cryomorph.compute.distributed import Parallel
     from cryomorph.config.training import TrainingConfig
     from cryomorph.encoders.table import TableEncoder
     from cryomorph.models.heterogeneous import Heterogeneous
@@ -59,7 +60,6 @@ def train(folder: Path, steps: int, width: int) -> None:
     from cryomorph.representations.encodings import frequency_matrix
     from cryomorph.representations.field_network import FieldShape
     from cryomorph.representations.neural_field import NeuralField
-    from cryomorph.training.parallel import Parallel
     from cryomorph.training.trainer import Trainer
 
     store = ParticleStore.open(folder)

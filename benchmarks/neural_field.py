@@ -31,12 +31,14 @@ from unittest.mock import patch
 
 import torch
 
+from cryomorph.compute.device import choose_device
+from cryomorph.compute.distributed import Parallel
 from cryomorph.config.linear import LinearConfig
 from cryomorph.config.neural_field import NeuralFieldConfig, resolved
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.encoders.table import TableEncoder
+from cryomorph.methods.linear import train_linear
 from cryomorph.models.heterogeneous import Heterogeneous
-from cryomorph.models.machine import choose_device
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.pose import random_rotations
@@ -45,14 +47,12 @@ from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.representations.neural_field import NeuralField
 from cryomorph.simulate.sets import simulate_set
-from cryomorph.training import warm_start as warm
+from cryomorph.training import distillation as warm
 from cryomorph.training.build import LinearStart, build_model, first_lesson
 from cryomorph.training.device import compile_network
-from cryomorph.training.linear import train_linear
 from cryomorph.training.optimise import Optimisers
-from cryomorph.training.parallel import Parallel
-from cryomorph.training.recipes import WARM_BATCH, team_for
-from cryomorph.training.stages import consensus_stage
+from cryomorph.training.stages.linear import consensus_stage
+from cryomorph.training.stages.recipes import WARM_BATCH, team_for
 from cryomorph.training.trainer import Trainer
 
 ZDIM = 8

@@ -19,7 +19,13 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from cryomorph.inference.pose_search import (
+from cryomorph.abinit.initial_model import unposed
+from cryomorph.io.mrc import read_map
+from cryomorph.particles.loader import ParticleLoader
+from cryomorph.particles.store import Batch, ParticleStore
+from cryomorph.physics.pose import random_rotations, rotation_distance_deg
+from cryomorph.physics.so3_grid import grid_spacing_deg
+from cryomorph.poses.search import (
     FoundPoses,
     MapsOnGrid,
     SearchPlan,
@@ -28,12 +34,6 @@ from cryomorph.inference.pose_search import (
     search_poses,
     usual_plan,
 )
-from cryomorph.inference.random_start import unposed
-from cryomorph.io.mrc import read_map
-from cryomorph.particles.loader import ParticleLoader
-from cryomorph.particles.store import Batch, ParticleStore
-from cryomorph.physics.pose import random_rotations, rotation_distance_deg
-from cryomorph.physics.so3_grid import grid_spacing_deg
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.volumes.backproject import reconstruct
 

@@ -97,8 +97,8 @@ def em_iteration_of(folder: Path) -> None:
     import torch
 
     from cryomorph.config.linear import LinearConfig
-    from cryomorph.inference.linear_fit import Schedule
-    from cryomorph.inference.ppca import Subspace, em_iteration
+    from cryomorph.latents.linear_fit import Schedule
+    from cryomorph.latents.ppca import Subspace, em_iteration
     from cryomorph.particles.loader import ParticleLoader
     from cryomorph.particles.store import ParticleStore
     from cryomorph.physics.slicing import padded_grid

@@ -14,12 +14,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cryomorph.analysis import latent, plots
+from cryomorph.analysis import latent
 from cryomorph.analysis.decode import decode_at
-from cryomorph.analysis.isosurface import common_level, draw_surface
 from cryomorph.analysis.neighbours import Neighbourhoods, reconstruct_near
-from cryomorph.analysis.pictures import Painter
-from cryomorph.analysis.raycast import prepare_surface
+from cryomorph.render.isosurface import common_level, draw_surface
+from cryomorph.render.map_renderer import Painter
+from cryomorph.render.raycast import prepare_surface
+from cryomorph.report import plots
 from cryomorph.runs.folder import RunFolder
 
 PICTURE = Path(__file__).parent / "figures" / "demo.png"

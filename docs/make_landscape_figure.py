@@ -12,11 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from cryomorph.analysis.isosurface import common_level, draw_surface
-from cryomorph.analysis.landscape_plots import colour
-from cryomorph.analysis.pictures import Painter
-from cryomorph.analysis.raycast import prepare_surface
 from cryomorph.io.mrc import read_map
+from cryomorph.render.isosurface import common_level, draw_surface
+from cryomorph.render.map_renderer import Painter
+from cryomorph.render.raycast import prepare_surface
+from cryomorph.report.landscape_plots import colour
 
 PICTURE = Path(__file__).parent / "figures" / "landscape.png"
 PIXELS = 300

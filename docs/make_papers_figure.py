@@ -21,8 +21,8 @@ from scipy.stats import spearmanr
 from sklearn.cluster import KMeans
 
 from cryomorph.analysis.decode import decode_at
-from cryomorph.analysis.isosurface import common_level
-from cryomorph.analysis.pictures import Painter
+from cryomorph.render.isosurface import common_level
+from cryomorph.render.map_renderer import Painter
 from cryomorph.runs.folder import RunFolder
 
 PICTURE = Path(__file__).parent / "figures" / "papers_sets.png"

@@ -11,6 +11,8 @@ import torch
 if TYPE_CHECKING:
     from cryomorph.runs.folder import RunFolder
 
+pytest_plugins = ("fixtures.blobs", "fixtures.small_training")
+
 
 def pytest_runtest_setup() -> None:
     """One thread for every test: on tiny tensors a second waits more than it works.
@@ -43,7 +45,7 @@ def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A linear run of the tiny set, two components. Not to be written into: copy it first."""
     from cryomorph.config.linear import LinearConfig
-    from cryomorph.training.linear import train_linear
+    from cryomorph.methods.linear import train_linear
 
     output = tmp_path_factory.mktemp("tiny") / "run"
     return train_linear(LinearConfig(tiny_set / "particles.star", output, zdim=2, iterations=2, seed=1))

@@ -17,19 +17,19 @@ from scipy.stats import special_ortho_group
 
 from cryomorph.analysis import compare as module
 from cryomorph.analysis.compare import compare_runs, held_out_r2, label_agreement, neighbour_overlap, pose_turn_deg
-from cryomorph.analysis.compare_report import comparison_report, lines
 from cryomorph.analysis.latent import kmeans_on_data
-from cryomorph.analysis.report import render_report
-from cryomorph.analysis.same_particles import shared_particles
+from cryomorph.analysis.particle_matching import shared_particles
 from cryomorph.config.compare import CompareConfig
 from cryomorph.config.errors import InputError
 from cryomorph.config.linear import LinearConfig
 from cryomorph.config.prepare import ImageSource
 from cryomorph.io.star import read_star, write_star
+from cryomorph.methods.linear import train_linear
 from cryomorph.physics.pose import Pose
+from cryomorph.report.comparison import comparison_report, lines
+from cryomorph.report.page import render_report
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training.linear import train_linear
 from cryomorph.volumes.fsc import fsc
 
 CONFIG = CompareConfig(Path("a"), Path("b"), clusters=4, points=4)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from cryomorph.analysis import volume_curve as vc
-from cryomorph.analysis.regressor import Spline
-from cryomorph.analysis.volume_curve import volume_curve
-from cryomorph.analysis.volume_space import sketch_maps, sketch_mask, volume_space
+from cryomorph.analysis.landscape import curve as vc
+from cryomorph.analysis.landscape.curve import volume_curve
+from cryomorph.analysis.landscape.embedding import Spline
+from cryomorph.analysis.landscape.sketch import sketch_maps, sketch_mask, volume_space
 
 BOX = 24
 

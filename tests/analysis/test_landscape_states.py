@@ -9,8 +9,8 @@ import pytest
 from scipy.cluster.hierarchy import linkage
 from sklearn.metrics import adjusted_rand_score
 
-from cryomorph.analysis import states
-from cryomorph.analysis.states import find_states, state_maps, suggest, valley_between
+from cryomorph.analysis.landscape import states
+from cryomorph.analysis.landscape.states import find_states, state_maps, suggest, valley_between
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
-from cryomorph.analysis.morph import fitted_conformation, follow, spacing
+from cryomorph.analysis.motions.atomic_model import fitted_conformation, follow, spacing
 from cryomorph.config.errors import InputError
 from cryomorph.io.structure import Atoms
 from cryomorph.physics.gaussian_slices import Mixture

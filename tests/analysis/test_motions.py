@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cryomorph.analysis.motion_walks import Frame, path_along, straight_line, walk_along
-from cryomorph.analysis.motions import combined, eigen_motions, localised_motions, mass, rms_A
+from cryomorph.analysis.motions.modes import combined, eigen_motions, localised_motions, mass, rms_A
+from cryomorph.analysis.motions.paths import Frame, path_along, straight_line, walk_along
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import write_map
 from cryomorph.physics.gaussian_slices import Mixture

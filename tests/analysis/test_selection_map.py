@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from cryomorph.analysis import selection_map as module
-from cryomorph.analysis.plots import PALETTE
 from cryomorph.analysis.selection_map import (
     COMPARED,
     agreement_of,
@@ -21,13 +20,13 @@ from cryomorph.analysis.selection_map import (
     errorless_fsc,
     map_selection,
     mean_agreement,
-    states_plot,
-    write_selection_map,
-    write_table,
 )
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
 from cryomorph.physics.pose import Pose
+from cryomorph.report.plots import PALETTE
+from cryomorph.report.selection import states_plot
+from cryomorph.report.selection_files import write_selection_map, write_table
 from cryomorph.representations.base import Representation
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import mirror, reconstruct

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from cryomorph.compute.batch_threads import Team
 from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.poses import PoseTable
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.models.heterogeneous import Heterogeneous
-from cryomorph.models.team import Team
 from cryomorph.objectives.smoothness import Smoothness
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import fourier_disk

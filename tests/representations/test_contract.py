@@ -25,7 +25,7 @@ from cryomorph.representations.gaussians import Gaussians
 from cryomorph.representations.linear import LinearSubspace, rebox
 from cryomorph.representations.neural_field import NeuralField
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
-from cryomorph.training.warm_start import Lesson, warm_start
+from cryomorph.training.distillation import Lesson, warm_start
 from cryomorph.volumes.backproject import mirror
 from cryomorph.volumes.grid import fourier_crop, shell_amplitude
 

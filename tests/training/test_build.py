@@ -15,8 +15,8 @@ from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.training.build import FIRST_SPREAD, LinearStart, build_model, first_lesson, noise_whitening
-from cryomorph.training.stages import Consensus
-from cryomorph.training.warm_start import Lesson
+from cryomorph.training.distillation import Lesson
+from cryomorph.training.stages.linear import Consensus
 
 
 @pytest.fixture

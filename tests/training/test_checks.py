@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cryomorph.encoders.table import TableEncoder
-from cryomorph.inference.checks import view_r2
+from cryomorph.models.checks import view_r2
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.representations.base import Representation
 from cryomorph.runs.checks import Checks

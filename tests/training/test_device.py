@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from cryomorph.compute import device as machine
 from cryomorph.config.training import TrainingConfig
-from cryomorph.models import machine
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.pose import random_rotations
 from cryomorph.representations.field_network import FieldNetwork

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from cryomorph.compute.distributed import Parallel
 from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training import loop
-from cryomorph.training.parallel import Parallel
 from cryomorph.training.trainer import Trainer
 
 NOT_COMPARED = ("seconds", "images_per_second")

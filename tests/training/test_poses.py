@@ -11,12 +11,13 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from cryomorph.analysis.training_record import read_metrics, training_record
 from cryomorph.config.linear import LinearConfig
 from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.config.training import TrainingConfig
+from cryomorph.diagnostics.training_record import read_metrics, training_record
 from cryomorph.io.star import read_star
+from cryomorph.methods.neural_field import train_neural_field
 from cryomorph.particles.metadata import read_particles, rewrite_poses
 from cryomorph.particles.prepare import prepare
 from cryomorph.particles.store import ParticleStore
@@ -25,9 +26,9 @@ from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.snapshot import REFINED_FIRST, with_refined
 from cryomorph.simulate.sets import simulate_set
-from cryomorph.training import poses, recipes
-from cryomorph.training.neural_field import train_neural_field
-from cryomorph.training.poses import refine_given_poses
+from cryomorph.training.stages import recipes
+from cryomorph.training.stages import refine_poses as poses
+from cryomorph.training.stages.refine_poses import refine_given_poses
 from cryomorph.volumes.backproject import reconstruct
 
 N = 400

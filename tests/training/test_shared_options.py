@@ -17,10 +17,10 @@ from cryomorph.config.gaussians import resolved as gaussians_resolved
 from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig
 from cryomorph.config.neural_field import resolved as field_resolved
 from cryomorph.config.training import TrainingConfig
+from cryomorph.methods.conv_volume import train_conv_volume
+from cryomorph.methods.gaussians import train_gaussians
+from cryomorph.methods.neural_field import train_neural_field
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training.conv_volume import train_conv_volume
-from cryomorph.training.gaussians import train_gaussians
-from cryomorph.training.neural_field import train_neural_field
 
 SHORT = TrainingConfig(epochs=2, precision="float32", device="cpu", batch_size=20)
 METHODS = {

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from cryomorph.models.team import Team
+from cryomorph.compute.batch_threads import Team
+from cryomorph.compute.distributed import Parallel
 from cryomorph.objectives.disentangle import disentanglement
 from cryomorph.particles.projection_class import projection_classes
-from cryomorph.training.parallel import Parallel
 from cryomorph.training.trainer import FLAT, RAMP, Trainer, flat, split_held_out
 
 

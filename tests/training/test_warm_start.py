@@ -12,7 +12,7 @@ from cryomorph.representations.encodings import frequency_matrix
 from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.representations.neural_field import NeuralField
-from cryomorph.training.warm_start import Lesson, average_transfer, warm_start
+from cryomorph.training.distillation import Lesson, average_transfer, warm_start
 from cryomorph.volumes.grid import shell_amplitude
 
 BOX = 12

@@ -1,1 +1,1 @@
-"""Reading a run: latent space, maps, report. Never imports training."""
+"""Numbers and maps from a run; it writes no file and draws nothing."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,20 +12,15 @@ from jaxtyping import Float32, Int, Int64
 from torch import Tensor
 
 from cryomorph.analysis.latent import nearest_particles
-from cryomorph.analysis.plots import BLUE, FAINT, ORANGE, PALETTE, VERMILLION, styled
-from cryomorph.analysis.training_curves import save_plot
 from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
-from cryomorph.io.atomic import atomic_path
-from cryomorph.io.mrc import write_map
 from cryomorph.representations.base import Representation
-from cryomorph.runs.folder import RunFolder, save_reconstruction
-from cryomorph.runs.provenance import write_json
-from cryomorph.volumes.backproject import Reconstruction, mirror, mirrored, reconstruct
-from cryomorph.volumes.fsc import FscReport, half_map_fsc, resolution_A, shell_resolution_A
+from cryomorph.runs.folder import RunFolder
+from cryomorph.volumes.backproject import Reconstruction, reconstruct
+from cryomorph.volumes.fsc import FscReport, half_map_fsc, resolution_A
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 DECODED = ("mean", "nearest")
 COMPARED = (*DECODED, "consensus", "ceiling")
@@ -214,108 +207,6 @@ def compare_states(
             warn(f"{name} {state} is left out: {error}")
             continue
         yield state, found
-
-
-def write_selection_map(folder: Path, found: SelectionMap, *, flip_hand: bool = False) -> None:
-    """Write the maps of a selection, FSC tables and plots, and agreement.json into a folder.
-
-    `map.mrc`, `half1.mrc`, `half2.mrc`, `mask.mrc`, `fsc.csv` and `fsc.png` are the back-projection's;
-    `decoded_mean.mrc` and `decoded_nearest.mrc` the model's; `agreement.csv`, `.json` and `.png` compare them.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    pixel_A = found.reconstruction.fsc.pixel_A
-    save_reconstruction(mirrored(found.reconstruction) if flip_hand else found.reconstruction, folder)
-    write_decoded(folder, found.decoded, pixel_A, flip_hand=flip_hand)
-    _write_curves(folder / "agreement.csv", found)
-    write_json(folder / "agreement.json", found.figures())
-    save_plot(agreement_plot(found), folder / "agreement.png")
-
-
-def write_decoded(folder: Path, decoded: Decoded, pixel_A: float, *, flip_hand: bool = False) -> None:
-    """Write the decoded maps of a selection: `decoded_mean.mrc` and `decoded_nearest.mrc`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in DECODED:
-        volume = getattr(decoded, name)
-        write_map(folder / f"decoded_{name}.mrc", (mirror(volume) if flip_hand else volume).numpy(), pixel_A)
-
-
-def write_table(path: Path, rows: Mapping[int, Mapping[str, Any]]) -> None:
-    """Write what `SelectionMap.figures` says of each state as a table, a state a row."""
-    compared = next(iter(rows.values()))["agreement"] if rows else {}
-    units = ("resolution_05_A", "mean_fsc")
-    with atomic_path(path) as part, part.open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        measured = [f"{name}_{unit}" for name in compared for unit in units]
-        table.writerow(["state", "particles", "resolution_0143_A", "nearest_particle", *measured])
-        for state, row in rows.items():
-            values = [row["agreement"][name][unit] for name in compared for unit in units]
-            first = [state, row["particles"], f"{row['resolution_0143_A']:.3f}", row["nearest_particle"]]
-            table.writerow([*first, *(f"{value:.4f}" for value in values)])
-
-
-def _write_curves(path: Path, found: SelectionMap) -> None:
-    report = found.reconstruction.fsc
-    curves = {"half_maps": report.best, **{name: found.agreement[name].curve for name in COMPARED}}
-    resolution = shell_resolution_A(len(report.best), report.pixel_A, box=report.box)
-    with atomic_path(path) as part, part.open("w", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["shell", "resolution_A", *curves])
-        for shell, at in enumerate(resolution):
-            table.writerow([shell, f"{at:.4f}", *(f"{float(curve[shell]):.6f}" for curve in curves.values())])
-
-
-@styled
-def agreement_plot(found: SelectionMap) -> Figure:
-    """FSC of each compared map with the back-projected one."""
-    drawn = {
-        "a map without error": (found.agreement["ceiling"], FAINT, "--"),
-        "decoded at the mean": (found.agreement["mean"], BLUE, "-"),
-        "decoded at the nearest particle": (found.agreement["nearest"], ORANGE, "-"),
-        "consensus": (found.agreement["consensus"], VERMILLION, "-"),
-    }
-    curves = {name: one.curve for name, (one, *_) in drawn.items()}
-    title = f"Decoded: mean FSC {found.agreement['mean'].mean_fsc:.2f} of {found.agreement['ceiling'].mean_fsc:.2f}"
-    return _curves(curves, found.reconstruction.fsc, [style for _, *style in drawn.values()], title=title)
-
-
-@styled
-def states_plot(
-    curves: Mapping[int, Float32[Tensor, " shells"]],
-    fsc: FscReport,
-    *,
-    title: str = "Maps decoded at the mean of each state",
-) -> Figure:
-    """FSC of decoded with back-projected maps, a curve for each state, in the colour of its number.
-
-    Args:
-        fsc: of any of the states, for box and pixel size.
-    """
-    dashes = ("-", "--", ":")
-    styles = [[PALETTE[i % len(PALETTE)], dashes[i // len(PALETTE) % 3]] for i in curves]
-    return _curves({str(state): curve for state, curve in curves.items()}, fsc, styles, title=title)
-
-
-def _curves(
-    curves: Mapping[str, Float32[Tensor, " shells"]], fsc: FscReport, styles: Sequence[list[str]], *, title: str
-) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    frequency = np.arange(fsc.box // 2) / (fsc.box * fsc.pixel_A)
-    for (name, curve), (colour, dash) in zip(curves.items(), styles, strict=True):
-        axes.plot(frequency[: len(curve)], curve, dash, color=colour, label=name)
-    axes.axhline(0.5, color=FAINT, linewidth=0.9, linestyle=":")
-    low = min((float(curve.min()) for curve in curves.values()), default=0.0)
-    axes.set(
-        xlim=(0, 0.5 / fsc.pixel_A), ylim=(min(-0.08, max(low, -0.3)), 1.04), ylabel="FSC with the back-projected map"
-    )
-    ticks = np.linspace(0, 0.5 / fsc.pixel_A, 7)[1:]
-    axes.set_xticks(ticks, [f"{1 / place:.1f}" for place in ticks])
-    axes.set_xlabel("resolution (Å)")
-    axes.set_title(title)
-    axes.legend(fontsize=8, loc="lower left", ncols=1 + len(curves) // 9)
-    return figure
 
 
 def mean_agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

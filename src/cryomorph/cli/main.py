@@ -17,7 +17,7 @@ from cryomorph.config.errors import InputError
 
 
 class Command(NamedTuple):
-    """A command: its config (`module:Class`; None where a method chooses it), its runner, its line in the overview."""
+    """A command: its config (`module:Class`; None where a method chooses it), its function, its overview line."""
 
     config: str | None
     runner: str
@@ -28,121 +28,121 @@ class Command(NamedTuple):
 COMMANDS = {
     "prepare": Command(
         "cryomorph.config.prepare:PrepareConfig",
-        "cryomorph.cli.prepare",
+        "cryomorph.commands.prepare:prepare",
         "Turn a RELION or cryoSPARC particle file into a particle store (train does it by itself).",
         "cryomorph prepare particles.star -o store --box 128",
     ),
     "backproject": Command(
         "cryomorph.config.backproject:BackprojectConfig",
-        "cryomorph.cli.backproject",
+        "cryomorph.commands.backproject:backproject",
         "Reconstruct one map of all particles, with half maps, FSC, mask and sharpening.",
         "cryomorph backproject particles.star -o consensus",
     ),
     "train": Command(
         None,
-        "cryomorph.cli.train",
+        "cryomorph.commands.train:train",
         "Fit a landscape of structures to the particles; each method is a subcommand.",
         "cryomorph train linear particles.star -o run --zdim 4",
     ),
     "abinit": Command(
         "cryomorph.config.abinit:AbinitConfig",
-        "cryomorph.cli.abinit",
+        "cryomorph.commands.abinit:abinit",
         "Find poses and a map from images alone: no poses given, none needed.",
         "cryomorph abinit particles.star -o run",
     ),
     "decode": Command(
         "cryomorph.config.decode:DecodeConfig",
-        "cryomorph.cli.decode",
+        "cryomorph.commands.decode:decode",
         "Write the maps of chosen particles or latent points, in the order asked for.",
         "cryomorph decode run -o maps --particles index.txt",
     ),
     "encode": Command(
         "cryomorph.config.encode:EncodeConfig",
-        "cryomorph.cli.encode",
+        "cryomorph.commands.encode:encode_particles",
         "Find the latent points of new particles under a trained model.",
         "cryomorph encode run more.star -o run_more",
     ),
     "import": Command(
         "cryomorph.config.import_run:ImportConfig",
-        "cryomorph.cli.import_run",
+        "cryomorph.commands.import_run:import_cryodrgn",
         "Bring a cryoDRGN 4 run over: its latent points and its decoder.",
         "cryomorph import cryodrgn_output -o run",
     ),
     "analyze": Command(
         "cryomorph.config.analyze:AnalyzeConfig",
-        "cryomorph.cli.analyze",
+        "cryomorph.commands.analyze:analyze",
         "PCA, UMAP, clusters, representative maps, and one report.html of it all.",
         "cryomorph analyze run",
     ),
     "landscape": Command(
         "cryomorph.config.landscape:LandscapeConfig",
-        "cryomorph.cli.landscape",
+        "cryomorph.commands.landscape:landscape",
         "Discrete states and continuous coordinates of a run's maps, and every particle's place among them.",
         "cryomorph landscape run",
     ),
     "select": Command(
         "cryomorph.config.select:SelectConfig",
-        "cryomorph.cli.select",
+        "cryomorph.commands.select:select",
         "Choose particles by cluster, state, lasso, range or list, and write them for RELION or cryoSPARC.",
         "cryomorph select run --cluster 3 5 -o chosen.star",
     ),
     "split": Command(
         "cryomorph.config.split:SplitConfig",
-        "cryomorph.cli.split",
+        "cryomorph.commands.split:split",
         "Divide particles at random into two files.",
         "cryomorph split particles.star -o train.star test.star --random 0.9",
     ),
     "compare": Command(
         "cryomorph.config.compare:CompareConfig",
-        "cryomorph.cli.compare",
+        "cryomorph.commands.compare:compare",
         "How far two runs on the same particles agree.",
         "cryomorph compare run run2 -o agreement",
     ),
     "traverse": Command(
         "cryomorph.config.traverse:TraverseConfig",
-        "cryomorph.cli.traverse",
+        "cryomorph.commands.traverse:traverse",
         "Follow a path through the latent space: maps, pictures, a movie, a ChimeraX script.",
         "cryomorph traverse run --graph 12 345",
     ),
     "motions": Command(
         "cryomorph.config.motions:MotionsConfig",
-        "cryomorph.cli.motions",
+        "cryomorph.commands.motions:motions",
         "How the Gaussians of a run move: arrows, trajectories, maps, morphed atomic models.",
         "cryomorph motions run --model fitted.pdb",
     ),
     "fsc": Command(
         "cryomorph.config.fsc:FscConfig",
-        "cryomorph.cli.fsc",
+        "cryomorph.commands.fsc:fsc",
         "Fourier shell correlation of two maps, and the resolution it means.",
         "cryomorph fsc half1.mrc half2.mrc",
     ),
     "mask": Command(
         "cryomorph.config.mask:MaskConfig",
-        "cryomorph.cli.mask",
+        "cryomorph.commands.mask:mask",
         "Make a soft mask from a map.",
         "cryomorph mask map.mrc -o mask.mrc",
     ),
     "align": Command(
         "cryomorph.config.align:AlignConfig",
-        "cryomorph.cli.align",
+        "cryomorph.commands.align:align",
         "Lay one map upon another in the better hand, or poses upon the true ones, and say how far they are off.",
         "cryomorph align moving.mrc fixed.mrc -o aligned.mrc",
     ),
     "simulate": Command(
         "cryomorph.config.simulate:SimulateConfig",
-        "cryomorph.cli.simulate",
+        "cryomorph.commands.simulate:simulate",
         "Make particle sets with known truth, of phantoms or atomic models.",
         "cryomorph simulate uniform -o particles -n 5000",
     ),
     "benchmark": Command(
         "cryomorph.config.benchmark:BenchmarkConfig",
-        "cryomorph.cli.benchmark",
+        "cryomorph.commands.benchmark:benchmark",
         "Score methods on simulated sets against the truth: a table, and JSON.",
         "cryomorph benchmark --help",
     ),
     "demo": Command(
         "cryomorph.config.demo:DemoConfig",
-        "cryomorph.cli.demo",
+        "cryomorph.commands.demo:demo",
         "See it all work on a simulated hinge protein, in under three minutes.",
         "cryomorph demo -o demo",
     ),
@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         chosen = _parse(list(sys.argv[1:] if argv is None else argv))
         if chosen is not None:
             runner, config = chosen
-            import_module(runner).run(config)
+            _load(runner)(config)
         sys.stdout.flush()
         return 0
     except SystemExit as stop:  # how the option parser ends after --help or a wrong option
@@ -199,7 +199,7 @@ def _explain(error: Exception, config: Any) -> int:
 
 
 def _parse(argv: list[str]) -> tuple[str, Any] | None:
-    """The runner's module and its config; None where the question is answered already."""
+    """The command's function (`module:function`) and its config; None where the question is answered already."""
     if argv and argv[0] == "help":
         argv = [*argv[1:], "--help"]
     if not argv or argv[0] in ("-h", "--help"):

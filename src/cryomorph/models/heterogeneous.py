@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Complex64, Float32
 from torch import Tensor, nn
 
+from cryomorph.compute.batch_threads import Team, in_parts
 from cryomorph.encoders.base import Encoder, Posterior
 from cryomorph.encoders.poses import PoseTable
-from cryomorph.models.team import Team, in_parts
 from cryomorph.objectives.kl import kl_divergence
 from cryomorph.objectives.likelihood import negative_log_likelihood
 from cryomorph.objectives.smoothness import Smoothness

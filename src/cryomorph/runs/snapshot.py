@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from cryomorph.encoders.poses import PoseTable
-from cryomorph.inference.encode import encode_amortised
+from cryomorph.latents.encode import encode_amortised
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.models.registry import encoder_from, representation_from
 from cryomorph.particles.store import ParticleStore

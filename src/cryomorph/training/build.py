@@ -14,16 +14,16 @@ from cryomorph.encoders.base import Encoder
 from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.poses import PoseTable
 from cryomorph.encoders.table import TableEncoder
-from cryomorph.inference.landscape_prior import likelihood, under_landscape
-from cryomorph.inference.unroll import unrolled
+from cryomorph.latents.empirical_bayes import likelihood, under_landscape
+from cryomorph.latents.isomap import unrolled
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.encodings import frequency_matrix
 from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.representations.neural_field import NeuralField
-from cryomorph.training.stages import Consensus
-from cryomorph.training.warm_start import Lesson
+from cryomorph.training.distillation import Lesson
+from cryomorph.training.stages.linear import Consensus
 from cryomorph.volumes.grid import shell_amplitude
 
 FIRST_SPREAD = 0.1  # of a latent coordinate that the linear model does not have, in units of its prior

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float32
 from torch import Tensor
 
-from cryomorph.inference.checks import IMAGES, SAMPLE, scale_of_maps, sign_of_maps, spread_over, view_r2
+from cryomorph.models.checks import IMAGES, SAMPLE, scale_of_maps, sign_of_maps, spread_over, view_r2
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.store import ParticleStore

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import torch
 
+from cryomorph.compute.device import bfloat16_pays
 from cryomorph.config.console import warn
 from cryomorph.config.training import TrainingConfig
-from cryomorph.models.machine import bfloat16_pays
 from cryomorph.representations.base import Representation
 from cryomorph.representations.neural_field import NeuralField
 

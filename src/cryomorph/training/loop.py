@@ -10,7 +10,7 @@ from cryomorph.models.registry import facts_of, network_kind
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.snapshot import checkpoints
-from cryomorph.training.guard import named
+from cryomorph.training.gradient_monitor import named
 from cryomorph.training.trainer import Trainer
 
 REPORT_EVERY = 50

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cryomorph.models.team import Team
-from cryomorph.training.parallel import Parallel
+from cryomorph.compute.batch_threads import Team
+from cryomorph.compute.distributed import Parallel
 
 Optimiser = Literal["muon", "adam"]
 MUON_RATE = 5.0  # Muon's learning rate over Adam's

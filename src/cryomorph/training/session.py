@@ -10,18 +10,18 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
+from cryomorph.compute.batch_threads import Team
+from cryomorph.compute.distributed import Parallel
 from cryomorph.config.conv_volume import ConvVolumeConfig
 from cryomorph.config.gaussians import GaussiansConfig
 from cryomorph.config.neural_field import NeuralFieldConfig
 from cryomorph.models.heterogeneous import Heterogeneous
-from cryomorph.models.team import Team
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.gaussian_slices import Mixture
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.build import LinearStart
-from cryomorph.training.parallel import Parallel
-from cryomorph.training.stages import Consensus
-from cryomorph.training.warm_start import Lesson
+from cryomorph.training.distillation import Lesson
+from cryomorph.training.stages.linear import Consensus
 
 TrainedConfig = NeuralFieldConfig | GaussiansConfig | ConvVolumeConfig
 T = TypeVar("T")

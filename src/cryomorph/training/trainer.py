@@ -13,20 +13,20 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
+from cryomorph.compute.batch_threads import Team
+from cryomorph.compute.distributed import Parallel
 from cryomorph.config.training import TrainingConfig
 from cryomorph.encoders.conv import Variation
 from cryomorph.encoders.table import TableEncoder
-from cryomorph.inference.encode import encode_amortised
+from cryomorph.latents.encode import encode_amortised
 from cryomorph.models.heterogeneous import Heterogeneous
-from cryomorph.models.team import Team
 from cryomorph.objectives.disentangle import MemoryBank
 from cryomorph.objectives.schedules import grown_band, scheduled
 from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.store import Batch, ParticleStore
 from cryomorph.physics.disk import FourierDisk
-from cryomorph.training.guard import Snapshot, StepGuard
+from cryomorph.training.gradient_monitor import Snapshot, StepGuard
 from cryomorph.training.optimise import Optimisers
-from cryomorph.training.parallel import Parallel
 
 HELD_OUT_MOST = 2000
 HELD_OUT_LEAST = 8

@@ -1,0 +1,300 @@
+"""Ab initio as the paper has it: poses searched against a network while it is trained (ICLR 2020, sections 3 and 5).
+
+A neural field is trained on images at random poses first, until it is a blob of about the right extent; then on each
+image at the best pose that a search against the field finds; at last at the poses found, which stay. No random starts
+to choose from, no half sets, no reconstruction but by networks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from cryomorph.abinit.half_sets import whitened
+from cryomorph.abinit.record import keep_poses, keep_round, moved, moved_in_words
+from cryomorph.compute.batch_threads import Team
+from cryomorph.compute.distributed import Parallel
+from cryomorph.config.abinit import AbinitConfig, PaperConfig
+from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig, resolved
+from cryomorph.config.training import TrainingConfig
+from cryomorph.encoders.poses import PoseTable
+from cryomorph.methods.neural_field import NEURAL_FIELD
+from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.particles.store import ParticleStore
+from cryomorph.physics.pose import Pose, random_rotations, rotvec_from_rotation
+from cryomorph.poses.search import SearchPlan, search_poses, usual_plan
+from cryomorph.representations.linear import LinearSubspace
+from cryomorph.runs.checkpoint import load_tensors, save_tensors
+from cryomorph.runs.folder import RunFolder
+from cryomorph.runs.snapshot import checkpoints
+from cryomorph.training.build import build_model
+from cryomorph.training.device import choose_precision, compile_network, release
+from cryomorph.training.loop import train
+from cryomorph.training.session import Session, required, team_for
+from cryomorph.training.stages.linear import Consensus
+from cryomorph.training.stages.recipes import consensus, encode, joint
+from cryomorph.training.trainer import Trainer
+
+SEARCHES, SEARCHED_IMAGES = 4, 200_000  # epochs at searched poses: the paper's 4 of 50,000 images, and as many steps
+REFRESH = 1000  # images that are searched against one state of the network
+STATES = 32  # latent points whose maps span the subspace that poses are searched against
+COMPONENTS = 4  # of that subspace at most
+SEARCH = "search-"  # what checkpoints and records are called while poses are searched
+SEARCHED = "checkpoints/searched.safetensors"
+
+
+def find_by_network(
+    run: RunFolder, given: ParticleStore, store: ParticleStore, *, config: AbinitConfig, device: torch.device
+) -> None:
+    """Poses and model by networks alone; the run is complete after this.
+
+    Args:
+        given: the particles with whatever poses they have.
+        store: see `unposed`.
+    """
+    processes = Parallel(0, 1, device)
+    path = run.path / SEARCHED
+    if not path.is_file():
+        model = searched(run, store, config, processes=processes)
+        save_tensors(path, {name: value.cpu() for name, value in model.state_dict().items()})
+    for old in checkpoints(run.path, SEARCH):
+        old.unlink()
+    state = load_tensors(path)[0]
+    pose = pose_of(state.pop("poses.offset"), store)
+    keep_poses(run, given, pose)
+    asked = final_config(config)
+    plan = choose_precision(asked.training, device)
+    session = Session(NEURAL_FIELD, run, store.with_pose(pose), replace(asked, training=plan), processes)
+    consensus(session)
+    if config.zdim:
+        session.model = session.build()
+        session.model.load_state_dict(state)
+    joint(session)
+    encode(session)
+
+
+def searched(run: RunFolder, store: ParticleStore, config: AbinitConfig, *, processes: Parallel) -> Heterogeneous:
+    """A network trained at random poses, then at poses that are searched against it: its `poses` are those found.
+
+    Args:
+        store: see `unposed`.
+    """
+    begin, asked = perf_counter(), search_config(config, len(store))
+    plan = choose_precision(asked.training, processes.device)
+    model = build_model(asked, store, Consensus.unknown(store), lesson=None).to(processes.device)
+    compile_network(model.representation, "auto", processes.device)
+    team = team_for(processes.device, plan.batch_size or 1, model.representation)
+    trainer = Trainer(model, store, plan, parallel=processes, seed=config.seed, team=team)
+    search = PoseSearch(run, trainer, config, team)
+    with team:
+        train(
+            trainer,
+            run,
+            before_epoch=search.before_epoch,
+            before_step=search.before_step,
+            after_epoch=search.after_epoch,
+            name=SEARCH,
+        )
+    release(model.representation)
+    run.log(f"poses: {trainer.progress.epoch} epochs; {perf_counter() - begin:.1f} s")
+    return model
+
+
+@dataclass
+class PoseSearch:
+    """What a training asks about the poses of the particles that it comes to next: random at first, then searched."""
+
+    run: RunFolder
+    trainer: Trainer
+    config: AbinitConfig
+    team: Team
+    begin: float = 0.0
+    seconds: float = 0.0
+    rate_factor: float = 1.0
+    """The trainer's own, as it was last: it falls where the model, and its poses with it, were put back."""
+    before: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def poses(self) -> PoseTable:
+        """Poses of all particles as they are now."""
+        return required(self.trainer.model.poses)
+
+    @property
+    def first(self) -> int:
+        """The first epoch without random poses."""
+        return first_search(self.config.paper, len(self.trainer.store))
+
+    @property
+    def due(self) -> bool:
+        """Whether this epoch's poses are searched, once the random ones are over."""
+        epoch = self.trainer.progress.epoch
+        return epoch < self.first or (epoch - self.first) % self.config.paper.search_every == 0
+
+    def before_epoch(self) -> None:
+        """Remember where the poses were; within an epoch that is taken up again, nobody knows."""
+        now = self.trainer.progress
+        self.begin, self.seconds, self.rate_factor = perf_counter(), 0.0, now.rate_factor
+        self.before = None if now.step else self.poses.offset.clone()
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Poses of the particles of the next steps, before the first of them."""
+        trainer, now = self.trainer, self.trainer.progress
+        steps = max(1, REFRESH // trainer.batch_size)
+        if now.step % steps and now.rate_factor == self.rate_factor:
+            return
+        self.rate_factor = now.rate_factor
+        coming = trainer.coming(steps).sort().values
+        place = now.epoch * trainer.steps + now.step
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + place)
+        if place * trainer.batch_size < self.config.paper.random_images:
+            self._put(coming, random_rotations(len(coming), generator), torch.zeros(len(coming), 2))
+        elif self.due:
+            begin = perf_counter()
+            with self.team.at_rest():
+                self._search(coming, generator)
+            self.seconds += perf_counter() - begin
+
+    @torch.no_grad()
+    def after_epoch(self) -> None:
+        """What an epoch leaves in the run."""
+        trainer, epoch = self.trainer, self.trainer.progress.epoch
+        store, number = trainer.store, epoch + 1
+        if not self.due:
+            return
+        now, every = pose_of(self.poses.offset.cpu(), store), torch.arange(len(store))
+        z = sampled_points(trainer.model, store, every, generator=torch.Generator().manual_seed(0)).mean(0)
+        middle = trainer.model.representation.volume(z, store.box).cpu()
+        keep_round(self.run, number, middle, rotation=now.rotation, store=store)
+        searching = epoch >= self.first
+        change: dict[str, float] = {}
+        if self.before is not None and epoch > self.first:
+            change = moved(now, pose_of(self.before.cpu(), store), every)
+        stage = "search" if searching else "random"
+        band = search_plan(store, self.config).levels[-1].band if searching else store.box // 2
+        seconds = perf_counter() - self.begin
+        self.run.record(stage=stage, step=number, band=band, images=len(store), seconds=seconds, **change)
+        self.run.log(
+            f"epoch {number} of {trainer.epochs}, {'poses searched' if searching else 'random poses'}"
+            f"{moved_in_words(change)}; {seconds:.1f} s, of which {self.seconds:.1f} s searching"
+        )
+
+    def _search(self, coming: Int64[Tensor, " k"], generator: torch.Generator) -> None:
+        trainer, store = self.trainer, self.trainer.store
+        plan = search_plan(store, self.config)
+        band = plan.levels[-1].band
+        maps = spanning_maps(trainer.model, store, coming, box=2 * int(band + 1), generator=generator)
+        outside = torch.ones(store.box // 2 + 1)  # the noise of the store, which is of variance 1 outside the particle
+        device = trainer.parallel.device
+        batches = whitened(store, coming, band, noise=outside, device=device, advance=lambda count: None)
+        offset = random_rotations(1, generator)[0]
+        found = search_poses(LinearSubspace(maps), batches, plan, disk=store.disk.within(band), offset=offset)
+        self._put(coming, found.rotation, found.shift)
+
+    def _put(
+        self, index: Int64[Tensor, " k"], rotation: Float32[Tensor, "k 3 3"], shift: Float32[Tensor, "k 2"]
+    ) -> None:
+        found = torch.cat([rotvec_from_rotation(rotation), shift], dim=1)
+        self.poses.offset[index] = found.to(self.poses.offset)
+
+
+def first_search(paper: PaperConfig, particles: int) -> int:
+    """The first epoch whose poses are searched from its beginning."""
+    return math.ceil(paper.random_images / particles)
+
+
+def search_plan(store: ParticleStore, config: AbinitConfig) -> SearchPlan:
+    """How poses are searched: with as many candidates as cryoDRGN keeps."""
+    return usual_plan(store.box, min(config.search_band, store.box // 2 - 1), shift_range=config.shift_range)
+
+
+def pose_of(offset: Float32[Tensor, "n 5"], store: ParticleStore) -> Pose:
+    """The poses of a table, in a store of particles as they lie."""
+    table = PoseTable(len(store))
+    table.offset = offset
+    return table.corrected(store.require_pose(), store.pixel_A)
+
+
+@torch.no_grad()
+def spanning_maps(
+    model: Heterogeneous, store: ParticleStore, index: Int64[Tensor, " k"], *, box: int, generator: torch.Generator
+) -> Float32[Tensor, "c z y x"]:
+    """What some particles look like to a model: the mean of the maps of a few, and their principal components.
+
+    Components have the length of one standard deviation, so that `z ~ N(0, I)` are the particles again (METHODS 2).
+    """
+    representation = model.representation
+    z = sampled_points(model, store, index, generator=generator)
+    if not representation.zdim:
+        return representation.volume(z[0], box)[None]
+    maps = representation.volumes(z, box)
+    mean = maps.mean(0)
+    _, strength, shape = torch.linalg.svd((maps - mean).flatten(1), full_matrices=False)
+    count = min(representation.zdim, COMPONENTS)
+    components = shape[:count] * (strength[:count] / len(maps) ** 0.5)[:, None]
+    return torch.cat([mean[None], components.unflatten(1, mean.shape)])
+
+
+def sampled_points(
+    model: Heterogeneous, store: ParticleStore, index: Int64[Tensor, " k"], *, generator: torch.Generator
+) -> Float32[Tensor, "s zdim"]:
+    """Latent points of a few particles, drawn from what the encoder says of each."""
+    few = index[torch.randperm(len(index), generator=generator)[:STATES]].sort().values
+    device = model.prior_std.device
+    noise = torch.randn(len(few), model.representation.zdim, generator=generator).to(device)
+    if not model.representation.zdim:
+        return noise
+    batch = model.placed(store.batch(few, store.disk.size).to(device), store.disk)
+    return model.posterior(batch).sample(noise)
+
+
+def search_config(config: AbinitConfig, particles: int) -> NeuralFieldConfig:
+    """The network that poses are searched against, and its training."""
+    paper = config.paper
+    searches = paper.searches or max(SEARCHES, math.ceil(SEARCHED_IMAGES / particles))
+    epochs = first_search(paper, particles) + 1 + (searches - 1) * paper.search_every
+    training = TrainingConfig(
+        epochs=epochs,
+        batch_size=batch_size(config),
+        learning_rate=paper.learning_rate,
+        held_out=0.0,
+        refine_poses=True,  # the model has a table of poses
+        device=config.device,
+    )
+    return _network(config, width=paper.width, training=training)
+
+
+def final_config(config: AbinitConfig) -> NeuralFieldConfig:
+    """The network that is trained at the poses found, and its training."""
+    paper = config.paper
+    training = TrainingConfig(
+        epochs=paper.final_epochs or (10 if config.zdim else 15),
+        batch_size=batch_size(config),
+        learning_rate=paper.learning_rate,
+        device=config.device,
+    )
+    return _network(config, width=paper.width if config.zdim else paper.final_width, training=training)
+
+
+def batch_size(config: AbinitConfig) -> int:
+    """Images in a step, as the paper has it without and with a latent space."""
+    return config.paper.batch_size or (5 if config.zdim else 10)
+
+
+def _network(config: AbinitConfig, *, width: int, training: TrainingConfig) -> NeuralFieldConfig:
+    return resolved(
+        NeuralFieldConfig(
+            config.particles,
+            config.output,
+            zdim=config.zdim,
+            recipe="paper",
+            network=NetworkConfig(width=width, layers=config.paper.layers),
+            training=training,
+            seed=config.seed,
+        )
+    )

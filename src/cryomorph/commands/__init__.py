@@ -1,0 +1,1 @@
+"""One verb a file: options to result to files."""

@@ -1,0 +1,15 @@
+"""`cryomorph abinit`: a map and poses from images alone."""
+
+from __future__ import annotations
+
+from cryomorph.config.abinit import AbinitConfig
+
+
+def abinit(config: AbinitConfig) -> None:
+    """Find the poses, then write the page that shows how."""
+    from cryomorph.abinit.find_poses import find_poses
+    from cryomorph.config.console import say
+    from cryomorph.report.abinit import write_abinit_report
+
+    found = find_poses(config)
+    say(f"report: {write_abinit_report(found)}")

@@ -1,0 +1,27 @@
+"""`cryomorph mask`: a soft mask from a map."""
+
+from __future__ import annotations
+
+from cryomorph.config.console import say
+from cryomorph.config.mask import MaskConfig
+
+
+def mask(config: MaskConfig) -> None:
+    """Make the mask and write it."""
+    from cryomorph.commands.fsc import load_map
+    from cryomorph.io.mrc import write_map
+    from cryomorph.volumes.masks import auto_mask
+
+    volume, pixel_A = load_map(config.map, config.pixel_A)
+    soft = auto_mask(
+        volume,
+        pixel_A,
+        threshold=config.threshold,
+        dilate_A=config.dilate_A,
+        edge_A=config.edge_A,
+        lowpass_A=config.lowpass_A,
+        largest_only=config.largest_only,
+    )
+    write_map(config.output, soft.numpy(), pixel_A)
+    inside = 100 * float((soft > 0.5).float().mean())
+    say(f"{config.output}: {inside:.1f} % of the box is inside")

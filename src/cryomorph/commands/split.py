@@ -1,0 +1,80 @@
+"""`cryomorph split`: particles divided at random, to train on most of them and to test on the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from cryomorph.analysis.selection import check_free, particle_file, write_selection
+from cryomorph.commands.select import say_where_images_are
+from cryomorph.config.console import say
+from cryomorph.config.errors import InputError
+from cryomorph.config.split import SplitConfig
+from cryomorph.io.cryodrgn import read_index
+from cryomorph.particles.subset import WRITTEN, ParticleFile
+from cryomorph.runs.folder import RunFolder
+
+LISTS = (".txt", ".npy")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is divided: numbers from 0, what they count, and the particle file where there is one."""
+
+    numbers: Int64[np.ndarray, " n"]
+    what: str
+    file: ParticleFile | None
+
+
+def split(config: SplitConfig) -> None:
+    """Draw, write both parts, and say how many each has."""
+    check_free(config.output, overwrite=config.overwrite)
+    source = source_of(config)
+    parts = divide(source.numbers, config.random, seed=config.seed)
+    for output, part in zip(config.output, parts, strict=True):
+        write_selection(output, part, source.file, title=f"0-based {source.what} of {config.source}")
+        say(f"{output}: {len(part):,} of {len(source.numbers):,} particles (seed {config.seed})")
+    written = [output for output in config.output if output.suffix in WRITTEN]
+    if source.file is not None and written:
+        say_where_images_are(written[0], source.file)
+
+
+def source_of(config: SplitConfig) -> Source:
+    """The particles of a run, of a particle file or of an index file.
+
+    Raises:
+        InputError: it is none of these, holds fewer than two, or cannot be written as the outputs ask.
+    """
+    path = config.source
+    file: ParticleFile | None = None
+    if path.is_dir():
+        file = particle_file(RunFolder.open(path, unfinished=True), datadir=config.datadir)
+        found = Source(np.arange(len(file)), "particle numbers", file)
+    elif not path.is_file():
+        raise InputError(f"{path}: no such run folder, particle file or index file")
+    elif path.suffix in LISTS:
+        found = Source(np.unique(read_index(path)), "particle numbers, a part of those", None)
+    else:
+        file = ParticleFile.open(path, places=() if config.datadir is None else (config.datadir,))
+        found = Source(np.arange(len(file)), "rows", file)
+    if len(found.numbers) < 2:
+        raise InputError(f"{path} holds {len(found.numbers)} particles: expected 2 or more to divide")
+    for output in config.output:
+        if output.suffix in WRITTEN:
+            if file is None:
+                raise InputError(f"{output}: {path} lists numbers alone, so the parts are .txt or .npy too")
+            file.check_target(output)
+    return found
+
+
+def divide(
+    numbers: Int64[np.ndarray, " n"], share: float, *, seed: int
+) -> tuple[Int64[np.ndarray, " a"], Int64[np.ndarray, " b"]]:
+    """A random share of numbers and the others, both in the order given; neither is empty."""
+    n = len(numbers)
+    count = min(max(round(share * n), 1), n - 1)
+    first = np.zeros(n, dtype=bool)
+    first[np.random.default_rng(seed).choice(n, count, replace=False)] = True
+    return numbers[first], numbers[~first]

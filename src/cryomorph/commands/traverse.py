@@ -1,0 +1,169 @@
+"""`traverse`: maps and a movie along a path through a latent space.
+
+Particle numbers are 0-based; so are components here, while users count them from 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cryomorph.analysis.decode import decode_at, write_maps
+from cryomorph.analysis.latent import Latent, Pca, principal_components
+from cryomorph.analysis.paths import (
+    LatentPath,
+    Occupancy,
+    component_path,
+    graph_path,
+    occupancy,
+    straight_path,
+    volume_component_path,
+)
+from cryomorph.analysis.selection import VOLUME_PCA, read_for
+from cryomorph.config.console import say, warn
+from cryomorph.config.errors import InputError
+from cryomorph.config.traverse import TraverseConfig
+from cryomorph.render import movie
+from cryomorph.report.plots import save_plot
+from cryomorph.report.traverse import path_figure
+from cryomorph.runs.folder import RunFolder
+from cryomorph.runs.provenance import write_json
+
+NUMBERED = "[0-9]" * 6  # as maps and frames are
+LEFT = f"{NUMBERED}.mrc frames/{NUMBERED}.png movie.gif movie.mp4 overview.png play.cxc path.json path.npy path.txt"
+
+
+def traverse(config: TraverseConfig) -> Path:
+    """Write maps, pictures and a movie along a path through a run's latent space; returns their folder.
+
+    Raises:
+        InputError: the run is not finished or has no latent space, the path cannot be made, or its folder is in use.
+    """
+    movie.check_movie(config.movie)
+    run = RunFolder.open(config.run, unfinished=True)
+    z = run.latent_mean()
+    if z.shape[1] == 0:
+        raise InputError(f"{config.run} has no latent space (--zdim 0): there is no path, its one map is map.mrc")
+    output = config.output if config.output is not None else run.path / "traverse" / config.name
+    _check_output(output, overwrite=config.overwrite)
+    pca = principal_components(z)
+    path = find_path(config, z, pca=pca, run=run)
+    around = occupancy(z, path)
+    _say_path(path, around)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
+        _write_path(Path(scratch), config, path, around=around, pca=pca, run=run)
+        _move_into(output, Path(scratch))
+    say(f"{output}: {len(path.points)} maps, frames/, overview.png, play.cxc for ChimeraX"
+        + ("" if config.movie == "none" else f", movie.{config.movie}"))  # fmt: skip
+    return output
+
+
+def find_path(config: TraverseConfig, z: Latent, *, pca: Pca, run: RunFolder) -> LatentPath:
+    """The path that a config asks for, through the latent points of a run."""
+    wide = config.percentiles
+    if config.pc is not None:
+        return component_path(pca, config.pc - 1, points=config.points, percentiles=wide)
+    if config.between is not None:
+        return straight_path(z, config.between, points=config.points)
+    if config.graph is not None:
+        return graph_path(z, config.graph, points=config.points, degree=config.degree)
+    coordinates = landscape_coordinates(run)
+    component = (config.volume_pc or 1) - 1
+    return volume_component_path(z, coordinates, component, points=config.points, percentiles=wide)
+
+
+def landscape_coordinates(run: RunFolder) -> Float[np.ndarray, "n p"]:
+    """Where `cryomorph landscape` found a run's particles to lie along the components of the volumes.
+
+    Raises:
+        InputError: there is no landscape yet, or it is of other particles.
+    """
+    path, made_by = run.path / "landscape" / VOLUME_PCA, f"cryomorph landscape {run.path}"
+    found = read_for(path, run, made_by=made_by)
+    if found.ndim != 2 or found.dtype.kind != "f" or not np.isfinite(found).all():
+        raise InputError(
+            f"{path} holds {found.dtype} of shape {found.shape}, expected finite ({len(found)}, p): "
+            f"`{made_by}` makes it anew"
+        )
+    return found
+
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is a file: expected a folder for -o")
+    if not overwrite and (_left(output) or any(output.glob("*.mrc"))):
+        raise InputError(f"{output} holds a path already: give --overwrite to replace it, or another -o")
+
+
+def _left(output: Path) -> list[Path]:
+    """What an earlier path left in a folder: nothing else there is ever replaced."""
+    return [path for pattern in LEFT.split() for path in output.glob(pattern)]
+
+
+def _say_path(path: LatentPath, around: Occupancy) -> None:
+    count = len(path.points)
+    visits = "" if path.visited is None else f", through {len(path.visited)} particles"
+    say(f"path: {count} points over a distance of {path.length:.3g}{visits}")
+    if len(around.empty):
+        where = ", ".join(str(number) for number in around.empty)
+        warn(f"{len(around.empty)} of {count} maps ({where}) lie where there are hardly any particles: such maps are "
+             "guesses; --graph stays where particles are")  # fmt: skip
+
+
+def _write_path(
+    folder: Path, config: TraverseConfig, path: LatentPath, *, around: Occupancy, pca: Pca, run: RunFolder
+) -> None:
+    store = run.store()
+    box = store.box if config.box is None else config.box
+    pixel_A = store.pixel_A * store.box / box
+    count = write_maps(folder, decode_at(run, path.points, box), pixel_A, flip_hand=config.flip_hand)
+    names = [f"{number:06d}.mrc" for number in range(count)]
+    maps = movie.MapFiles(tuple(folder / name for name in names))
+    scene = movie.Scene.of(maps, level=config.asked_level, view=config.view)
+    frames = movie.write_frames(folder / "frames", maps, scene=scene, size=config.size)
+    if config.movie != "none":
+        movie.write_movie(folder / f"movie.{config.movie}", frames, fps=config.fps)
+    (folder / "play.cxc").write_text(movie.chimerax_script(names, scene, fps=config.fps))
+    walked = path.points if path.visited is None else run.latent_mean()[path.visited].astype(np.float64)
+    figure = path_figure(pca, path.points, walked, marks=path.anchors, title=f"{config.title}: {count} maps")
+    save_plot(figure, folder / "overview.png")
+    np.save(folder / "path.npy", path.points)
+    if path.particles is not None:
+        np.savetxt(folder / "path.txt", path.particles, fmt="%d", header="0-based particle numbers")
+    write_json(folder / "path.json", _facts(config, path, around) | {
+        "level": scene.level, "view": scene.rotation.tolist(), "box": box, "pixel_A": pixel_A,
+    })  # fmt: skip
+
+
+def _facts(config: TraverseConfig, path: LatentPath, around: Occupancy) -> dict[str, Any]:
+    """What path.json says; lists have an entry for each map, particle numbers are 0-based."""
+    asked = {key: str(value) if isinstance(value, Path) else value for key, value in dataclasses.asdict(config).items()}
+    return {
+        "kind": config.kind,
+        "asked": asked,
+        "length": path.length,
+        "distance": path.arc.tolist(),
+        "particles": None if path.particles is None else path.particles.tolist(),
+        "anchor_maps": list(path.anchors),
+        "visited_particles": None if path.visited is None else path.visited.tolist(),
+        "nearest_particle_distance": around.nearest.tolist(),
+        "tenth_particle_distance": around.crowd.tolist(),
+        "usual_tenth_particle_distance": around.usual,
+        "maps_in_empty_space": around.empty.tolist(),
+    }
+
+
+def _move_into(output: Path, made: Path) -> None:
+    """Put what was made in place of an older path."""
+    output.mkdir(exist_ok=True)
+    (output / "frames").mkdir(exist_ok=True)
+    for path in _left(output):
+        path.unlink()
+    for path in sorted(made.rglob("*.*")):
+        path.replace(output / path.relative_to(made))

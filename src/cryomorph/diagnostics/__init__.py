@@ -1,0 +1,1 @@
+"""Checks: what a run is asked before it is believed."""

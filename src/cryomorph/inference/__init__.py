@@ -1,1 +1,0 @@
-"""Fitting by inference rather than by gradient descent."""

@@ -1,0 +1,1 @@
+"""Latent points without gradient descent: probabilistic PCA, posteriors, priors, the embedding of new particles."""

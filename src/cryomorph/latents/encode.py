@@ -1,0 +1,100 @@
+"""Latent points of particles under a trained model: by its encoder, or by Gauss-Newton on each one's likelihood."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float32, Int64
+from torch import Tensor
+
+from cryomorph.config.console import track
+from cryomorph.latents.ppca import Subspace, infer
+from cryomorph.models.gauss_newton import Unknowns, gauss_newton
+from cryomorph.models.heterogeneous import Heterogeneous
+from cryomorph.particles.loader import ParticleLoader
+from cryomorph.particles.store import ParticleStore
+from cryomorph.physics.slicing import padded_grid
+from cryomorph.representations.linear import LinearSubspace
+
+POINTS = 1 << 13
+ITERATIONS = 3
+
+Latents = tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]]
+
+
+@torch.no_grad()
+def encode_amortised(model: Heterogeneous, store: ParticleStore, subset: Int64[Tensor, " k"]) -> Latents:
+    """Means and standard deviations by the encoder network, for all particles of a store; rows not asked for are 0."""
+    mean, std = _empty(store, model)
+    loader = ParticleLoader(store, 512, subset=subset)
+    for given in track(loader, "encoding", total=len(loader)):
+        batch = model.placed(given.to(mean.device), store.disk)
+        posterior = model.posterior(batch)
+        mean[batch.index], std[batch.index] = posterior.mean, (0.5 * posterior.log_variance).exp()
+    return mean, std
+
+
+def encode_by_gradient(
+    model: Heterogeneous,
+    store: ParticleStore,
+    subset: Int64[Tensor, " k"],
+    *,
+    half_precision: bool,
+    iterations: int = ITERATIONS,
+    kept: Bool[Tensor, " size"] | None = None,
+) -> Latents:
+    """The most probable latent points and their Laplace standard deviations, from where the model's table has them.
+
+    Args:
+        subset: the particles to encode; the rows of others are 0.
+        kept: coefficients to use; all without.
+    """
+    mean, std = _empty(store, model)
+    disk = store.disk
+    loader = ParticleLoader(store, max(1, POINTS // disk.size), subset=subset)
+    for given in track(loader, "encoding", total=len(loader)):
+        batch = model.placed(given.to(mean.device), disk)
+        batch = batch if kept is None else batch.only(kept)
+        prior = model.prior_std.expand(len(batch), -1)
+        unknowns = Unknowns(prior)
+        start = model.posterior(batch).mean.detach()
+        found = gauss_newton(
+            model.representation,
+            batch,
+            start,
+            unknowns=unknowns,
+            disk=disk,
+            iterations=iterations,
+            half_precision=half_precision,
+        )
+        mean[batch.index] = found.value
+        std[batch.index] = found.covariance.diagonal(dim1=1, dim2=2).sqrt()
+    return mean, std
+
+
+def linear_latents(
+    store: ParticleStore,
+    subspace: LinearSubspace,
+    prior_std: Float32[Tensor, " q"],
+    *,
+    whitening: Float32[Tensor, " size"],
+    subset: Int64[Tensor, " k"] | None = None,
+    kept: Bool[Tensor, " size"] | None = None,
+) -> Latents:
+    """Exact posterior in a linear subspace, in its own coordinates, of a store's particles or of an ascending subset.
+
+    Args:
+        prior_std: how the coordinates of the subspace's own particles are spread.
+        kept: coefficients to use; all without.
+    """
+    maps = subspace.maps
+    scaled = torch.cat([maps[:1], maps[1:] * prior_std[:, None, None, None]])
+    loader = ParticleLoader(store, 256, radius=subspace.band // 2, subset=subset)
+    batches = (batch if kept is None else batch.only(kept) for batch in loader)
+    posterior = infer(batches, Subspace(padded_grid(subspace.band), scaled), whitening=whitening)
+    return posterior.mean * prior_std, posterior.covariance.diagonal(dim1=1, dim2=2).sqrt() * prior_std
+
+
+def _empty(store: ParticleStore, model: Heterogeneous) -> Latents:
+    shape = (len(store), model.representation.zdim)
+    device = model.prior_std.device
+    return torch.zeros(shape, device=device), torch.zeros(shape, device=device)

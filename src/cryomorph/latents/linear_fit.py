@@ -1,0 +1,265 @@
+"""The schedule of a linear fit: half sets apart with a growing band, compared, merged, finished on all particles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from cryomorph.latents.ppca import EmProblem, LatentPosterior, Subspace, em_iteration, infer
+from cryomorph.particles.loader import ParticleLoader
+from cryomorph.particles.store import Batch, ParticleStore
+from cryomorph.physics.slicing import padded_grid
+from cryomorph.representations.linear import rebox
+from cryomorph.volumes.backproject import batch_size_for
+from cryomorph.volumes.grid import resize
+
+FIRST_RADIUS = 6
+GROWTH = 1.34
+FIRST_TIMES = 3  # the first band starts at random and gets this many times the iterations
+COMPONENT_POWER = 0.1  # prior power of a component, as a share of the mean map's in each shell
+START_AMPLITUDE = 0.3
+
+
+Advance = Callable[[float, str], None]
+
+
+def _silently(amount: float, doing: str) -> None:
+    """No progress bar."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Bands and iterations of a fit, and what all of them share.
+
+    `mean_precision` (shells,) is the prior's precision of the mean map at a grid point of each shell of the whole band;
+    `whitening` (size,) corrects the stored noise amplitude; `mask` is where maps may have density, in the images' box.
+    """
+
+    radii: tuple[int, ...]
+    iterations: int
+    final_iterations: int
+    mean_precision: Float32[Tensor, " shells"]
+    whitening: Float32[Tensor, " size"]
+    mask: Float32[Tensor, "z y x"]
+    estimate_contrast: bool
+    seed: int
+
+    @property
+    def half_steps(self) -> tuple[int, ...]:
+        """The band of every step of the half sets' fits."""
+        repeats = [self.iterations * (FIRST_TIMES if number == 0 else 1) for number in range(len(self.radii))]
+        return tuple(radius for radius, times in zip(self.radii, repeats, strict=True) for _ in range(times))
+
+    @property
+    def steps(self) -> int:
+        """How many steps the whole fit takes."""
+        return len(self.half_steps) + self.final_iterations
+
+    def work(self, store: ParticleStore, *radii: int) -> float:
+        """Coefficients that steps at these bands go through; those of the whole fit where none is named."""
+        of_all = (*self.half_steps, *[self.radii[-1]] * (self.final_iterations + 1))
+        return float(len(store) * sum(store.disk.count(radius) for radius in radii or of_all))
+
+    def problem(self, radius: int, zdim: int) -> EmProblem:
+        """The fixed parts of EM at one band."""
+        mean = self.mean_precision[: radius + 1]
+        # a prior that adapts to the components collapses to zero from a random start (METHODS 2): this one is fixed
+        precision = torch.stack([mean] + [mean / COMPONENT_POWER] * zdim)
+        return EmProblem(precision, self.whitening, self.mask_at(radius), self.estimate_contrast)
+
+    def mask_at(self, radius: int) -> Float32[Tensor, "z y x"]:
+        """The mask in the box of a band; what it cuts off by its own roughness is not let below 0 or above 1."""
+        return resize(self.mask, 2 * radius).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class HalfState:
+    """Where the half sets' fits stand: `maps` (2, c, z, y, x), and how many steps of the schedule are done."""
+
+    step: int
+    maps: Float32[Tensor, "two c z y x"]
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """A fitted subspace in its reported basis.
+
+    `maps` (q + 1, z, y, x): the mean, then components in descending order of the variance they explain, orthogonal and
+    of equal norm, so that distances between latent points are proportional to distances between maps; scaled so that
+    the first component of z has unit variance. `latent_mean`, `latent_std` (n, q); `variance` (q,) of each component in
+    units of map intensity squared, summed over voxels; `reproducibility` (q,) as in `reproducibility`.
+    """
+
+    maps: Float32[Tensor, "c z y x"]
+    latent_mean: Float32[Tensor, "n q"]
+    latent_std: Float32[Tensor, "n q"]
+    contrast: Float32[Tensor, " n"]
+    variance: Float32[Tensor, " q"]
+    reproducibility: Float32[Tensor, " q"]
+
+
+def growing_radii(last: int) -> tuple[int, ...]:
+    """Bands from `FIRST_RADIUS` to `last`, each larger by `GROWTH`."""
+    radii: list[int] = []
+    radius = float(FIRST_RADIUS)
+    while radius < 0.9 * last:
+        radii.append(round(radius))
+        radius *= GROWTH
+    return (*radii, last)
+
+
+def fit_halves(
+    store: ParticleStore,
+    start_map: Float32[Tensor, "z y x"],
+    schedule: Schedule,
+    *,
+    zdim: int,
+    subset: Int64[Tensor, " k"] | None = None,
+    resume: HalfState | None = None,
+    report: Callable[[HalfState, float], None],
+    advance: Advance = _silently,
+) -> HalfState:
+    """Fit a subspace to each half set, apart, from random starts; `report` gets every step's state and likelihood.
+
+    Args:
+        start_map: the consensus map, for the mean to start from.
+        subset: the particles to fit, ascending; all of them without.
+        resume: a state that `report` was given earlier; the fit goes on after it and ends the same.
+    """
+    state = resume if resume is not None else _random_start(start_map, schedule, zdim)
+    for step, radius in enumerate(schedule.half_steps):
+        if step < state.step:
+            advance(schedule.work(store, radius), "resuming")
+            continue
+        problem = schedule.problem(radius, zdim)
+        maps, likelihood = [], 0.0
+        for half in (0, 1):
+            model = Subspace(padded_grid(2 * radius), rebox(state.maps[half], 2 * radius))
+            own = (store.half == half).nonzero().squeeze(1) if subset is None else subset[store.half[subset] == half]
+            label = f"linear: step {step + 1} of {schedule.steps}, band {radius}, half {half + 1}"
+            model, posterior = em_iteration(_pass(store, radius, own, advance, label), model, problem)
+            maps.append(model.maps)
+            likelihood += float(posterior.log_likelihood.double().sum())
+        state = HalfState(step + 1, torch.stack(maps))
+        report(state, likelihood / (len(store) if subset is None else len(subset)))
+    return state
+
+
+def merge_and_finish(
+    store: ParticleStore,
+    halves: HalfState,
+    schedule: Schedule,
+    *,
+    report: Callable[[int, float], None],
+    advance: Advance = _silently,
+) -> LinearFit:
+    """One model for all particles: start from what the half sets share, iterate, infer, and report in a fixed basis."""
+    radius = schedule.radii[-1]
+    zdim = halves.maps.shape[1] - 1
+    problem = schedule.problem(radius, zdim)
+    model = Subspace(padded_grid(2 * radius), merged(halves.maps))
+    for step in range(schedule.final_iterations):
+        label = f"linear: step {len(schedule.half_steps) + step + 1} of {schedule.steps}, all particles"
+        model, posterior = em_iteration(_pass(store, radius, None, advance, label), model, problem)
+        report(step + 1, float(posterior.log_likelihood.double().mean()))
+    posterior = infer(
+        _pass(store, radius, None, advance, "linear: latent coordinates"),
+        model,
+        whitening=schedule.whitening,
+        estimate_contrast=schedule.estimate_contrast,
+    )
+    return in_reported_basis(model.maps, posterior, halves.maps)
+
+
+def merged(halves: Float32[Tensor, "two c z y x"]) -> Float32[Tensor, "c z y x"]:
+    """The half sets' models as one: the averaged mean, and the leading components of their averaged covariance."""
+    zdim = halves.shape[1] - 1
+    both = halves[:, 1:].flatten(0, 1).flatten(1) / 2**0.5
+    _, values, right = _left_singular(both, zdim)
+    components = (values[:, None] * right).unflatten(1, halves.shape[2:])
+    return torch.cat([halves[:, 0].mean(0, keepdim=True), components])
+
+
+def in_reported_basis(
+    maps: Float32[Tensor, "c z y x"], posterior: LatentPosterior, halves: Float32[Tensor, "two c z y x"]
+) -> LinearFit:
+    """Rotate a fit to orthogonal components of equal norm, ordered by the variance that the particles show."""
+    centre = posterior.mean.mean(0)
+    second = posterior.second_moment() - torch.outer(centre, centre)
+    spread = torch.linalg.cholesky(second.double())
+    columns = maps[1:].flatten(1).double()
+    # U S U^T = W diag(values^2) W^T with S = spread spread^T: the maps' covariance over the particles
+    _, values, basis = _left_singular(spread.T @ columns, len(columns))
+    sign = torch.sign((basis**3).sum(1))
+    sign[sign == 0] = 1
+    scale = values[0]
+    turn = (sign / scale)[:, None] * (basis @ columns.T)
+    mean_map = maps[0] + torch.tensordot(centre, maps[1:], dims=1)
+    components = (sign * scale)[:, None] * basis
+    latent = (posterior.mean - centre).double() @ turn.T
+    variance = torch.einsum("kq,nqr,kr->nk", turn, posterior.covariance.double(), turn)
+    return LinearFit(
+        torch.cat([mean_map[None], components.unflatten(1, maps.shape[1:]).float()]),
+        latent.float(),
+        variance.sqrt().float(),
+        posterior.contrast,
+        (values**2).float(),
+        reproducibility(basis.float(), halves[:, 1:].flatten(2)),
+    )
+
+
+def reproducibility(
+    components: Float32[Tensor, "q voxels"], halves: Float32[Tensor, "two q voxels"]
+) -> Float32[Tensor, " q"]:
+    """How far two half sets agree on each component: the correlation of its projections on their two subspaces.
+
+    1 where both half sets hold the same direction, 0 where each holds noise of its own.
+    """
+    projections = []
+    for half in halves:
+        basis = torch.linalg.qr(half.T.double()).Q
+        projections.append(components.double() @ basis @ basis.T)
+    a, b = projections
+    return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-12)).float()
+
+
+def _left_singular(rows: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Leading singular vectors of a few long rows, through their small Gram matrix."""
+    values, vectors = torch.linalg.eigh((rows @ rows.T).double())
+    values, vectors = values.flip(0)[:keep].clamp(min=1e-30).sqrt(), vectors.flip(1)[:, :keep]
+    right = (vectors.T.to(rows) @ rows) / values[:, None].to(rows)
+    return vectors, values.to(rows), right
+
+
+def _random_start(start_map: Float32[Tensor, "z y x"], schedule: Schedule, zdim: int) -> HalfState:
+    """The consensus, and components of white noise shaped by the prior: noise of its own for each half set.
+
+    A start that the half sets share would still be in both of them where the data say nothing, and pass for agreement.
+    """
+    radius = schedule.radii[0]
+    generator = torch.Generator().manual_seed(schedule.seed)
+    grid = padded_grid(2 * radius)
+    mask = schedule.mask_at(radius)
+    shell = grid.radius.round().long()
+    inside = grid.radius < radius
+    power = COMPONENT_POWER / (grid.padding**3 * schedule.mean_precision[shell.clamp(max=radius)])
+    halves = []
+    for _ in range(2):
+        rows = grid.from_volumes(torch.randn(zdim, *(2 * radius,) * 3, generator=generator) * mask)
+        rows = rows * (inside * START_AMPLITUDE * (power / rows[inside].abs().square().mean()).sqrt())[:, None]
+        halves.append(torch.cat([rebox(start_map, 2 * radius)[None], grid.to_volumes(rows)]) * mask)
+    return HalfState(0, torch.stack(halves))
+
+
+def _pass(
+    store: ParticleStore, radius: int, subset: Int64[Tensor, " k"] | None, advance: Advance, label: str
+) -> Iterator[Batch]:
+    """All batches of a subset at one band; `advance` hears of each."""
+    loader = ParticleLoader(store, batch_size_for(store.disk.count(radius)), radius=radius, subset=subset)
+    for batch in loader:
+        yield batch
+        advance(float(batch.image.numel()), label)

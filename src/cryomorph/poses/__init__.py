@@ -1,0 +1,1 @@
+"""Pose search and refinement: slice banks, branch and bound, Gauss-Newton."""

@@ -1,0 +1,319 @@
+"""Poses found by branch and bound with frequency marching over SO(3) x R^2 (METHODS 6; ICLR 2020, appendix A).
+
+Poses are searched against a map, or against a linear subspace of maps with every image's own latent point integrated
+out: whatever represents the maps, a few of them span such a subspace. The loss of a slice S at an image X, centred by
+t, expands to `|X|^2 - 2 Re <C X_t, S> + <C^2, |S|^2>`: products of matrices against a bank of slices that all images of
+a batch share, with the CTF and the shift on the image's side. Noise has variance 1 for each complex coefficient, so
+minus the loss is the log-likelihood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Complex64, Float32, Int64
+from torch import Tensor
+
+from cryomorph.models.gauss_newton import Unknowns, gauss_newton
+from cryomorph.particles.store import Batch
+from cryomorph.physics.disk import FourierDisk
+from cryomorph.physics.pose import rotation_from_rotvec, shift_phase
+from cryomorph.physics.slicing import PaddedGrid, locate_slices, padded_grid
+from cryomorph.physics.so3_grid import CHILDREN, children, grid_rotations, grid_size
+from cryomorph.poses.evidence import Evidence
+from cryomorph.poses.slice_bank import POINTS, SliceBank, shift_grid, shift_step
+from cryomorph.representations.linear import LinearSubspace
+
+SCORES = 1 << 22  # likelihoods held at once
+BANK = 1 << 25  # coefficients of a bank that is made once, rather than a slice for each candidate
+RANGE = 0.08  # of the box: how far from the image's centre particles lie (the paper's 10 pixels of 128)
+FINER = 3  # shifts along an axis that are tried about a candidate's own
+GAUSS_NEWTON_POINTS = 1 << 16  # coefficients whose slopes are held at once
+POLISH = (0.2, 3.0)  # radians and pixels: the prior of the last steps, which keeps them believable
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the search: a grid of SO(3), the band compared, and how many candidates of each image go on."""
+
+    grid: int
+    band: float | int
+    beams: int
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """Levels from coarse to fine, and the shifts tried at the first.
+
+    `shift_pixel` is the range, to either side and along both axes; the first level tries shifts a third of the shortest
+    wavelength apart, each further one halves the step about every candidate. After the last level `polished`
+    candidates of each image are finished by Gauss-Newton, at the last level's band.
+    """
+
+    levels: tuple[Level, ...]
+    shift_pixel: float
+    polished: int = 2
+    steps: int = 4
+
+
+@dataclass(frozen=True)
+class FoundPoses:
+    """Best pose of each image: rotation, shift (pixels) that centres it, log-likelihood less that of no particle.
+
+    `z` is the latent point there, most probable a posteriori; the likelihood counts its prior.
+    """
+
+    rotation: Float32[Tensor, "b 3 3"]
+    shift: Float32[Tensor, "b 2"]
+    z: Float32[Tensor, "b q"]
+    log_likelihood: Float32[Tensor, " b"]
+
+    @staticmethod
+    def at(rotation: Float32[Tensor, "b 3 3"], shift: Float32[Tensor, "b 2"], zdim: int = 0) -> FoundPoses:
+        """Poses that are given, at the middle of the latent space, of unknown likelihood."""
+        return FoundPoses(rotation, shift, shift.new_zeros(len(shift), zdim), shift.new_zeros(len(shift)))
+
+    @staticmethod
+    def cat(parts: Sequence[FoundPoses]) -> FoundPoses:
+        """Those of several batches in a row."""
+        names = ("rotation", "shift", "z", "log_likelihood")
+        return FoundPoses(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+def usual_plan(
+    box: int, last: float | int, *, first: float | int = 8, beams: int = 24, shift_range: float | int = RANGE
+) -> SearchPlan:
+    """Levels whose steps suit their bands: 15 degrees, then half of that for twice the band, up to `last`.
+
+    Args:
+        last: band of the last level in Fourier pixels.
+        first: band of the first level, at most `last`. In Fourier pixels whatever the box: what a turn of 15 degrees
+            does to an image depends on how many details fit across it.
+        shift_range: how far from the image's centre particles lie along each axis, as a fraction of the box.
+    """
+    first = min(first, last)
+    middle = min(1.75 * first, last)
+    levels = Level(1, first, beams), Level(2, middle, max(1, beams // 3)), Level(3, last, max(1, beams // 8))
+    return SearchPlan(levels, shift_range * box)
+
+
+@dataclass(frozen=True)
+class MapsOnGrid:
+    """Maps to search, by their transforms, with the banks of slices that are small enough to be made once."""
+
+    grid: PaddedGrid
+    columns: Complex64[Tensor, "points c"]
+    offset: Float32[Tensor, "3 3"]
+    banks: dict[int, SliceBank]
+
+    @classmethod
+    def of(
+        cls, maps: Float32[Tensor, "c z y x"], plan: SearchPlan, *, disk: FourierDisk, offset: Float32[Tensor, "3 3"]
+    ) -> MapsOnGrid:
+        """Transform maps and slice them at the first level of a plan, and at others as far as memory goes."""
+        grid = padded_grid(maps.shape[-1])
+        columns = grid.from_volumes(maps)
+        banks = {
+            level.grid: SliceBank.of(columns, grid, disk=disk.within(level.band), level=level.grid, offset=offset)
+            for level in plan.levels
+            if level is plan.levels[0] or len(maps) * grid_size(level.grid) // 2 * disk.count(level.band) <= BANK
+        }
+        return cls(grid, columns, offset, banks)
+
+    def slices(self, beams: Candidates, disk: FourierDisk) -> Complex64[Tensor, "c b k m"]:
+        """The slices of each candidate."""
+        bank = self.banks.get(beams.level)
+        if bank is not None:
+            return bank.at(beams.cell)
+        parts = locate_slices(self.grid, disk.frequency, beams.rotation.flatten(0, 1).to(self.columns.device))
+        return parts.extract(self.columns).movedim(2, 0).unflatten(1, beams.cell.shape)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Poses of each image that are still in the race, best first: number of the rotation, shift in pixels.
+
+    `step` is how far apart shifts were tried.
+    """
+
+    level: int
+    step: float
+    offset: Float32[Tensor, "3 3"]
+    cell: Int64[Tensor, "b k"]
+    shift: Float32[Tensor, "b k 2"]
+    score: Float32[Tensor, "b k"]
+
+    @staticmethod
+    def cat(parts: Sequence[Candidates]) -> Candidates:
+        """Those of several batches in a row."""
+        cell, shift, score = (torch.cat([getattr(part, name) for part in parts]) for name in ("cell", "shift", "score"))
+        return replace(parts[0], cell=cell, shift=shift, score=score)
+
+    def rows(self, rows: slice) -> Candidates:
+        """Those of some of the images."""
+        return replace(self, cell=self.cell[rows], shift=self.shift[rows], score=self.score[rows])
+
+    def best(self, count: int) -> Candidates:
+        """The most likely ones."""
+        score, at = self.score.topk(min(count, self.score.shape[1]), dim=1)
+        shift = self.shift.gather(1, at[..., None].expand(-1, -1, 2))
+        return replace(self, cell=self.cell.gather(1, at), shift=shift, score=score)
+
+    @property
+    def rotation(self) -> Float32[Tensor, "b k 3 3"]:
+        """Rotations of the candidates."""
+        return (grid_rotations(self.level, self.cell.cpu()) @ self.offset.cpu()).to(self.shift)
+
+
+@torch.no_grad()
+def search_poses(
+    subspace: LinearSubspace,
+    batches: Iterable[Batch],
+    plan: SearchPlan,
+    *,
+    disk: FourierDisk,
+    offset: Float32[Tensor, "3 3"],
+) -> FoundPoses:
+    """The best pose of each image against a map, or a subspace of maps, by branch and bound, then Gauss-Newton.
+
+    At the first level every rotation and every shift is tried. The most likely rotations go on, each with its best
+    shift; their children are tried at the next, over a wider band, with shifts about the parent's.
+
+    Args:
+        subspace: of a band at least as wide as the last level's.
+        batches: images as they lie, not centred, whitened; their rotations are not looked at.
+        disk: the coefficients that the batches hold.
+        offset: turns the grid as a whole: drawn anew for each pass, so that its gaps are never the same.
+    """
+    known = MapsOnGrid.of(subspace.maps, plan, disk=disk, offset=offset)
+    found, last = [], disk.within(plan.levels[-1].band)
+    for batch in batches:
+        candidates = candidates_of(batch, known, plan, disk=disk)
+        found.append(_polished(subspace, batch.within(last.size), candidates.best(plan.polished), plan=plan, disk=last))
+    return FoundPoses.cat(found)
+
+
+def candidates_of(batch: Batch, known: MapsOnGrid, plan: SearchPlan, *, disk: FourierDisk) -> Candidates:
+    """What is left of all poses after the last level of a plan, on its grid."""
+    candidates = first_level(batch, known, plan, disk=disk)
+    for level in plan.levels[1:]:
+        candidates = next_level(batch, known, candidates, level=level, disk=disk)
+    return candidates
+
+
+def first_level(batch: Batch, known: MapsOnGrid, plan: SearchPlan, *, disk: FourierDisk) -> Candidates:
+    """Every rotation and every shift of the first level; the best shift of each of the most likely rotations."""
+    level = plan.levels[0]
+    bank, within = known.banks[level.grid], disk.within(level.band)
+    shifts = shift_grid(plan.shift_pixel, shift_step(disk.box, level.band)).to(batch.ctf)
+    apart = float(shifts[1, 1] - shifts[0, 1]) if len(shifts) > 1 else 0.0
+    phase = shift_phase(within.frequency.to(batch.ctf) / disk.box, shifts)
+    parts = []
+    for part in batch.within(within.size).split(max(1, SCORES // (bank.slices.shape[0] * len(shifts) * bank.columns))):
+        image = (part.ctf * part.image)[:, None] * phase
+        score = Evidence.of(*bank.products(image, part.ctf.square())).at_best().flatten(2)
+        best, at = score.max(dim=1)
+        top = best.topk(min(level.beams, best.shape[1]), dim=1)
+        shift = shifts[at.gather(1, top.indices)]
+        parts.append(Candidates(bank.level, apart, bank.offset, bank.numbers(top.indices), shift, top.values))
+    return Candidates.cat(parts)
+
+
+def next_level(
+    batch: Batch, known: MapsOnGrid, candidates: Candidates, *, level: Level, disk: FourierDisk
+) -> Candidates:
+    """The children of all candidates, at shifts about their parent's; the most likely ones."""
+    within, step = disk.within(level.band), candidates.step / 2
+    frequency = within.frequency.to(batch.ctf) / disk.box
+    line = torch.arange(FINER).to(batch.ctf) - FINER // 2
+    near = step * torch.cartesian_prod(line, line) if step else batch.ctf.new_zeros(1, 2)
+    fine = shift_phase(frequency, near)
+    whole = batch.within(within.size)
+    each = max(
+        1, POINTS // (candidates.cell.shape[1] * max(CHILDREN * known.columns.shape[1], len(fine)) * within.size)
+    )
+    parts = []
+    for start in range(0, len(batch), each):
+        part, parents = whole.rows(slice(start, start + each)), candidates.rows(slice(start, start + each))
+        count = parents.cell.shape[1]
+        children_of = replace(
+            parents,
+            level=level.grid,
+            step=step,
+            cell=children(parents.cell, parents.level).flatten(1),
+            shift=parents.shift.repeat_interleave(CHILDREN, 1),
+            score=parents.score.repeat_interleave(CHILDREN, 1),
+        )
+        slices = known.slices(children_of, within)
+        seen = torch.view_as_real(part.ctf[:, None] * slices).flatten(-2).movedim(0, 2)
+        gram = (seen @ seen.mT).unflatten(1, (count, 1, CHILDREN))
+        centre = shift_phase(frequency, parents.shift.flatten(0, 1)).unflatten(0, (-1, count))
+        image = torch.view_as_real(((part.ctf * part.image)[:, None] * centre)[:, :, None] * fine).flatten(-2)
+        overlap = image @ torch.view_as_real(slices).flatten(-2).unflatten(2, (count, CHILDREN)).mT
+        best, at = Evidence.of(overlap, gram).at_best().max(dim=2)
+        moved = (parents.shift[:, :, None] + near[at]).flatten(1, 2)
+        parts.append(replace(children_of, shift=moved, score=best.flatten(1)).best(level.beams))
+    return Candidates.cat(parts)
+
+
+def _polished(
+    subspace: LinearSubspace, batch: Batch, candidates: Candidates, *, plan: SearchPlan, disk: FourierDisk
+) -> FoundPoses:
+    """Each candidate after some Gauss-Newton steps; the best of each image."""
+    tried = []
+    for number in range(candidates.cell.shape[1]):
+        begin = FoundPoses.at(candidates.rotation[:, number], candidates.shift[:, number], subspace.zdim)
+        tried.append(polish(subspace, batch, begin, disk=disk, steps=plan.steps))
+    best = torch.stack([found.log_likelihood for found in tried]).argmax(0)
+    rows = torch.arange(len(batch), device=best.device)
+    names = ("rotation", "shift", "z", "log_likelihood")
+    return FoundPoses(*(torch.stack([getattr(found, name) for found in tried])[best, rows] for name in names))
+
+
+def evidence_of(
+    image: Complex64[Tensor, "b k m"], ctf: Float32[Tensor, "b m"], slices: Complex64[Tensor, "c b k m"]
+) -> Evidence:
+    """What images say of k candidates each, (b, k).
+
+    Args:
+        image: centred at each candidate's shift.
+        slices: of every map at the candidates.
+    """
+    seen = torch.view_as_real(ctf[:, None] * slices).flatten(-2).movedim(0, 2)
+    shown = torch.view_as_real(image.expand(slices.shape[1:])).flatten(-2)
+    return Evidence.of((seen @ shown[..., None])[..., 0].movedim(2, 0), seen @ seen.mT)
+
+
+@torch.no_grad()
+def polish(subspace: LinearSubspace, batch: Batch, start: FoundPoses, *, disk: FourierDisk, steps: int) -> FoundPoses:
+    """Gauss-Newton on SO(3) x R^2, and on the latent point, from given poses.
+
+    The maps are scaled to fit the images that are polished together, by the best amplitude of the mean.
+
+    Args:
+        batch: images as they lie, not centred, whitened.
+        disk: the coefficients that the batch holds.
+    """
+    found = []
+    nothing = batch.image.abs().square().sum(1)
+    for rows in torch.arange(len(batch), device=batch.ctf.device).split(max(1, GAUSS_NEWTON_POINTS // disk.size)):
+        part, z = batch.rows(rows), start.z[rows]
+        phase = shift_phase(disk.frequency.to(part.ctf) / disk.box, start.shift[rows])
+        part = replace(part, image=part.image * phase, rotation=start.rotation[rows])
+        mean, components = subspace.tangents(torch.zeros_like(z), part.rotation, disk)
+        of_maps = torch.cat([mean[None], components.movedim(2, 0)])
+        one = evidence_of(part.image[:, None], part.ctf, of_maps[:, :, None])
+        part = replace(part, ctf=part.ctf * (one.linear.sum() / one.quadratic.sum()).clamp(min=1e-6))
+        if subspace.zdim:
+            # the latent point first, by itself: one step is exact
+            latent = Unknowns(torch.ones_like(z))
+            z = gauss_newton(subspace, part, z, unknowns=latent, disk=disk, iterations=1).value
+        prior = part.ctf.new_tensor([1.0] * subspace.zdim + [POLISH[0]] * 3 + [POLISH[1]] * 2).expand(len(rows), -1)
+        begin = torch.cat([z, z.new_zeros(len(rows), 5)], dim=1)
+        local = gauss_newton(subspace, part, begin, unknowns=Unknowns(prior, pose=True), disk=disk, iterations=steps)
+        z, turn, moved = local.value.split([subspace.zdim, 3, 2], dim=1)
+        rotation, shift = rotation_from_rotvec(turn) @ part.rotation, start.shift[rows] + moved
+        found.append(FoundPoses(rotation, shift, z, nothing[rows] - local.nll - 0.5 * z.square().sum(1)))
+    return FoundPoses.cat(found)

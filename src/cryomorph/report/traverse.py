@@ -1,0 +1,60 @@
+"""The overview of a path through the latent space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float64
+
+from cryomorph.analysis.latent import Pca
+from cryomorph.report import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@plots.styled
+def path_figure(
+    pca: Pca,
+    points: Float64[np.ndarray, "m q"],
+    walked: Float64[np.ndarray, "v q"],
+    *,
+    marks: Iterable[int] = (),
+    title: str,
+) -> Figure:
+    """A path over the density of the particles, in the plane of the two principal components along which it goes most.
+
+    Args:
+        points: where the maps are; the first, the last and those of `marks` carry their numbers.
+        walked: all that the path visits, between maps too.
+    """
+    if len(pca.components) == 1:
+        few = points[:: -(-len(points) // 20), 0]
+        return plots.histogram(
+            pca.projected[:, 0] * pca.components[0, 0] + pca.mean[0], marks=few.tolist(), title=title
+        )
+    line, dots = ((part - pca.mean) @ pca.components.T for part in (walked, points))
+    going = np.ptp(line, axis=0)
+    going[going < 1e-6 * going.max()] = 0  # rounding, along a single component: the larger ones go first
+    first, second = (int(i) for i in np.sort(np.argsort(-going, kind="stable")[:2]))
+    plane = [first, second]
+    names = (f"PC{first + 1}", f"PC{second + 1}")
+    figure = plots.density(pca.projected[:, plane], names, title=title)
+    axes = figure.axes[0]
+    axes.plot(line[:, first], line[:, second], color="white", linewidth=4.2, solid_capstyle="round", zorder=4)
+    axes.plot(line[:, first], line[:, second], color=plots.ORANGE, linewidth=1.8, solid_capstyle="round", zorder=5)
+    axes.scatter(
+        dots[:, first], dots[:, second], s=26, color=plots.ORANGE, edgecolors="white", linewidths=0.9, zorder=6
+    )
+    for number in sorted({0, len(dots) - 1, *marks}):
+        axes.annotate(str(number), dots[number, plane], ha="center", va="center_baseline", fontsize=7.5,
+                      fontweight="bold", color="white", zorder=7,
+                      bbox={"boxstyle": "circle,pad=0.25", "fc": plots.INK, "ec": "white"})  # fmt: skip
+    low, high = line[:, plane].min(axis=0), line[:, plane].max(axis=0)
+    margin = 0.06 * (high - low).max()
+    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+    axes.set_xlim(min(x0, low[0] - margin), max(x1, high[0] + margin))
+    axes.set_ylim(min(y0, low[1] - margin), max(y1, high[1] + margin))
+    return figure

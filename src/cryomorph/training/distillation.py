@@ -1,0 +1,122 @@
+"""The warm start: a field learns the linear model's maps, without noise, before it sees an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Complex64, Float32
+from torch import Tensor
+
+from cryomorph.compute.batch_threads import Rowwise, Team, in_parts
+from cryomorph.objectives.schedules import scheduled
+from cryomorph.particles.store import ParticleStore
+from cryomorph.physics.disk import FourierDisk
+from cryomorph.physics.pose import random_rotations
+from cryomorph.representations.base import Representation
+from cryomorph.representations.linear import LinearSubspace
+from cryomorph.training.optimise import Optimisers
+
+LEARNING_RATE = 4e-3
+SAMPLE = 1000  # particles whose CTF makes the average one
+RAMP = 20
+LAST_RATE = 0.1
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Pairs to learn from: latent points of particles, their spread, and where they lie in the teacher's space.
+
+    `spread` (n, zdim) is added as noise to `point` (n, zdim); where the two spaces are one (`shared`), to `taught`
+    (n, q) too.
+    """
+
+    point: Float32[Tensor, "n zdim"]
+    spread: Float32[Tensor, "n zdim"]
+    taught: Float32[Tensor, "n q"]
+    shared: bool
+
+    @classmethod
+    def nothing(cls, n: int, zdim: int) -> Lesson:
+        """Of particles that may lie anywhere: a standard normal prior."""
+        return cls(torch.zeros(n, zdim), torch.ones(n, zdim), torch.zeros(n, zdim), shared=True)
+
+    @property
+    def prior_std(self) -> Float32[Tensor, " zdim"]:
+        """Standard deviation of each coordinate over the particles, their spread included."""
+        variance = (self.point - self.point.mean(0)).square() + self.spread.square()
+        return variance.mean(0).sqrt()
+
+
+def average_transfer(
+    store: ParticleStore, whitening: Float32[Tensor, " size"], *, seed: int
+) -> Float32[Tensor, " size"]:
+    """Root mean square over particles of what multiplies a slice to give a stored image."""
+    generator = torch.Generator().manual_seed(seed)
+    sample = torch.randperm(len(store), generator=generator)[:SAMPLE].sort().values
+    return (store.transfer(sample) * whitening.cpu()).square().mean(0).sqrt()
+
+
+def warm_start(
+    student: Representation,
+    teacher: LinearSubspace,
+    lesson: Lesson,
+    *,
+    transfer: Float32[Tensor, " size"],
+    disk: FourierDisk,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    half_precision: bool,
+    after_step: Callable[[int, float], None],
+    team: Team | None = None,
+) -> float:
+    """Fit slices of the student to the teacher's, in random directions, weighted as images weight them on average.
+
+    Args:
+        transfer: of a whole disk, of which `disk` is a prefix.
+        after_step: gets the step and the share of the teacher's power that the student still misses.
+        team: threads that share the work.
+
+    Returns:
+        that share in the end.
+    """
+    device, transfer = transfer.device, transfer[: disk.size]
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = Optimisers(student, "muon")
+    missing = 1.0
+    for step in range(steps):
+        rate = min(1.0, (step + 1) / RAMP) * scheduled("cosine", step / steps, first=1.0, last=LAST_RATE)
+        chosen = torch.randint(len(lesson.point), (batch_size,), generator=generator)
+        noise = lesson.spread[chosen] * torch.randn(batch_size, lesson.spread.shape[1], generator=generator)
+        z, taught = lesson.point[chosen] + noise, lesson.taught[chosen]
+        if lesson.shared:
+            taught = taught + noise
+        rotation = random_rotations(batch_size, generator).to(device)
+        with torch.no_grad():
+            target = in_parts(team, seen(teacher, rotation, disk, transfer=transfer), taught.to(device), weights=())
+        with torch.autocast(device.type, torch.bfloat16, enabled=half_precision):
+            answer = in_parts(
+                team, seen(student, rotation, disk, transfer=transfer), z.to(device), weights=optimiser.weights
+            )
+        error = torch.view_as_real(answer - target).square().sum()
+        optimiser.zero_grad()
+        (error / target.numel()).backward()
+        optimiser.step(LEARNING_RATE * rate, team=team)
+        if step % 10 == 0 or step == steps - 1:
+            share = float(error.detach() / torch.view_as_real(target).square().sum())
+            missing = share if step == 0 else 0.7 * missing + 0.3 * share
+        after_step(step, missing)
+    return missing
+
+
+def seen(
+    model: Representation, rotation: Float32[Tensor, "b 3 3"], disk: FourierDisk, *, transfer: Float32[Tensor, " m"]
+) -> Rowwise:
+    """What an average image shows of a model's slices, as a function of rows of a batch and their latent points."""
+
+    def shown(rows: slice, z: Float32[Tensor, "k q"]) -> Complex64[Tensor, "k m"]:
+        return model.slices(z, rotation[rows], disk) * transfer
+
+    return shown

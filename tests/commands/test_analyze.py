@@ -1,0 +1,209 @@
+"""`analyze` end to end: every table and map that it promises, and a report that holds them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cryomorph.analysis.latent_space import latent_space
+from cryomorph.commands.analyze import analyze, consensus_resolution_A
+from cryomorph.config.analyze import AnalyzeConfig
+from cryomorph.io.mrc import read_map, write_map
+from cryomorph.runs.folder import RunFolder
+from cryomorph.volumes.backproject import mirror
+
+TABLES = {"pca.npy", "kmeans_labels.npy", "kmeans_centres.txt", "outliers.txt", "gmm_labels.npy", "gmm_probability.npy"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_pictures() -> Iterator[None]:
+    """Pictures as small as stamps: drawing them takes most of a tiny run's analysis."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cryomorph.render.map_renderer.SIZE", 40)
+        yield
+
+
+@pytest.fixture(scope="module")
+def config(tiny_run, tmp_path_factory: pytest.TempPathFactory) -> AnalyzeConfig:
+    output = tmp_path_factory.mktemp("analysis") / "deep" / "out"
+    return AnalyzeConfig(tiny_run.path, output, clusters=4, gmm=2, pcs=1, pc_points=3, umap=False)
+
+
+@pytest.fixture(scope="module")
+def analysed(config) -> Path:
+    assert analyze(config) == config.output / "report.html"
+    assert config.output is not None
+    return config.output
+
+
+def maps(folder: Path) -> list[np.ndarray]:
+    return [read_map(path)[0] for path in sorted(folder.glob("*.mrc"))]
+
+
+def test_every_table_and_map_is_there(analysed, tiny_run):
+    assert {path.name for path in analysed.iterdir()} == TABLES | {
+        "report.html",
+        "kmeans",
+        "kmeans_reconstructed",
+        "pc1",
+        "gmm",
+    }
+    counts = {name: len(maps(analysed / name)) for name in ("kmeans", "kmeans_reconstructed", "pc1", "gmm")}
+    assert counts == {"kmeans": 4, "kmeans_reconstructed": 4, "pc1": 3, "gmm": 2}
+    assert not (tiny_run.path / "analysis").exists()
+
+
+def test_tables_have_a_row_for_each_particle(analysed):
+    labels, projected = (np.load(analysed / f"{name}.npy", allow_pickle=False) for name in ("kmeans_labels", "pca"))
+    assert labels.shape == (400,)
+    assert set(labels.tolist()) == {0, 1, 2, 3}
+    assert projected.shape == (400, 2)
+    probability = np.load(analysed / "gmm_probability.npy", allow_pickle=False)
+    np.testing.assert_allclose(probability.sum(1), 1, atol=1e-6)
+    centres = np.loadtxt(analysed / "kmeans_centres.txt", dtype=int)
+    np.testing.assert_array_equal(labels[centres], [0, 1, 2, 3])
+
+
+def test_cluster_maps_are_the_model_s_at_the_centres(analysed, tiny_run):
+    centres = np.loadtxt(analysed / "kmeans_centres.txt", dtype=int)
+    mean, *components = tiny_run.representation().maps.numpy()
+    for number, found in zip(centres, maps(analysed / "kmeans"), strict=True):
+        z = tiny_run.latent_mean()[number]
+        np.testing.assert_allclose(found, mean + np.tensordot(z, np.stack(components), 1), atol=1e-4)
+    assert read_map(analysed / "kmeans" / "000000.mrc")[1] == pytest.approx(16.0)
+
+
+def test_report_is_one_file_that_says_where_it_came_from(analysed):
+    page = (analysed / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http://" not in page.replace("http://www.w3.org", "") and 'src="http' not in page
+    for said in ("400", "16.000", "linear", "k-means", "Libraries"):
+        assert said in page
+
+
+def test_analysis_again_replaces_what_was_there(config, analysed, tmp_path):
+    shutil.copytree(analysed, tmp_path / "out")
+    fewer = replace(config, output=tmp_path / "out", clusters=2, reconstruct=False, gmm=0, flip_hand=True)
+    analyze(fewer)
+    assert len(maps(tmp_path / "out" / "kmeans")) == 2
+    # what the model makes of a point, mirrored
+    number = np.loadtxt(tmp_path / "out" / "kmeans_centres.txt", dtype=int)[0]
+    run = RunFolder.open(config.run)
+    z = run.latent_mean()[number]
+    tensors = run.representation().maps
+    plain = tensors[0] + z[0].item() * tensors[1] + z[1].item() * tensors[2]
+    np.testing.assert_allclose(maps(tmp_path / "out" / "kmeans")[0], mirror(plain).numpy(), atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_tables(config, analysed, tmp_path):
+    analyze(replace(config, output=tmp_path, reconstruct=False, pcs=0))
+    for name in sorted(TABLES):
+        assert (tmp_path / name).read_bytes() == (analysed / name).read_bytes(), name
+
+
+def test_maps_of_another_box(config, tmp_path):
+    analyze(replace(config, output=tmp_path, reconstruct=False, pcs=0, gmm=0, clusters=2, box=24))
+    data, pixel_A = read_map(tmp_path / "kmeans" / "000000.mrc")
+    assert data.shape == (24, 24, 24)
+    assert pixel_A == pytest.approx(16 * 16 / 24)
+
+
+def test_umap_is_asked_for_only_where_it_can_be_made(config, tiny_run, monkeypatch, tmp_path, capsys):
+    asked: list[dict[str, object]] = []
+
+    def pretend(z: np.ndarray, **options: object) -> np.ndarray:
+        asked.append(options)
+        return z[:, :2].astype(np.float64)
+
+    monkeypatch.setattr("cryomorph.analysis.latent.umap_embedding", pretend)
+    space = latent_space(tiny_run, replace(config, umap=True, umap_neighbours=7, seed=3))
+    assert asked == [{"neighbours": 7, "min_distance": 0.1, "seed": 3}]
+    assert space.embedding is not None
+    assert latent_space(tiny_run, config).embedding is None
+    few = RunFolder(tmp_path / "run")
+    few.path.mkdir()
+    for name in ("latent_mean", "latent_std"):
+        np.save(few.path / f"{name}.npy", np.load(tiny_run.path / f"{name}.npy")[:9])
+    assert latent_space(few, replace(config, umap=True)).embedding is None
+    assert "9 particles are too few for UMAP" in "".join(capsys.readouterr())
+
+
+def test_relative_std_is_a_share_of_the_prior(tiny_run, config):
+    space = latent_space(tiny_run, config)
+    share = space.relative_std
+    total = space.z.var(0) + (space.std**2).mean(0)
+    np.testing.assert_allclose(share**2, space.std**2 / total, rtol=1e-4)
+    assert (share < 1).mean() > 0.9
+
+
+def test_resolution_is_that_of_the_log(tiny_run):
+    told = next(line for line in (tiny_run.path / "run.log").read_text().splitlines() if "consensus:" in line)
+    resolution = consensus_resolution_A(tiny_run, tiny_run.store())
+    assert f"{resolution:.2f} A at FSC 0.143" in told
+
+
+def test_steps_done_twice_are_told_once(config, tiny_run, tmp_path, monkeypatch):
+    """A run resumed in its last stage has rows of the same step twice: the report's curve has them once."""
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    (tmp_path / "run" / "metrics.jsonl").write_text("\n".join([*rows[:-2], *rows[-4:]]) + "\n")
+    from cryomorph.report import sections
+
+    seen: list[np.ndarray] = []
+    real = sections.latent_section
+    monkeypatch.setattr(sections, "latent_section", lambda *a, **k: (seen.append(k["objective"]), real(*a, **k))[1])
+    analyze(replace(config, run=tmp_path / "run", output=tmp_path / "out", reconstruct=False, pcs=0, gmm=0, clusters=2))
+    np.testing.assert_array_equal(seen[0], [-json.loads(row)["log_likelihood"] for row in rows[-4:]])
+
+
+def made_up_landscape(run: RunFolder) -> None:
+    """A landscape of two states, whose maps are the model's at the first and the last particle."""
+    folder = run.path / "landscape"
+    (folder / "states").mkdir(parents=True)
+    np.save(folder / "states.npy", (run.latent_mean()[:, 0] > 0).astype(np.int64))
+    model = run.representation()
+    for state, row in enumerate((0, -1)):
+        volume = model.volume(torch.from_numpy(run.latent_mean()[row]), 16)
+        write_map(folder / "states" / f"state_{state}.mrc", volume.numpy(), 16.0)
+    facts = {"particles": 400, "pixel_A": 16.0, "r2": 0.995, "held_out_maps": 64, "options": {"flip_hand": False},
+             "suggested": {"states": 2, "clear": True}, "states": [{"maps": 7}, {"maps": 5}]}  # fmt: skip
+    (folder / "landscape.json").write_text(json.dumps(facts))
+
+
+def test_states_of_a_landscape_are_in_the_report(config, tiny_run, tmp_path):
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    run = RunFolder.open(tmp_path / "run")
+    made_up_landscape(run)
+    asked = replace(config, run=run.path, output=tmp_path / "out", pcs=0, gmm=0, clusters=2)
+    page = analyze(asked).read_text()
+    assert page.index('id="how-far-to-trust-it"') < page.index('id="consensus"') < page.index('id="states"')
+    assert "0.9950 of 64 maps" in page and "No discrete states" not in page
+    states = np.load(run.path / "landscape" / "states.npy")
+    with (tmp_path / "out" / "states.csv").open() as file:
+        assert [int(row["particles"]) for row in csv.DictReader(file)] == np.bincount(states).tolist()
+    assert len(maps(tmp_path / "out" / "states_reconstructed")) == 2
+    # a model that is newer: the landscape is not used, and the report says so
+    os.utime(run.path / "landscape" / "landscape.json", (1, 1))
+    page = analyze(replace(asked, output=tmp_path / "again", reconstruct=False)).read_text()
+    assert 'id="states"' not in page and "is older than the model and is not used" in page
+    assert not (tmp_path / "again" / "states.csv").exists()
+
+
+def test_without_a_landscape_the_report_says_how_to_get_one(analysed, tiny_run):
+    page = (analysed / "report.html").read_text()
+    assert 'id="states"' not in page
+    assert f"<code>cryomorph landscape {tiny_run.path}</code>" in page
+    panel = page[page.index('id="how-far-to-trust-it"') : page.index('id="consensus"')]
+    # two questions are the landscape's, one a second run's, one a training's by epochs
+    assert panel.count('class="mark missing"') == 4
+    for asked in ("Half sets agree", "Scale of the maps", "View predicted", "the clusters", "Smallest cluster"):
+        assert asked in panel

@@ -1,0 +1,111 @@
+"""A training by epoch out of its metrics.jsonl, and the checks of a finished model in words."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from cryomorph.diagnostics.training_record import (
+    judged,
+    linear_objective,
+    read_checks,
+    read_metrics,
+    training_record,
+)
+
+
+def row(epoch, step, **values):
+    return {"stage": "joint", "epoch": epoch, "step": step, **values}
+
+
+ROWS = [
+    {"stage": "linear", "step": 1, "log_likelihood": 5.0},
+    row(1, 50, band=16.0, nll=2.0, kl=[1.0, 0.0], images=100),
+    row(1, 75, band=16.0, nll=1.0, kl=[2.0, 0.4], images=50, skipped=1, skipped_images=[3.0] * 25),
+    {"stage": "epoch", "epoch": 1, "held_out": 1.9},
+    {"stage": "poses", "round": 1, "rotation_deg_prior": 3.0},
+    row(2, 50, band=24.0, nll=0.9, kl=[3.0, 0.1], images=100),
+    row(2, 50, band=24.0, learning_rate=0.1),
+    {"stage": "epoch", "epoch": 2, "held_out": float("nan")},
+]
+
+
+def test_an_epoch_is_the_average_over_its_images():
+    """(100 * 2 + 25 * 1) / 125: the images of steps that were left out do not count."""
+    record = training_record(ROWS)
+    assert record is not None
+    np.testing.assert_array_equal(record.epoch, [1, 2])
+    np.testing.assert_allclose(record.loss, [225 / 125, 0.9])
+    np.testing.assert_allclose(record.kl, [[(100 * 1 + 25 * 2) / 125, 25 * 0.4 / 125], [3.0, 0.1]])
+    np.testing.assert_array_equal(record.held_out, [1.9, np.nan])
+    assert record.skipped == 1
+    assert [row["rotation_deg_prior"] for row in record.poses] == [3.0]
+
+
+def test_the_epoch_before_which_the_band_grew_is_named():
+    record = training_record(ROWS)
+    assert record is not None
+    assert record.grew_before == [2]
+    plain = training_record([{k: v for k, v in given.items() if k != "band"} for given in ROWS])
+    assert plain is not None and plain.grew_before == []
+
+
+def test_what_a_resumed_run_did_twice_counts_once_as_it_was_done_last():
+    again = training_record([*ROWS, row(2, 50, band=24.0, nll=0.7, kl=[3.0, 0.1], images=100)])
+    assert again is not None
+    np.testing.assert_allclose(again.loss, [1.8, 0.7])
+
+
+def test_a_run_without_epochs_has_no_record_and_a_missing_file_no_rows(tmp_path):
+    assert training_record(ROWS[:1]) is None
+    assert read_metrics(tmp_path / "none.jsonl") == []
+    assert read_checks(tmp_path / "none.json") == ()
+
+
+def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(given) for given in ROWS) + '\n{"stage": "jo')
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [given["stage"] for given in rows] == [given["stage"] for given in ROWS]
+
+
+def test_the_linear_objective_tells_each_step_once():
+    twice = [{"stage": "linear", "step": step, "log_likelihood": value} for step, value in ((1, 5.0), (2, 6), (2, 7))]
+    np.testing.assert_array_equal(linear_objective(twice), [-5, -7])
+    assert linear_objective(ROWS) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "unsound"),
+    [
+        ((1.0, 0.9, [1.0, 0.01], 0.0), None),
+        ((0.79, 0.9, [1.0], 0.0), "Scale of the maps"),
+        ((1.21, 0.9, [1.0], 0.0), "Scale of the maps"),
+        ((float("nan"), 0.9, [1.0], 0.0), "Scale of the maps"),
+        ((1.0, -0.1, [1.0], 0.0), "Correlation with the consensus"),
+        ((1.0, 0.9, [0.01, 0.02], 0.0), "Divergence from the prior"),
+        ((1.0, 0.9, [1.0], 0.11), "View predicted from the latent"),
+    ],
+)
+def test_a_number_out_of_bounds_is_the_one_that_is_named(given, unsound):
+    scale, sign, kl, view_r2 = given
+    bad = [verdict.name for verdict in judged(scale, sign, kl, view_r2=view_r2) if not verdict.sound]
+    assert bad == ([] if unsound is None else [unsound])
+
+
+def test_coordinates_that_are_unused_are_named():
+    divergence = judged(1.0, 1.0, [1.0, 0.01, 0.3, 0.02], view_r2=0.0)[2]
+    assert divergence.found == "0.01 to 1.00 nats; unused: 2, 4"
+    assert divergence.sound
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.9])
+@pytest.mark.parametrize("sign", [-0.2, 0.8])
+@pytest.mark.parametrize("kl", [[0.01, 0.02], [0.01, 2.0]])
+@pytest.mark.parametrize("view_r2", [0.0, 0.3])
+def test_the_report_warns_as_often_as_training_did(scale, sign, kl, view_r2):
+    from cryomorph.runs.checks import Checks
+
+    told = Checks(scale, sign, kl, view_r2).warnings()
+    assert len(told) == sum(not verdict.sound for verdict in judged(scale, sign, kl, view_r2=view_r2))
