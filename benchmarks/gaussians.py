@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cryomorph.compute.batch_threads import Team
+from cryomorph.compute.batch_threads import BatchThreads
 from cryomorph.config.gaussians import RECIPES, GaussiansConfig, resolved
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.gaussian_slices import Mixture, gaussian_tables, project_gaussians
@@ -42,7 +42,7 @@ FLOAT = 4
 SEPARABLE_FLOATS = 13  # for each image, Gaussian and frequency of an axis: an estimate
 DIRECT_FLOATS = 7  # for each image, Gaussian and coefficient, and 2 more of falloffs, which all images share
 PARTS = ("paper", "projection", "tables", "step")
-Way = Callable[[Team], Any]
+Way = Callable[[BatchThreads], Any]
 
 
 def cloud(count: int, box: int, images: int) -> Mixture:
@@ -75,7 +75,7 @@ def forward_and_backward(project: Callable[[Mixture, FourierDisk], Tensor], coun
         image = project(own, disk)
         return image.detach(), *torch.autograd.grad(image, own, weight[rows])
 
-    return lambda team: team.map(part, team.rows(batch))
+    return lambda threads: threads.map(part, threads.rows(batch))
 
 
 def training_step(recipe: str, count: int, box: int, *, batch: int) -> Way:
@@ -131,12 +131,12 @@ def training_step(recipe: str, count: int, box: int, *, batch: int) -> Way:
     )
     optimiser = Optimisers(model, asked.training.optimiser or "adam")
 
-    def run(team: Team) -> None:
-        loss = model(model.placed(seen, disk), disk, torch.randn(batch, zdim, generator=chance), team=team)
+    def run(threads: BatchThreads) -> None:
+        loss = model(model.placed(seen, disk), disk, torch.randn(batch, zdim, generator=chance), threads=threads)
         value = (loss.nll + loss.kl.sum(1)).mean() / disk.size + model.representation.penalty()
         optimiser.zero_grad()
         value.backward()
-        optimiser.step(asked.training.learning_rate or 0.0, team=team)
+        optimiser.step(asked.training.learning_rate or 0.0, threads=threads)
         if isinstance(encoder, TableEncoder):
             encoder.step(asked.training.latent_rate or 0.0, float(batch * disk.size))
 
@@ -155,9 +155,9 @@ def medians(ways: dict[str, tuple[Way, int]], *, repeats: int) -> dict[str, floa
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, (way, batch) in ways.items():
-            with Team(batch) as team:
+            with BatchThreads(batch) as threads:
                 start = time.perf_counter()
-                way(team)
+                way(threads)
                 taken[name].append((time.perf_counter() - start) / batch)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
@@ -170,13 +170,13 @@ def resident(what: str) -> int:
 
 def print_peak(way: str, count: int, box: int, *, batch: int) -> None:
     """Print the bytes that two runs need above what was there, and all that was resident."""
-    with Team(batch) as team:
-        WAYS[way](min(count, 32), 32, batch=batch)(team)  # libraries are loaded, threads started
+    with BatchThreads(batch) as threads:
+        WAYS[way](min(count, 32), 32, batch=batch)(threads)  # libraries are loaded, threads started
         run = WAYS[way](count, box, batch=batch)
         Path("/proc/self/clear_refs").write_text("5")  # forgets the highest mark so far
         before = resident("VmRSS")
         for _ in range(2):
-            run(team)
+            run(threads)
     print(resident("VmHWM") - before, resident("VmHWM"))
 
 
@@ -261,8 +261,8 @@ def projections(given: argparse.Namespace) -> None:
 
 def check_agreement() -> None:
     """Both ways give the same images and gradients."""
-    with Team(1) as team:
-        found = [WAYS[way](100, 32, batch=2)(team)[0] for way in ("separable", "direct")]
+    with BatchThreads(1) as threads:
+        found = [WAYS[way](100, 32, batch=2)(threads)[0] for way in ("separable", "direct")]
     for own, direct in zip(*found, strict=True):
         torch.testing.assert_close(own, direct, rtol=0, atol=1e-4 * float(direct.abs().max()))
 
@@ -279,7 +279,7 @@ def every_angle(coordinate: Tensor, envelope: Tensor, box: int) -> Tensor:
 
 def made_by(tables: Callable[[Tensor, Tensor, int], Tensor], x: Tensor, envelope: Tensor, *, box: int) -> Way:
     """What makes the tables of a batch."""
-    return lambda team: team.map(lambda rows: tables(x[rows], envelope, box), team.rows(len(x)))
+    return lambda threads: threads.map(lambda rows: tables(x[rows], envelope, box), threads.rows(len(x)))
 
 
 def tables_alone(given: argparse.Namespace) -> None:

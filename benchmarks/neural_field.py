@@ -2,7 +2,8 @@
 
 1. Images per second of training steps by box and width, in float32 and bfloat16. Efficiency is `6 x weights x points`
    operations a step (2 forward, 4 backward) over the device's own matrix-product peak in that format, measured before.
-   "By team": how many times as fast as when torch divides every operation among the processors (models/team.py).
+   "By threads": how many times as fast as when torch divides every operation among the processors
+   (compute/batch_threads.py).
 2. Steps until the warm start's field holds a share of the linear maps' power, with Adam and with Muon.
 3. With --cryodrgn: seconds for an epoch of `cryodrgn train_vae` (256 x 3, batch 8) and of our `--recipe paper` at the
    same sizes, each in the number format it chooses, in turn, so that whatever else the machine does falls on both.
@@ -52,7 +53,7 @@ from cryomorph.training.build import LinearStart, build_model, first_lesson
 from cryomorph.training.device import compile_network
 from cryomorph.training.optimise import Optimisers
 from cryomorph.training.stages.linear import consensus_stage
-from cryomorph.training.stages.recipes import WARM_BATCH, team_for
+from cryomorph.training.stages.recipes import WARM_BATCH, threads_for
 from cryomorph.training.trainer import Trainer
 
 ZDIM = 8
@@ -123,7 +124,7 @@ def step_table(given: argparse.Namespace, device: torch.device) -> None:
     """Print images per second and efficiency for every box, width and number format."""
     tops = {name: peak(device, name, budget=given.budget) for name in FORMATS}
     print("peak of a matrix product: " + ", ".join(f"{name} {top / 1e12:.2f} Tflop/s" for name, top in tops.items()))
-    columns = "".join(f"{name + ': images/s':>22} {'of peak':>8} {'by team':>8}" for name in tops)
+    columns = "".join(f"{name + ': images/s':>22} {'of peak':>8} {'by threads':>8}" for name in tops)
     print(f"{'box':>4} {'width':>6} {'batch':>6}{columns}")
     for box in given.boxes:
         disk = fourier_disk(box)
@@ -138,7 +139,7 @@ def step_table(given: argparse.Namespace, device: torch.device) -> None:
                 trainer = trainer_of(box, width, images, precision=precision, device=device)
                 step = partial(trainer.step, batch, disk)
                 undivided = seconds(step, device, budget=given.budget)
-                with team_for(device, images) as trainer.team:
+                with threads_for(device, images) as trainer.threads:
                     taken = seconds(step, device, budget=given.budget)
                 network = trainer.model.representation.network
                 layers = (network.encoding_layer, *network.hidden, network.output)

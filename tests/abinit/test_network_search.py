@@ -30,7 +30,7 @@ from cryomorph.abinit.network_search import (
     spanning_maps,
 )
 from cryomorph.cli import main as cli
-from cryomorph.compute.batch_threads import Team
+from cryomorph.compute.batch_threads import BatchThreads
 from cryomorph.compute.distributed import Parallel
 from cryomorph.config.abinit import AbinitConfig, PaperConfig
 from cryomorph.config.errors import InputError
@@ -309,7 +309,7 @@ def search_of(
     alone = Parallel(0, 1, torch.device("cpu"))
     model = model_of(store, LinearSubspace(maps.view(-1, *maps.shape[-3:])), encoder)
     trainer = Trainer(model, store, plan, parallel=alone, seed=7)
-    return PoseSearch(run, trainer, replace(ASKED, paper=replace(SMALL, **paper)), Team(1))
+    return PoseSearch(run, trainer, replace(ASKED, paper=replace(SMALL, **paper)), BatchThreads(1))
 
 
 def served(search: PoseSearch, steps: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A team's results and slopes are those of one thread alone."""
+"""Values and gradients computed by several threads are those of a single one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cryomorph.compute.batch_threads import IMAGES, Team, in_parts
+from cryomorph.compute.batch_threads import MIN_IMAGES, BatchThreads, apply_in_threads
 
 
 def problem() -> tuple[nn.Module, Tensor, Tensor]:
@@ -17,7 +17,7 @@ def problem() -> tuple[nn.Module, Tensor, Tensor]:
     return network, torch.randn(11, 3), torch.randn(11)
 
 
-def slopes(team: Team | None, *, half: bool = False, learn: bool = True) -> tuple[Tensor, list[Tensor]]:
+def slopes(threads: BatchThreads | None, *, half: bool = False, learn: bool = True) -> tuple[Tensor, list[Tensor]]:
     network, points, target = problem()
     points.requires_grad_(learn)
 
@@ -25,20 +25,20 @@ def slopes(team: Team | None, *, half: bool = False, learn: bool = True) -> tupl
         return (network(own)[:, 0].float() - target[rows]).square()
 
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        each = in_parts(team, cost, points, weights=list(network.parameters()))
+        each = apply_in_threads(threads, cost, points, weights=list(network.parameters()))
     (each * torch.arange(11)).sum().backward()  # every row counts for something else
     wanted = [weight.grad for weight in network.parameters()] + ([points.grad] if learn else [])
     assert all(grad is not None for grad in wanted)
     return each.detach(), [grad for grad in wanted if grad is not None]
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("learn", [True, False])
-def test_costs_and_slopes_are_those_of_one_thread(threads, learn):
+def test_costs_and_slopes_are_those_of_one_thread(size, learn):
     expected, expected_slopes = slopes(None, learn=learn)
-    with Team(threads * IMAGES, threads) as team:
-        assert team.size == threads
-        found, found_slopes = slopes(team, learn=learn)
+    with BatchThreads(size * MIN_IMAGES, size) as threads:
+        assert threads.size == size
+        found, found_slopes = slopes(threads, learn=learn)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(found_slopes, expected_slopes)
 
@@ -46,23 +46,23 @@ def test_costs_and_slopes_are_those_of_one_thread(threads, learn):
 def test_half_precision_is_that_of_the_caller():
     exact, _ = slopes(None)
     expected, _ = slopes(None, half=True)
-    with Team(8, 2) as team:
-        found, _ = slopes(team, half=True)
+    with BatchThreads(8, 2) as threads:
+        found, _ = slopes(threads, half=True)
     assert not torch.equal(expected, exact)
     torch.testing.assert_close(found, expected)
 
 
-def test_the_same_team_gives_the_same_digits():
-    with Team(12, 3) as team:
-        first, *others = (slopes(team) for _ in range(4))
+def test_the_same_pool_gives_the_same_digits():
+    with BatchThreads(12, 3) as threads:
+        first, *others = (slopes(threads) for _ in range(4))
     for other in others:
         torch.testing.assert_close(other, first, atol=0, rtol=0)
 
 
 def test_without_slopes_nothing_is_kept():
     network, points, target = problem()
-    with torch.no_grad(), Team(8, 2) as team:
-        found = in_parts(team, lambda rows, own: network(own)[:, 0] - target[rows], points, weights=[])
+    with torch.no_grad(), BatchThreads(8, 2) as threads:
+        found = apply_in_threads(threads, lambda rows, own: network(own)[:, 0] - target[rows], points, weights=[])
     assert not found.requires_grad
     torch.testing.assert_close(found, network(points)[:, 0].detach() - target)
 
@@ -73,8 +73,8 @@ def test_a_weight_that_a_part_does_not_use_has_no_slope_there():
     def cost(rows: slice, own: Tensor) -> Tensor:
         return own[:, 0] * weights[0 if rows.start == 0 else 1]
 
-    with Team(8, 2) as team:
-        in_parts(team, cost, torch.arange(6.0)[:, None], weights=weights).sum().backward()
+    with BatchThreads(8, 2) as threads:
+        apply_in_threads(threads, cost, torch.arange(6.0)[:, None], weights=weights).sum().backward()
     assert [None if w.grad is None else float(w.grad) for w in weights] == [3.0, 12.0, None]
 
 
@@ -82,39 +82,39 @@ def test_what_a_thread_raises_is_raised():
     def fails(rows: slice, own: Tensor) -> Tensor:
         raise ArithmeticError("no")
 
-    with Team(8, 2) as team, pytest.raises(ArithmeticError, match="no"):
-        in_parts(team, fails, torch.zeros(8, 1), weights=[])
+    with BatchThreads(8, 2) as threads, pytest.raises(ArithmeticError, match="no"):
+        apply_in_threads(threads, fails, torch.zeros(8, 1), weights=[])
 
 
 def test_threads_are_given_back():
     before = 3
     torch.set_num_threads(before)
-    with Team(8, 4) as team:
+    with BatchThreads(8, 4) as threads:
         assert torch.get_num_threads() == 1
-        with team.at_rest():
+        with threads.paused():
             assert torch.get_num_threads() == before
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
 
 
-def test_a_team_of_one_is_the_caller():
+def test_a_pool_of_one_is_the_caller():
     """A GPU's current device and stream belong to a thread."""
     before = torch.get_num_threads()
-    with Team(1, 4) as alone:
+    with BatchThreads(1, 4) as alone:
         assert alone.size == 1
         assert torch.get_num_threads() == before
         assert alone.map(lambda _: get_ident(), range(3)) == [get_ident()] * 3
-    with Team(8, 2) as team:
-        assert get_ident() not in team.map(lambda _: get_ident(), range(4))
+    with BatchThreads(8, 2) as threads:
+        assert get_ident() not in threads.map(lambda _: get_ident(), range(4))
 
 
-@pytest.mark.parametrize(("images", "threads", "size"), [(16, 2, 2), (16, 64, 4), (3, 8, 1), (8, 1, 1)])
-def test_few_images_make_few_threads(images, threads, size):
-    assert Team(images, threads).size == size
+@pytest.mark.parametrize(("images", "processors", "size"), [(16, 2, 2), (16, 64, 4), (3, 8, 1), (8, 1, 1)])
+def test_few_images_make_few_threads(images, processors, size):
+    assert BatchThreads(images, processors).size == size
 
 
 def test_rows_cover_everything_once():
-    with Team(64, 7) as team:
+    with BatchThreads(64, 7) as threads:
         for n in (1, 6, 7, 8, 20):
-            rows = [i for part in team.rows(n) for i in range(n)[part]]
+            rows = [i for part in threads.rows(n) for i in range(n)[part]]
             assert rows == list(range(n))

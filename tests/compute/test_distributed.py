@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from cryomorph.compute.distributed import Parallel, parallel
+from cryomorph.compute.distributed import Parallel, join_processes
 from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig
 from cryomorph.config.training import TrainingConfig
 from cryomorph.methods.neural_field import train_neural_field
@@ -29,30 +29,30 @@ import copy
 from glob import glob
 import torch
 from cryomorph.training.optimise import Optimisers
-from cryomorph.compute.distributed import parallel
+from cryomorph.compute.distributed import join_processes
 
 torch.set_num_threads(1)
-with parallel(torch.device("cpu")) as processes:
+with join_processes(torch.device("cpu")) as processes:
     rank = processes.rank
-    assert processes.world == 2 and processes.first == (rank == 0)
-    assert processes.total(torch.tensor([1.0, 10.0 * rank])).tolist() == [2.0, 10.0]
-    assert processes.most(5 + rank) == 6
-    assert processes.agreed(rank == 0) and not processes.agreed(rank == 1)
+    assert processes.world_size == 2 and processes.is_rank_zero == (rank == 0)
+    assert processes.all_reduce_sum(torch.tensor([1.0, 10.0 * rank])).tolist() == [2.0, 10.0]
+    assert processes.all_reduce_max(5 + rank) == 6
+    assert processes.broadcast_flag(rank == 0) and not processes.broadcast_flag(rank == 1)
     table = torch.full((5, 2), float(rank + 1))
-    processes.gather_rows(table)
+    processes.all_gather_rows(table)
     assert table[:, 0].tolist() == [1, 2, 1, 2, 1]
     # rows that each process moved of those that are not held out: none is lost, wherever the gap is
     moved = torch.zeros(6, 1)
-    moved[processes.share(torch.tensor([0, 1, 3, 4, 5]))] = 1.0
-    processes.gather_rows(moved)
+    moved[processes.shard(torch.tensor([0, 1, 3, 4, 5]))] = 1.0
+    processes.all_gather_rows(moved)
     assert moved[:, 0].tolist() == [1, 1, 0, 1, 1, 1]
     layer = torch.nn.Linear(1, 1, bias=False)
     wrapped = processes.wrap(layer)
     wrapped(torch.tensor([[1.0 + 2 * rank]])).sum().backward()
     assert layer.weight.grad.item() == 2.0  # the mean of 1 and 3
     tensors = [torch.full((3,), float(rank == i % 2)) for i in range(5)]  # 1 where it is this process's own
-    assert len(processes.own(tensors)) == 3 - rank and all(t[0] == 1 for t in processes.own(tensors))
-    processes.hand_out(tensors)
+    assert len(processes.owned(tensors)) == 3 - rank and all(t[0] == 1 for t in processes.owned(tensors))
+    processes.broadcast(tensors)
     assert all(t.eq(1).all() for t in tensors)
     # each process orthogonalises its own matrices: as if one did all, the memory too
     torch.manual_seed(0)
@@ -68,7 +68,7 @@ with parallel(torch.device("cpu")) as processes:
     assert all(torch.equal(a, b) for a, b in zip(both.parameters(), lone.parameters()))
     assert shared.state().keys() == alone.state().keys()
     assert all(torch.equal(value, alone.state()[name]) for name, value in shared.state().items())
-    with processes.first_alone() as alone:
+    with processes.rank_zero_first() as alone:
         open(f"{rank}.order", "w").write(str(sorted(path for path in __import__("os").listdir() if "order" in path)))
     processes.barrier()
     del wrapped
@@ -96,18 +96,18 @@ def torchrun(*words: object, cwd: Path) -> None:
 
 def test_a_lone_process_is_the_first_and_has_everything(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with parallel(CPU) as alone:
-        assert (alone.rank, alone.world, alone.first, alone.device) == (0, 1, True, CPU)
+    with join_processes(CPU) as alone:
+        assert (alone.rank, alone.world_size, alone.is_rank_zero, alone.device) == (0, 1, True, CPU)
         index, value, layer = torch.arange(7), torch.tensor([1.0, 2.0]), nn.Linear(2, 2)
-        assert torch.equal(alone.share(index), index)
-        assert torch.equal(alone.total(value), value)
-        assert alone.most(3) == 3
-        assert alone.agreed(True) is True and alone.agreed(False) is False
+        assert torch.equal(alone.shard(index), index)
+        assert torch.equal(alone.all_reduce_sum(value), value)
+        assert alone.all_reduce_max(3) == 3
+        assert alone.broadcast_flag(True) is True and alone.broadcast_flag(False) is False
         assert alone.wrap(layer) is layer
-        alone.gather_rows(value)
+        alone.all_gather_rows(value)
         assert value.tolist() == [1, 2]
         alone.barrier()
-        with alone.first_alone() as first:
+        with alone.rank_zero_first() as first:
             assert first
 
 
@@ -115,7 +115,7 @@ def test_a_lone_process_is_the_first_and_has_everything(monkeypatch):
 def test_the_shares_of_all_processes_are_disjoint_and_leave_none_out(world):
     held, trained = split_held_out(401, 0.05, 3)
     for index in (held, trained, torch.arange(5)):
-        shares = [Parallel(rank, world, CPU).share(index).tolist() for rank in range(world)]
+        shares = [Parallel(rank, world, CPU).shard(index).tolist() for rank in range(world)]
         together = [i for share in shares for i in share]
         assert sorted(together) == index.tolist() and len(set(together)) == len(together)
         assert all(abs(len(share) - len(index) / world) < 0.1 * len(index) + 2 for share in shares)

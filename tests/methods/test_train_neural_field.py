@@ -335,7 +335,7 @@ def test_poses_are_refined_by_all_processors_and_gathered_before_the_checkpoint(
             raise Killed
 
     monkeypatch.setattr(recipes, "refine_poses", refine)
-    monkeypatch.setattr(Parallel, "gather_rows", gather)
+    monkeypatch.setattr(Parallel, "all_gather_rows", gather)
     torch.set_num_threads(2)
     training = replace(SHORT, epochs=1, refine_poses=True, pose_epoch=1, batch_size=32)
     asked = replace(config, output=tmp_path / "run", recipe="paper", training=training, warm_steps=None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryomorph.compute.batch_threads import Team
+from cryomorph.compute.batch_threads import BatchThreads
 from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.poses import PoseTable
 from cryomorph.encoders.table import TableEncoder
@@ -226,8 +226,8 @@ def test_maps_on_a_grid_cost_what_their_smoothness_says():
     cube = ConvVolume(ConvShape(BOX, ZDIM, BOX, channels=2, hidden=8), maps()[0], unit=0.1)
     encoder, smoothness = table(), Smoothness(1.0, 0.3, BOX)
     model = Heterogeneous(cube, encoder, prior_std=PRIOR_STD, whitening=WHITENING, smoothness=smoothness)
-    with Team(N, threads=2) as team:
-        for found in (model(batch(), DISK, NOISE), model(batch(), DISK, NOISE, team=team)):
+    with BatchThreads(N, processors=2) as threads:
+        for found in (model(batch(), DISK, NOISE), model(batch(), DISK, NOISE, threads=threads)):
             z = encoder.mean + encoder.std * NOISE
             torch.testing.assert_close(found.roughness, smoothness(cube.grids(z)))
             torch.testing.assert_close(found.mean, encoder.mean)

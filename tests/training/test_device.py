@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cryomorph.compute import device as machine
+from cryomorph.compute import precision as machine
 from cryomorph.config.training import TrainingConfig
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.pose import random_rotations

@@ -299,10 +299,10 @@ def test_a_run_folder_without_checkpoints_starts_anew(make_trainer, tmp_path: Pa
 class Others(Parallel):
     """Stands for the other processes: odd rows and odd matrices are theirs, and they made them 7."""
 
-    def gather_rows(self, table: torch.Tensor) -> None:
+    def all_gather_rows(self, table: torch.Tensor) -> None:
         table[1::2] = 7.0
 
-    def hand_out(self, tensors: Sequence[torch.Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[torch.Tensor]) -> None:
         for tensor in tensors[1::2]:
             tensor.fill_(7.0)
 

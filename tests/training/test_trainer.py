@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryomorph.compute.batch_threads import Team
+from cryomorph.compute.batch_threads import BatchThreads
 from cryomorph.compute.distributed import Parallel
 from cryomorph.objectives.disentangle import disentanglement
 from cryomorph.particles.projection_class import projection_classes
@@ -72,7 +72,7 @@ def test_an_adam_step_moves_each_weight_by_the_rate_against_its_gradient(make_tr
 def test_the_table_moves_the_batch_by_the_natural_gradient_of_each_image_s_own_loss(make_trainer):
     """Central differences of `nll + weight * KL` of every single image, with the weights as they were."""
     trainer = make_trainer("table", rate_schedule="constant", latent_rate=0.5, beta_schedule="constant", beta=3.0)
-    trainer.optimiser.step = lambda rate, keep, *, team: None
+    trainer.optimiser.step = lambda rate, keep, *, threads: None
     model, store = trainer.model, trainer.store
     # small steps, so that none is cut off
     model.encoder.std.fill_(0.02)
@@ -101,8 +101,8 @@ def test_the_table_moves_the_batch_by_the_natural_gradient_of_each_image_s_own_l
 @pytest.mark.parametrize("optimiser", ["muon", "adam"])
 def test_a_team_takes_the_steps_of_one_thread(make_trainer, encoder, optimiser):
     alone, shared = (make_trainer(encoder, optimiser=optimiser) for _ in range(2))
-    with Team(12, 3) as team:
-        shared.team = team
+    with BatchThreads(12, 3) as threads:
+        shared.threads = threads
         for trainer in (alone, shared):
             for batch in islice(trainer.batches(), 4):
                 trainer.step(batch, trainer.disk)
@@ -439,7 +439,7 @@ def test_the_prior_counts_by_its_weight_and_the_divergence_s_schedule(with_bank)
     trainer.begin()
     trainer.progress.epoch = 2
     assert trainer.prior_weight == pytest.approx(1.0) and trainer.kl_weight == pytest.approx(0.5)
-    trainer.optimiser.step = lambda rate, keep, *, team: None
+    trainer.optimiser.step = lambda rate, keep, *, threads: None
     model, batch = trainer.model, next(iter(trainer.batches()))
     others = trainer.bank.others(int(trainer.bank.projection_class[batch.index[0]]), torch.Generator())
     noise, bias = trainer._noise(len(batch)), model.encoder.output.bias

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cryomorph.abinit.half_sets import whitened
 from cryomorph.abinit.record import keep_poses, keep_round, moved, moved_in_words
-from cryomorph.compute.batch_threads import Team
+from cryomorph.compute.batch_threads import BatchThreads
 from cryomorph.compute.distributed import Parallel
 from cryomorph.config.abinit import AbinitConfig, PaperConfig
 from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig, resolved
@@ -35,7 +35,7 @@ from cryomorph.runs.snapshot import checkpoints
 from cryomorph.training.build import build_model
 from cryomorph.training.device import choose_precision, compile_network, release
 from cryomorph.training.loop import train
-from cryomorph.training.session import Session, required, team_for
+from cryomorph.training.session import Session, required, threads_for
 from cryomorph.training.stages.linear import Consensus
 from cryomorph.training.stages.recipes import consensus, encode, joint
 from cryomorph.training.trainer import Trainer
@@ -88,10 +88,10 @@ def searched(run: RunFolder, store: ParticleStore, config: AbinitConfig, *, proc
     plan = choose_precision(asked.training, processes.device)
     model = build_model(asked, store, Consensus.unknown(store), lesson=None).to(processes.device)
     compile_network(model.representation, "auto", processes.device)
-    team = team_for(processes.device, plan.batch_size or 1, model.representation)
-    trainer = Trainer(model, store, plan, parallel=processes, seed=config.seed, team=team)
-    search = PoseSearch(run, trainer, config, team)
-    with team:
+    threads = threads_for(processes.device, plan.batch_size or 1, model.representation)
+    trainer = Trainer(model, store, plan, parallel=processes, seed=config.seed, threads=threads)
+    search = PoseSearch(run, trainer, config, threads)
+    with threads:
         train(
             trainer,
             run,
@@ -112,7 +112,7 @@ class PoseSearch:
     run: RunFolder
     trainer: Trainer
     config: AbinitConfig
-    team: Team
+    threads: BatchThreads
     begin: float = 0.0
     seconds: float = 0.0
     rate_factor: float = 1.0
@@ -156,7 +156,7 @@ class PoseSearch:
             self._put(coming, random_rotations(len(coming), generator), torch.zeros(len(coming), 2))
         elif self.due:
             begin = perf_counter()
-            with self.team.at_rest():
+            with self.threads.paused():
                 self._search(coming, generator)
             self.seconds += perf_counter() - begin
 

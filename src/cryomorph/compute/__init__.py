@@ -1,1 +1,1 @@
-"""What the machine gives: devices, number formats, threads, and the processes of a distributed run."""
+"""What the machine offers: devices, number formats, threads, and the processes of a distributed run."""

@@ -1,7 +1,8 @@
-"""Threads that share a batch: the operations of a small network are too short to be divided among processors singly.
+"""Threads that share the images of a batch: a small network's operations are too short to be split among processors.
 
-Torch divides each operation, and its threads meet after every one; on two processors a field's step is then no faster
-than on one (benchmarks/neural_field.py). Here each thread takes some images through the whole model; they meet once.
+Torch splits every single operation, and its threads synchronise after each of them: on two processors a step of a
+neural field is then no faster than on one (benchmarks/neural_field.py). Here each thread takes some of the images
+through the whole model, and the threads synchronise once.
 """
 
 from __future__ import annotations
@@ -15,29 +16,29 @@ import torch
 from jaxtyping import Float32, Shaped
 from torch import Tensor
 
-IMAGES = 4  # of a batch that a thread should get at least
+MIN_IMAGES = 4  # of a batch for each thread
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-class Team:
-    """Some threads, each with an equal share of the processors; the one that waits for them takes none.
+class BatchThreads:
+    """A pool of threads with an equal share of the processors each; the calling thread waits and uses one at most.
 
     Args:
-        threads: processors to use; those that torch was given, without.
-        images: what a batch holds; few images make few threads.
+        images: size of a batch; a small batch is shared by fewer threads.
+        processors: how many to use; by default those that torch uses.
     """
 
-    def __init__(self, images: int, threads: int | None = None) -> None:
+    def __init__(self, images: int, processors: int | None = None) -> None:
         self._before = torch.get_num_threads()
-        threads = self._before if threads is None else threads
-        self.size = max(1, min(threads, images // IMAGES))
-        self._each = threads // self.size
+        processors = self._before if processors is None else processors
+        self.size = max(1, min(processors, images // MIN_IMAGES))
+        self._each = processors // self.size
         self._pool: ThreadPoolExecutor | None = None
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> BatchThreads:
         if self.size > 1:
-            self._pool = ThreadPoolExecutor(self.size, "team", torch.set_num_threads, (self._each,))
+            self._pool = ThreadPoolExecutor(self.size, "batch", torch.set_num_threads, (self._each,))
             torch.set_num_threads(1)
         return self
 
@@ -47,8 +48,8 @@ class Team:
         torch.set_num_threads(self._before)
 
     @contextmanager
-    def at_rest(self) -> Iterator[None]:
-        """Give the one that waits all processors meanwhile, for work that the team has no part in."""
+    def paused(self) -> Iterator[None]:
+        """Give all processors to the calling thread, for work that the pool takes no part in."""
         now = torch.get_num_threads()
         torch.set_num_threads(self._before)
         try:
@@ -57,11 +58,11 @@ class Team:
             torch.set_num_threads(now)
 
     def map(self, work: Callable[[Job], Result], jobs: Iterable[Job]) -> list[Result]:
-        """The results of all jobs, in order; what a job raises is raised here. A team of one is the caller itself."""
+        """Results of all jobs, in order; exceptions propagate. A pool of one thread is the calling thread itself."""
         return [work(job) for job in jobs] if self._pool is None else list(self._pool.map(work, jobs))
 
     def rows(self, n: int) -> list[slice]:
-        """`n` rows in parts, one for each thread."""
+        """`n` rows split into one slice for each thread."""
         share = -(-n // self.size)
         return [slice(start, start + share) for start in range(0, n, share)]
 
@@ -69,59 +70,59 @@ class Team:
 Rowwise = Callable[[slice, Float32[Tensor, "k q"]], Shaped[Tensor, "k ..."]]
 
 
-def in_parts(
-    team: Team | None, function: Rowwise, points: Float32[Tensor, "b q"], *, weights: Sequence[Tensor]
+def apply_in_threads(
+    threads: BatchThreads | None, function: Rowwise, points: Float32[Tensor, "b q"], *, weights: Sequence[Tensor]
 ) -> Shaped[Tensor, "b ..."]:
-    """`function(rows, points[rows])` of all rows, shared by a team; without one, or on a team of one, done here.
+    """`function(rows, points[rows])` of all rows, shared by threads; computed here if there are none, or only one.
 
     Args:
-        function: makes something of each row, given which rows, and their points.
-        points, weights: what the result is differentiable in: the weights are those that `function` uses.
+        function: a result for each row, given the rows' slice and their points.
+        points, weights: what the result is differentiated by; `weights` are the parameters that `function` uses.
     """
-    if team is None or team.size == 1:
+    if threads is None or threads.size == 1:
         return function(slice(None), points)
-    found: Tensor = _InParts.apply(team, function, points, *weights)
-    return found
+    result: Tensor = _ApplyInThreads.apply(threads, function, points, *weights)
+    return result
 
 
-class _InParts(torch.autograd.Function):
-    """Every thread makes a graph of its own, and goes back through it."""
+class _ApplyInThreads(torch.autograd.Function):
+    """Each thread builds an autograd graph of its own, and back-propagates through it."""
 
     @staticmethod
-    def forward(ctx: Any, team: Team, function: Rowwise, points: Tensor, *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, threads: BatchThreads, function: Rowwise, points: Tensor, *weights: Tensor) -> Tensor:
         kind = points.device.type
         enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
         needed = any(ctx.needs_input_grad)
 
-        def one(rows: slice) -> tuple[Tensor, Tensor]:
+        def part(rows: slice) -> tuple[Tensor, Tensor]:
             own = points[rows].detach().requires_grad_(ctx.needs_input_grad[2])
             # a cache of weights in half precision would tie the threads' graphs together
             with torch.set_grad_enabled(needed), torch.autocast(kind, dtype, enabled=enabled, cache_enabled=False):
                 return own, function(rows, own)
 
-        ctx.team, ctx.rows = team, team.rows(len(points))
-        ctx.graphs = team.map(one, ctx.rows)
+        ctx.threads, ctx.rows = threads, threads.rows(len(points))
+        ctx.graphs = threads.map(part, ctx.rows)
         ctx.weights = [weight for weight in weights if weight.requires_grad]
         return torch.cat([value.detach() for _, value in ctx.graphs])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (grad,) = grads
-        moved = ctx.needs_input_grad[2]
+        by_points_too = ctx.needs_input_grad[2]
 
-        def one(number: int) -> tuple[Tensor | None, ...]:
+        def part(number: int) -> tuple[Tensor | None, ...]:
             own, value = ctx.graphs[number]
-            wanted = [own, *ctx.weights] if moved else ctx.weights
-            return torch.autograd.grad(value, wanted, grad[ctx.rows[number]], allow_unused=True)
+            inputs = [own, *ctx.weights] if by_points_too else ctx.weights
+            return torch.autograd.grad(value, inputs, grad[ctx.rows[number]], allow_unused=True)
 
-        found = ctx.team.map(one, range(len(ctx.rows)))
+        parts = ctx.threads.map(part, range(len(ctx.rows)))
         ctx.graphs = None
-        by_points = torch.cat([each[0] for each in found]) if moved else None
-        by_weight = iter([_sum(parts) for parts in zip(*(each[moved:] for each in found), strict=True)])
+        by_points = torch.cat([each[0] for each in parts]) if by_points_too else None
+        by_weight = iter([_sum(terms) for terms in zip(*(each[by_points_too:] for each in parts), strict=True)])
         return None, None, by_points, *(next(by_weight) if need else None for need in ctx.needs_input_grad[3:])
 
 
-def _sum(parts: Sequence[Tensor | None]) -> Tensor | None:
-    """The sum of the parts, always in the same order: a training can be repeated to the last digit."""
-    there = [part for part in parts if part is not None]
+def _sum(terms: Sequence[Tensor | None]) -> Tensor | None:
+    """Sum of the terms that are not None, always in the same order: training is reproducible to the last digit."""
+    there = [term for term in terms if term is not None]
     return torch.stack(there).sum(0) if there else None

@@ -73,10 +73,10 @@ def close_epoch(session: Session) -> None:
         return
     model.eval()
     disk, parallel = session.store.disk, session.parallel
-    loader = ParticleLoader(session.store, SCALED, subset=parallel.share(spread_over(len(session.store), IMAGES)))
+    loader = ParticleLoader(session.store, SCALED, subset=parallel.shard(spread_over(len(session.store), IMAGES)))
     batches = (model.placed(given.to(parallel.device), disk) for given in loader)
     seen = ((batch, model.posterior(batch).mean) for batch in batches)
-    scale = scale_of_maps(model.representation, seen, disk=disk, total=parallel.total)
+    scale = scale_of_maps(model.representation, seen, disk=disk, total=parallel.all_reduce_sum)
     if scale > 0:
         model.representation.amplitude_unit *= scale
     model.train()

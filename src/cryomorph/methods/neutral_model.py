@@ -20,7 +20,7 @@ from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.training.build import LinearStart, noise_whitening
 from cryomorph.training.distillation import Lesson, average_transfer, warm_start
-from cryomorph.training.session import Session, required, team_for
+from cryomorph.training.session import Session, required, threads_for
 from cryomorph.volumes.fsc import fsc
 from cryomorph.volumes.grid import apply_gain, frequency_grid, lowpass
 from cryomorph.volumes.masks import auto_mask
@@ -45,7 +45,7 @@ def neutral(session: Session) -> None:
     if not isinstance(config, GaussiansConfig):
         raise TypeError(f"the neutral model is made of Gaussians, the config is {type(config).__name__}")
     path = session.run.path / NEUTRAL
-    with session.parallel.first_alone() as first:
+    with session.parallel.rank_zero_first() as first:
         if first and not path.is_file():
             begin = perf_counter()
             mixture, number, said = fit_neutral(session, config)
@@ -172,7 +172,7 @@ def fit_to_map(
     lesson = Lesson(nothing, nothing, nothing, shared=True)
     teacher = LinearSubspace(volume[None]).to(transfer.device)
     steps = config.neutral_steps
-    with team_for(transfer.device, BATCH) as team, progress("neutral", 2 * steps) as advance:
+    with threads_for(transfer.device, BATCH) as threads, progress("neutral", 2 * steps) as advance:
         for band in (radius / 2, radius):
             disk: FourierDisk = store.disk.within(max(band, 4.0) + 0.5)
             warm_start(
@@ -188,7 +188,7 @@ def fit_to_map(
                 after_step=lambda step, share: advance(
                     1, f"neutral, {model.shape.count} Gaussians, {share:.1%} of the map missing"
                 ),
-                team=team,
+                threads=threads,
             )
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Complex64, Float32
 from torch import Tensor, nn
 
-from cryomorph.compute.batch_threads import Team, in_parts
+from cryomorph.compute.batch_threads import BatchThreads, apply_in_threads
 from cryomorph.encoders.base import Encoder, Posterior
 from cryomorph.encoders.poses import PoseTable
 from cryomorph.objectives.kl import kl_divergence
@@ -91,11 +91,11 @@ class Heterogeneous(nn.Module):
         return self.encoder(batch)
 
     def forward(
-        self, batch: Batch, disk: FourierDisk, noise: Float32[Tensor, "b zdim"], *, team: Team | None = None
+        self, batch: Batch, disk: FourierDisk, noise: Float32[Tensor, "b zdim"], *, threads: BatchThreads | None = None
     ) -> ImageLoss:
         """The loss of a batch from `placed`, over the coefficients of `disk`; `noise`, standard normal, samples z.
 
-        The batch may hold more than the disk's coefficients: the encoder sees all of them. A team shares the slices.
+        The batch may hold more than the disk's coefficients: the encoder sees all of them. `threads` share the slices.
         """
         seen = batch.within(disk.size)
         posterior = self.posterior(batch)
@@ -105,7 +105,7 @@ class Heterogeneous(nn.Module):
             return self._cost(seen.rows(rows), z, disk)
 
         weights = list(self.representation.parameters())
-        found = in_parts(team, cost, posterior.sample(noise), weights=weights)
+        found = apply_in_threads(threads, cost, posterior.sample(noise), weights=weights)
         return ImageLoss(found[:, 0], kl, found[:, 1], posterior.mean)
 
     def _cost(self, seen: Batch, z: Float32[Tensor, "k zdim"], disk: FourierDisk) -> Float32[Tensor, "k 2"]:

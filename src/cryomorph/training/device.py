@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from cryomorph.compute.device import bfloat16_pays
+from cryomorph.compute.precision import bfloat16_pays
 from cryomorph.config.console import warn
 from cryomorph.config.training import TrainingConfig
 from cryomorph.representations.base import Representation

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Complex64, Float32
 from torch import Tensor
 
-from cryomorph.compute.batch_threads import Rowwise, Team, in_parts
+from cryomorph.compute.batch_threads import BatchThreads, Rowwise, apply_in_threads
 from cryomorph.objectives.schedules import scheduled
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.disk import FourierDisk
@@ -70,14 +70,14 @@ def warm_start(
     seed: int,
     half_precision: bool,
     after_step: Callable[[int, float], None],
-    team: Team | None = None,
+    threads: BatchThreads | None = None,
 ) -> float:
     """Fit slices of the student to the teacher's, in random directions, weighted as images weight them on average.
 
     Args:
         transfer: of a whole disk, of which `disk` is a prefix.
         after_step: gets the step and the share of the teacher's power that the student still misses.
-        team: threads that share the work.
+        threads: threads that share the work.
 
     Returns:
         that share in the end.
@@ -95,15 +95,17 @@ def warm_start(
             taught = taught + noise
         rotation = random_rotations(batch_size, generator).to(device)
         with torch.no_grad():
-            target = in_parts(team, seen(teacher, rotation, disk, transfer=transfer), taught.to(device), weights=())
+            target = apply_in_threads(
+                threads, seen(teacher, rotation, disk, transfer=transfer), taught.to(device), weights=()
+            )
         with torch.autocast(device.type, torch.bfloat16, enabled=half_precision):
-            answer = in_parts(
-                team, seen(student, rotation, disk, transfer=transfer), z.to(device), weights=optimiser.weights
+            answer = apply_in_threads(
+                threads, seen(student, rotation, disk, transfer=transfer), z.to(device), weights=optimiser.weights
             )
         error = torch.view_as_real(answer - target).square().sum()
         optimiser.zero_grad()
         (error / target.numel()).backward()
-        optimiser.step(LEARNING_RATE * rate, team=team)
+        optimiser.step(LEARNING_RATE * rate, threads=threads)
         if step % 10 == 0 or step == steps - 1:
             share = float(error.detach() / torch.view_as_real(target).square().sum())
             missing = share if step == 0 else 0.7 * missing + 0.3 * share

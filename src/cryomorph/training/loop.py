@@ -50,7 +50,7 @@ def train(
                 advance(len(batch), label(trainer))
                 if trainer.progress.step % REPORT_EVERY == 0:
                     report(trainer, run, images / (perf_counter() - begin), name=name)
-                    if trainer.parallel.agreed(perf_counter() - saved > 60 * trainer.plan.checkpoint_minutes):
+                    if trainer.parallel.broadcast_flag(perf_counter() - saved > 60 * trainer.plan.checkpoint_minutes):
                         checkpoint(trainer, run, name)
                         saved = perf_counter()
             report(trainer, run, images / (perf_counter() - begin), name=name)
@@ -68,9 +68,11 @@ def train(
 def report(trainer: Trainer, run: RunFolder, images_per_second: float, *, name: str = "") -> None:
     """Write down what was measured, and say it when steps had to be left out."""
     facts = trainer.report()
-    run.record(stage=f"{name}joint", images_per_second=round(images_per_second * trainer.parallel.world, 1), **facts)
+    run.record(
+        stage=f"{name}joint", images_per_second=round(images_per_second * trainer.parallel.world_size, 1), **facts
+    )
     trainer.spoken = facts
-    tell = run.warn if trainer.parallel.first else warn  # each process knows the images of its own steps
+    tell = run.warn if trainer.parallel.is_rank_zero else warn  # each process knows the images of its own steps
     if "skipped" in facts:
         images = [int(i) for i in facts["skipped_images"]]
         tell(f"{facts['skipped']} steps were not numbers or far too large and were left out: particles {named(images)}")
@@ -92,7 +94,7 @@ def label(trainer: Trainer) -> str:
 def checkpoint(trainer: Trainer, run: RunFolder, name: str = "") -> None:
     """Write the state of a training; the last few are kept."""
     trainer.gather()
-    if trainer.parallel.first:
+    if trainer.parallel.is_rank_zero:
         tensors, facts = trainer.state()
         folder = run.path / "checkpoints"
         described = facts_of(trainer.model.representation)
@@ -109,14 +111,14 @@ def keep_best(trainer: Trainer, run: RunFolder) -> None:
     if trainer.plan.final_model != "best" or not trainer.best:
         return
     trainer.gather()
-    if trainer.parallel.first:
+    if trainer.parallel.is_rank_zero:
         state = {name: value.contiguous() for name, value in trainer.model.state_dict().items()}
         save_tensors(run.path / BEST, state, epoch=str(trainer.progress.epoch))
 
 
 def take_best(trainer: Trainer, run: RunFolder) -> None:
     """Where the model is to be chosen by its held-out loss: go back to the best one that was kept."""
-    with trainer.parallel.first_alone():
+    with trainer.parallel.rank_zero_first():
         if trainer.plan.final_model == "best" and not (run.path / BEST).is_file():
             run.warn("no epoch at the full band had a held-out loss: the last model is taken, not the best")
         elif trainer.plan.final_model == "best":

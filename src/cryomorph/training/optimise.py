@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cryomorph.compute.batch_threads import Team
+from cryomorph.compute.batch_threads import BatchThreads
 from cryomorph.compute.distributed import Parallel
 
 Optimiser = Literal["muon", "adam"]
@@ -36,14 +36,14 @@ class Optimisers:
     def _each(self) -> list[torch.optim.Optimizer]:
         return [*self._muon, *self._adam]
 
-    def step(self, rate: float, keep: Tensor | None = None, *, team: Team | None = None) -> None:
+    def step(self, rate: float, keep: Tensor | None = None, *, threads: BatchThreads | None = None) -> None:
         """One step at a learning rate; where `keep` is 0 the gradients are left out, on the device, without a wait.
 
         Every process steps the matrices that it owns, and has the others' from their owners: orthogonalising takes as
         long for few images as for many.
 
         Args:
-            team: threads that share the matrices.
+            threads: threads that share the matrices.
         """
         if keep is not None and keep.device.type == "cpu":
             if not keep:  # no device to wait for: the step is left out whole
@@ -57,21 +57,21 @@ class Optimisers:
             factor = MUON_RATE if isinstance(each, torch.optim.Muon) else 1.0
             for group in each.param_groups:
                 group["lr"] = rate * factor
-        own = self._muon if self.parallel is None else self.parallel.own(self._muon)
-        if team is None:
+        own = self._muon if self.parallel is None else self.parallel.owned(self._muon)
+        if threads is None:
             for each in [*own, *self._adam]:
                 each.step()
         else:
-            team.map(lambda each: each.step(), [*own, *self._adam])
+            threads.map(lambda each: each.step(), [*own, *self._adam])
         if self.parallel is not None:
-            self.parallel.hand_out([_matrix(muon).data for muon in self._muon])
+            self.parallel.broadcast([_matrix(muon).data for muon in self._muon])
 
     def gather(self) -> None:
         """Give every process what the others' matrices have left behind: `state` is whole after this."""
         if self.parallel is not None:
             for muon in self._muon:
                 muon.state[_matrix(muon)].setdefault("momentum_buffer", torch.zeros_like(_matrix(muon)))
-            self.parallel.hand_out([muon.state[_matrix(muon)]["momentum_buffer"] for muon in self._muon])
+            self.parallel.broadcast([muon.state[_matrix(muon)]["momentum_buffer"] for muon in self._muon])
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

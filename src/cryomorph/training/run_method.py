@@ -8,7 +8,7 @@ from time import perf_counter
 import torch
 
 from cryomorph.compute.device import choose_device
-from cryomorph.compute.distributed import Parallel, parallel
+from cryomorph.compute.distributed import Parallel, join_processes
 from cryomorph.config.errors import InputError
 from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.folder import RunFolder
@@ -28,13 +28,13 @@ def train_method(config: TrainedConfig, method: Method) -> RunFolder:
     Raises:
         InputError: particles that cannot be used, or a run folder that is in use.
     """
-    with parallel(choose_device(config.training.device)) as processes:
+    with join_processes(choose_device(config.training.device)) as processes:
         return _train(config, method, processes)
 
 
 def _train(config: TrainedConfig, method: Method, processes: Parallel) -> RunFolder:
     begin = perf_counter()
-    with processes.first_alone() as alone:
+    with processes.rank_zero_first() as alone:
         run = start_run(config, method.name) if alone else RunFolder(config.output, quiet=True)
         if run.is_complete:
             run.log(f"{run.path} is complete already: nothing to resume")
@@ -48,8 +48,8 @@ def _train(config: TrainedConfig, method: Method, processes: Parallel) -> RunFol
         store = take_particles(run, config, accept) if alone else run.given_store()
     plan = choose_precision(config.training, processes.device)
     run.log(
-        f"training on {processes.world} {processes.device.type} process{'es' if processes.world > 1 else ''}, "
-        f"{plan.precision}, {torch.get_num_threads()} threads"
+        f"training on {processes.world_size} {processes.device.type} "
+        f"process{'es' if processes.world_size > 1 else ''}, {plan.precision}, {torch.get_num_threads()} threads"
     )
     session = Session(method, run, store, replace(config, training=plan), processes)
     for stage in method.recipes[config.recipe]:

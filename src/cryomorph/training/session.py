@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from cryomorph.compute.batch_threads import Team
+from cryomorph.compute.batch_threads import BatchThreads
 from cryomorph.compute.distributed import Parallel
 from cryomorph.config.conv_volume import ConvVolumeConfig
 from cryomorph.config.gaussians import GaussiansConfig
@@ -79,13 +79,13 @@ class Method:
     leave: Callable[[Session], None] = lambda session: None
 
 
-def team_for(device: torch.device, images: int, model: nn.Module | None = None) -> Team:
+def threads_for(device: torch.device, images: int, model: nn.Module | None = None) -> BatchThreads:
     """Threads that share batches of so many images; a GPU needs none.
 
     A batch is not divided for a model that draws at random within, or averages over its batch.
     """
     whole = model is not None and any(isinstance(part, NOISY) for part in model.modules())
-    return Team(images if device.type == "cpu" and not whole else 1)
+    return BatchThreads(images if device.type == "cpu" and not whole else 1)
 
 
 def required(value: T | None) -> T:

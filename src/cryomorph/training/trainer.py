@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
-from cryomorph.compute.batch_threads import Team
+from cryomorph.compute.batch_threads import BatchThreads
 from cryomorph.compute.distributed import Parallel
 from cryomorph.config.training import TrainingConfig
 from cryomorph.encoders.conv import Variation
@@ -84,25 +84,25 @@ class Trainer:
         *,
         parallel: Parallel,
         seed: int,
-        team: Team | None = None,
+        threads: BatchThreads | None = None,
         projection_class: Int64[Tensor, " n"] | None = None,
     ) -> None:
         self.model, self.store, self.plan, self.parallel, self.seed = model, store, plan, parallel, seed
-        self.team = team
+        self.threads = threads
         self.optimiser = Optimisers(model, plan.optimiser or "adam", parallel=parallel)
         self.wrapped = parallel.wrap(model)
         self.guard = StepGuard(parallel.device)
         self.progress = Progress()
         self.half_precision = plan.precision == "bfloat16"
         held, trained = split_held_out(len(store), plan.held_out or 0.0, seed, copies=store.copies)
-        self.held, self.trained = parallel.share(held), parallel.share(trained)
+        self.held, self.trained = parallel.shard(held), parallel.shard(trained)
         self.bank: MemoryBank | None = None
         if projection_class is not None:
             zdim = model.representation.zdim
             self.bank = MemoryBank(projection_class, zdim, visited=trained).to(parallel.device)
-        share = max(1, (plan.batch_size or 1) // parallel.world)
+        share = max(1, (plan.batch_size or 1) // parallel.world_size)
         self.batch_size = share
-        self.steps = parallel.most(max(1, len(self._loader)))
+        self.steps = parallel.all_reduce_max(max(1, len(self._loader)))
         self.measured: Measured | None = None
         self.spoken: Facts = {}
         self._snapshot = Snapshot(model, self.optimiser)
@@ -206,9 +206,9 @@ class Trainer:
             self.bank.code.copy_(self.table.mean)
             return
         self.model.eval()
-        mine = self.parallel.share(torch.arange(len(self.store)))
+        mine = self.parallel.shard(torch.arange(len(self.store)))
         self.bank.code.copy_(encode_amortised(self.model, self.store, mine)[0].nan_to_num(posinf=0.0, neginf=0.0))
-        self.parallel.gather_rows(self.bank.code)
+        self.parallel.all_gather_rows(self.bank.code)
         self.model.train()
 
     @property
@@ -223,7 +223,7 @@ class Trainer:
         batch = self.model.placed(batch.to(self.parallel.device), self.read_disk)
         noise = self._noise(len(batch))
         with torch.autocast(self.parallel.device.type, torch.bfloat16, enabled=self.half_precision):
-            loss = self.wrapped(batch, disk, noise, team=self.team)
+            loss = self.wrapped(batch, disk, noise, threads=self.threads)
         prior = torch.zeros_like(loss.nll)
         if self.bank is not None:
             prior = self.bank.cost(index, loss.mean, generator=self._generator)
@@ -233,7 +233,7 @@ class Trainer:
         value.backward()
         bad = self.guard.judge(self.optimiser.norm(), batch.index)
         kept = 1 - bad
-        self.optimiser.step((self.plan.learning_rate or 0.0) * self.rate, kept, team=self.team)
+        self.optimiser.step((self.plan.learning_rate or 0.0) * self.rate, kept, threads=self.threads)
         if self.table is not None:
             rate = (self.plan.latent_rate or 0.0) * (LAST_SHARE + (1 - LAST_SHARE) * min(1.0, self.rate))
             self.table.step(rate, len(batch) * disk.size * kept)
@@ -250,7 +250,7 @@ class Trainer:
 
     def _noise(self, count: int) -> Float32[Tensor, "b zdim"]:
         """Noise that depends on where the training is and on nothing else, so that a resumed one draws the same."""
-        place = (self.progress.epoch * self.steps + self.progress.step) * self.parallel.world + self.parallel.rank
+        place = (self.progress.epoch * self.steps + self.progress.step) * self.parallel.world_size + self.parallel.rank
         self._generator.manual_seed(self.seed * 1_000_000_007 + place)
         if self.draws:
             torch.manual_seed(self.seed * 1_000_000_007 + place)
@@ -299,7 +299,7 @@ class Trainer:
                 torch.set_grad_enabled(self.table is not None),
                 torch.autocast(self.parallel.device.type, torch.bfloat16, enabled=self.half_precision),
             ):
-                loss = self.model(batch, disk, noise, team=self.team)
+                loss = self.model(batch, disk, noise, threads=self.threads)
                 # at the divergence's full weight: a loss that followed its schedule would not compare between epochs
                 value = loss.nll + (self.plan.beta or 0.0) / 2 * loss.kl.sum(1)
             if self.table is not None:
@@ -310,7 +310,7 @@ class Trainer:
         for weight in self.optimiser.weights:
             weight.requires_grad_(True)
         self.model.train()
-        summed, count = self.parallel.total(total).tolist()
+        summed, count = self.parallel.all_reduce_sum(total).tolist()
         return summed / count if count else float("nan")
 
     def finish_epoch(self) -> Facts:
@@ -332,11 +332,11 @@ class Trainer:
         for part in self.model.modules():
             if isinstance(part, nn.BatchNorm1d) and part.running_mean is not None and part.running_var is not None:
                 for kept in (part.running_mean, part.running_var):
-                    kept.copy_(self.parallel.total(kept) / self.parallel.world)
+                    kept.copy_(self.parallel.all_reduce_sum(kept) / self.parallel.world_size)
         if self.table is not None:
-            self.parallel.gather_rows(self.table.mean)
+            self.parallel.all_gather_rows(self.table.mean)
         if self.bank is not None:
-            self.parallel.gather_rows(self.bank.code)
+            self.parallel.all_gather_rows(self.bank.code)
 
     def state(self) -> tuple[dict[str, Tensor], str]:
         """Tensors and facts of a checkpoint."""

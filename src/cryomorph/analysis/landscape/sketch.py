@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
-from cryomorph.compute.device import bfloat16_pays
+from cryomorph.compute.precision import bfloat16_pays
 from cryomorph.config.console import track
 from cryomorph.config.errors import InputError
 from cryomorph.representations.base import Representation

@@ -31,7 +31,7 @@ from cryomorph.training.checks import check
 from cryomorph.training.device import compile_network, release
 from cryomorph.training.distillation import average_transfer, warm_start
 from cryomorph.training.loop import train
-from cryomorph.training.session import Session, TrainedConfig, required, team_for
+from cryomorph.training.session import Session, TrainedConfig, required, threads_for
 from cryomorph.training.stages.linear import consensus_stage, linear_stage
 from cryomorph.training.stages.refine_poses import refine_given_poses
 from cryomorph.training.trainer import Trainer, split_held_out
@@ -45,7 +45,7 @@ FEW_PER_CLASS = 100  # particles in a direction of view, on average, to tell so 
 def poses(session: Session) -> None:
     """Where asked, the given poses refined by the linear method; all that follows is at the new ones."""
     if session.config.training.refine_poses:
-        with session.parallel.first_alone() as first:
+        with session.parallel.rank_zero_first() as first:
             if first:
                 # what these components cannot follow would be taken for a pose
                 components = max(session.config.linear_zdim or 0, POSE_COMPONENTS) if session.config.zdim else 0
@@ -56,7 +56,7 @@ def poses(session: Session) -> None:
 
 def consensus(session: Session) -> None:
     """One map of all particles: its noise and its amplitude are what later stages start from."""
-    with session.parallel.first_alone():
+    with session.parallel.rank_zero_first():
         session.consensus = consensus_stage(session.run, session.store)
 
 
@@ -70,7 +70,7 @@ def linear(session: Session) -> None:
         session.lesson = first_lesson(session.linear, 0, seed=config.seed)
         return
     path = session.run.linear_start
-    with session.parallel.first_alone():
+    with session.parallel.rank_zero_first():
         if not path.is_file():
             fit = linear_stage(session.run, session.store, found, config=linear_config(config))
             kept = {"maps": fit.maps, "mean": fit.latent_mean, "std": fit.latent_std}
@@ -97,12 +97,12 @@ def warm(session: Session) -> None:
     config, start, lesson = session.config, required(session.linear), required(session.lesson)
     session.model = session.build()
     path = session.run.path / WARM
-    with session.parallel.first_alone() as alone:
+    with session.parallel.rank_zero_first() as alone:
         if alone and not path.is_file():
             begin = perf_counter()
             device = session.parallel.device
             with (
-                team_for(device, WARM_BATCH, session.model.representation) as team,
+                threads_for(device, WARM_BATCH, session.model.representation) as threads,
                 progress("warm start", config.warm_steps or 0) as advance,
             ):
                 missing = warm_start(
@@ -116,7 +116,7 @@ def warm(session: Session) -> None:
                     seed=config.seed,
                     half_precision=session.half_precision,
                     after_step=lambda step, share: advance(1, f"warm start, {share:.1%} of the linear maps missing"),
-                    team=team,
+                    threads=threads,
                 )
             save_tensors(path, session.model.state_dict())
             session.run.log(
@@ -134,14 +134,16 @@ def joint(session: Session) -> None:
     model = session.model
     begin = perf_counter()
     compile_network(model.representation, config.training.compile, parallel.device)
-    team = team_for(parallel.device, (config.training.batch_size or 1) // parallel.world, model.representation)
+    threads = threads_for(
+        parallel.device, (config.training.batch_size or 1) // parallel.world_size, model.representation
+    )
     trainer = Trainer(
         model,
         session.store,
         config.training,
         parallel=parallel,
         seed=config.seed,
-        team=team,
+        threads=threads,
         projection_class=projection_class_for(session),
     )
 
@@ -149,17 +151,17 @@ def joint(session: Session) -> None:
         if model.poses is None or not config.poses_due(epoch, trainer.epochs):
             return
         model.eval()
-        with team.at_rest():
+        with threads.paused():
             facts = refine_poses(
                 model,
                 session.store,
-                parallel.share(torch.arange(len(session.store))),
+                parallel.shard(torch.arange(len(session.store))),
                 disk=trainer.disk,
-                total=parallel.total,
+                total=parallel.all_reduce_sum,
                 half_precision=session.half_precision,
             )
         model.train()
-        parallel.gather_rows(model.poses.offset)
+        parallel.all_gather_rows(model.poses.offset)
         session.run.record(stage="poses", round=epoch, **facts)
 
     def after_epoch() -> None:
@@ -169,7 +171,7 @@ def joint(session: Session) -> None:
     def before_epoch() -> None:
         session.method.open_epoch(session, trainer.progress.epoch, trainer.epochs)
 
-    with team:
+    with threads:
         train(trainer, session.run, before_epoch=before_epoch, after_epoch=after_epoch)
         if trainer.progress.stopped and not config.poses_due(trainer.progress.epoch, trainer.epochs):
             refine(trainer.epochs)  # what was to come at the end comes now
@@ -191,14 +193,14 @@ def encode(session: Session) -> None:
     model, run, parallel = required(session.model), session.run, session.parallel
     begin = perf_counter()
     model.eval().requires_grad_(False)
-    share = parallel.share(torch.arange(len(session.store)))
+    share = parallel.shard(torch.arange(len(session.store)))
     if model.poses is not None:
-        parallel.gather_rows(model.poses.offset)
+        parallel.all_gather_rows(model.poses.offset)
     if session.config.zdim:
         mean, std = latents(session, share)
     else:
         mean = std = torch.zeros(len(session.store), 0)
-    if parallel.first:
+    if parallel.is_rank_zero:
         finish(session, mean.cpu(), std.cpu())
         run.log(f"encode: {perf_counter() - begin:.1f} s")
     parallel.barrier()
@@ -216,8 +218,8 @@ def latents(
         mean, std = encode_by_gradient(model, session.store, share, half_precision=session.half_precision)
     else:
         mean, std = encode_amortised(model, session.store, share)
-    session.parallel.gather_rows(mean)
-    session.parallel.gather_rows(std)
+    session.parallel.all_gather_rows(mean)
+    session.parallel.all_gather_rows(std)
     if isinstance(model.encoder, TableEncoder):
         return under_landscape(mean.cpu(), std.cpu(), model.prior_std.cpu(), seed=session.config.seed)
     if isinstance(model.encoder, ConvEncoder):
@@ -238,7 +240,7 @@ def by_gradient(session: Session) -> bool:
     )
     if not len(held):
         return False
-    with session.parallel.first_alone() as alone:
+    with session.parallel.rank_zero_first() as alone:
         better = False
         if alone:
             rival = Rival(start.subspace.cpu(), start.prior_std)
@@ -251,7 +253,7 @@ def by_gradient(session: Session) -> bool:
                 f"latent points found anew predict held-out images better by {gain:.3f} +- {error:.3f} nats an image "
                 f"({verdict.by_linear[0]:.3f} by the linear model's maps): {'taken' if better else 'left'}"
             )
-    return session.parallel.agreed(better)
+    return session.parallel.broadcast_flag(better)
 
 
 def finish(session: Session, mean: Float32[Tensor, "n zdim"], std: Float32[Tensor, "n zdim"]) -> None:

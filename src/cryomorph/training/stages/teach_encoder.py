@@ -30,7 +30,7 @@ def teach_encoder(session: Session) -> None:
     if network_kind(model.encoder) is None or model.encoder is None:
         return
     encoder, path = model.encoder, session.run.path / TAUGHT
-    with session.parallel.first_alone() as first:
+    with session.parallel.rank_zero_first() as first:
         if first and not path.is_file():
             begin, device, count = perf_counter(), session.parallel.device, len(session.store)
             optimiser = torch.optim.Adam(encoder.parameters(), lr=LEARNING_RATE)
