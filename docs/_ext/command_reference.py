@@ -1,0 +1,68 @@
+"""A page for each command, made of its own `--help` when the site is built."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+from cryomorph.cli.main import COMMANDS, main
+
+FOLDER = "reference/commands"
+BORDER = "│╭╰"
+
+
+def help_of(words: str) -> str:
+    """What `cryomorph WORDS --help` prints, without the frames around its panels."""
+    said = io.StringIO()
+    with redirect_stdout(said):
+        status = main([*words.split(), "--help"])
+    if status:
+        raise RuntimeError(f"`cryomorph {words} --help` ends with {status}")
+    return "\n".join(plain(said.getvalue().splitlines()))
+
+
+def plain(lines: list[str]) -> Iterator[str]:
+    """Lines of help without frames: a panel's title, then its rows."""
+    for line in lines:
+        if line.startswith("╭"):
+            yield f"{line.strip('╭╮─ ')}:"
+        elif line.startswith("│"):
+            yield line.strip("│").rstrip()
+        elif not line.startswith("╰"):
+            yield line
+        else:
+            yield ""
+
+
+def page(words: str, summary: str) -> str:
+    """A page of Markdown."""
+    return f"# {words}\n\n{summary}\n\n```text\n{help_of(words).strip()}\n```\n"
+
+
+def write_pages(app: Sphinx) -> None:
+    """Write a page for every command, and for every method of `train`."""
+    from cryomorph.config.train import METHODS
+
+    folder = Path(app.srcdir) / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = {}
+    for name, command in COMMANDS.items():
+        pages[name] = page(name, command.summary)
+        if command.config is None:
+            pages |= {f"{name}-{method}": page(f"{name} {method}", "") for method in METHODS}
+    for old in set(folder.glob("*.md")) - {folder / f"{name}.md" for name in pages}:
+        old.unlink()
+    for name, text in pages.items():
+        path = folder / f"{name}.md"
+        if not path.is_file() or path.read_text() != text:
+            path.write_text(text)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Write the pages before Sphinx looks for its sources."""
+    app.connect("builder-inited", write_pages)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
