@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 # tutorials call `cryomorph` from this environment, one thread each, in a terminal of a known width
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-os.environ |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+os.environ |= {"COLUMNS": "88", "NO_COLOR": "1", "TERM": "dumb"}
 
 project = "cryomorph"
 author = "the cryomorph authors"

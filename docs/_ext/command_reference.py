@@ -12,7 +12,6 @@ from sphinx.application import Sphinx
 from cryomorph.cli.main import COMMANDS, main
 
 FOLDER = "reference/commands"
-BORDER = "│╭╰"
 
 
 def help_of(words: str) -> str:
@@ -26,16 +25,15 @@ def help_of(words: str) -> str:
 
 
 def plain(lines: list[str]) -> Iterator[str]:
-    """Lines of help without frames: a panel's title, then its rows."""
-    for line in lines:
-        if line.startswith("╭"):
-            yield f"{line.strip('╭╮─ ')}:"
-        elif line.startswith("│"):
+    """Lines of help without frames, which are drawn with lines or, in a plain terminal, with dashes."""
+    for line, below in zip(lines, [*lines[1:], ""], strict=True):
+        bare = line.strip("│╭╮╰╯─ ")
+        if "--" in below and not below.strip("- "):
+            yield f"{bare}:"
+        elif line.startswith("╭"):
+            yield f"{bare}:"
+        elif bare.strip("-") or not line.strip():
             yield line.strip("│").rstrip()
-        elif not line.startswith("╰"):
-            yield line
-        else:
-            yield ""
 
 
 def page(words: str, summary: str) -> str:
