@@ -15,11 +15,15 @@ pytest_plugins = ("fixtures.blobs", "fixtures.small_training")
 
 
 def pytest_runtest_setup() -> None:
-    """One thread for every test: on tiny tensors a second waits more than it works.
+    """One thread for every test, and messages on standard error as the command line writes them.
 
-    Set anew each time, since other libraries change it, and with it the last digits that some tests compare.
+    On tiny tensors a second thread waits more than it works. The number is set every time, since other libraries change
+    it, and with it the last digits that some tests compare.
     """
+    from cryomorph.config.console import attach_console
+
     torch.set_num_threads(1)
+    attach_console()
 
 
 @pytest.fixture(scope="session")
