@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from cryomorph.analysis.decode import decode_at, read_latent_points, read_particle_numbers, reconstruct_at, write_maps
+from cryomorph.analysis.decode import decode_at, read_latent_points, reconstruct_at, write_maps
+from cryomorph.analysis.selection_files import read_particle_numbers
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
 

@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 
-from cryomorph.analysis.selection import Coordinates, combine, inside, read_polygon, select, with_label, write_numbers
+from cryomorph.analysis.lasso import inside, read_polygon
+from cryomorph.analysis.particle_table import ParticleTable
+from cryomorph.analysis.selection import combine, select, with_label
+from cryomorph.analysis.selection_files import read_particle_numbers, write_numbers
 from cryomorph.config.errors import InputError
-from cryomorph.config.select import SelectConfig
+from cryomorph.config.select import Criteria, SelectConfig
 from cryomorph.runs.folder import RunFolder
 
 N = 400
@@ -42,7 +45,7 @@ def run(tiny_run, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def chosen(run: RunFolder, **criteria: Any) -> list[int]:
     if "range" in criteria:
         criteria["range"] = tuple((name, float(low), float(high)) for name, low, high in criteria["range"])
-    return select(run, SelectConfig(run.path, Path("out.txt"), **criteria)).index.tolist()
+    return select(run, Criteria(**criteria)).index.tolist()
 
 
 def where(condition: np.ndarray) -> list[int]:
@@ -113,13 +116,13 @@ def test_a_lasso_in_a_plane_of_two_kinds(run, tmp_path):
         ("pca", ["pc1", "pc2"]),
         ("pc", ["pc1", "pc2"]),
         ("latent", ["z1", "z2"]),
-        ("volume-pca", ["volume-pc1", "volume-pc2"]),
+        ("volume-pca", ["volume_pc1", "volume_pc2"]),
     ],
 )
 def test_a_kind_of_coordinate_means_its_first_two(run, word, pair):
-    names, points = Coordinates.of(run).plane([word])
+    names, points = ParticleTable.of(run).plane([word])
     assert names == pair
-    np.testing.assert_array_equal(points, Coordinates.of(run).plane(pair)[1])
+    np.testing.assert_array_equal(points, ParticleTable.of(run).plane(pair)[1])
 
 
 def test_sets(run, tmp_path):
@@ -142,7 +145,7 @@ def test_sets_obey_de_morgan(rows):
 
 
 def test_what_was_found_is_said(run):
-    found = select(run, SelectConfig(run.path, Path("o.txt"), cluster=(3,), component=(0,)))
+    found = select(run, Criteria(cluster=(3,), component=(0,)))
     assert str(found) == "20 of 400 particles (5.0%): cluster 3: 80; component 0: 100"
 
 
@@ -175,20 +178,18 @@ def test_a_polygon_agrees_with_another_library():
         ({"cluster": (5,)}, "kmeans_labels.npy: cluster 5 does not exist: there are 0, 1, 2, 3, 4"),
         ({"component": (-1,)}, "component -1 does not exist: there are 0, 1, 2, 3"),
         ({"state": (-1,)}, "state -1 does not exist: there are 0, 1"),
-        ({"range": (("foo", 0, 1),)}, "no coordinate is called foo: expected z1, pc1, umap1 or volume-pc1"),
-        ({"range": (("z0", 0, 1),)}, "has no coordinate z0: it has z1 to z2"),
-        ({"range": (("pc3", 0, 1),)}, "has no coordinate pc3: it has pc1 to pc2"),
-        ({"range": (("volume-pc4", 0, 1),)}, "has no coordinate volume-pc4: it has volume-pc1 to volume-pc3"),
-        ({"nearest": 401, "to_particle": 0}, "--nearest 401: the run has 400 particles"),
-        ({"nearest": 4, "to_particle": 400}, "--to-particle 400: the run has particles 0 to 399"),
-        ({"nearest": 4, "to_point": (1.0,)}, "--to-point has 1 numbers: expected 2"),
+        ({"range": (("foo", 0, 1),)}, "has no column foo: it has z1, z2, z1_std, z2_std, norm, pc1"),
+        ({"range": (("rlnDefocus", 0, 1),)}, "has no column rlnDefocus: did you mean rlnDefocusV or rlnDefocusU"),
+        ({"range": (("rlnImageName", 0, 1),)}, "column rlnImageName of"),
+        ({"where": "rlnDefocus > 1"}, "has no column rlnDefocus: did you mean rlnDefocusV or rlnDefocusU"),
+        ({"where": "state = 1"}, "compare with == instead of ="),
+        ({"range": (("z0", 0, 1),)}, "has no column z0: it has z1 to z2"),
+        ({"range": (("pc3", 0, 1),)}, "has no column pc3: it has pc1 to pc2"),
+        ({"range": (("volume-pc4", 0, 1),)}, "has no column volume-pc4: it has volume_pc1 to volume_pc3"),
+        ({"nearest": 401, "to_particle": 0}, "nearest 401: the run has 400 particles"),
+        ({"nearest": 4, "to_particle": 400}, "to-particle 400: the run has particles 0 to 399"),
+        ({"nearest": 4, "to_point": (1.0,)}, "to-point has 1 numbers: expected 2"),
         ({"index": (Path("gone.txt"),)}, "gone.txt: no such file of particle numbers"),
-        ({"max_norm": -1.0}, "is left (all of: |z| up to -1: 0): widen a criterion; nothing was written"),
-        (
-            {"cluster": (1,), "range": (("z1", 90, 99),)},
-            "is left (all of: cluster 1: 80; z1 from 90 to 99: 0): widen a criterion",
-        ),
-        ({"cluster": (0, 1, 2, 3, 4), "invert": True}, "is left (not all of: cluster 0 1 2 3 4: 400)"),
     ],
 )
 def test_what_cannot_be_selected(run, criteria, said):
@@ -199,11 +200,11 @@ def test_what_cannot_be_selected(run, criteria, said):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (("umap1", "umap1"), "--lasso-in umap1 umap1: expected two coordinates"),
-        (("umap1",), "--lasso-in umap1: expected two coordinates"),
-        (("pc1", "pc2", "pc3"), "expected two coordinates such as `pc1 pc2`, or one of z, pc, umap, volume-pc"),
-        (("pc1", "tsne1"), "no coordinate is called tsne1"),
-        (("umap1", "umap3"), "has no coordinate umap3: it has umap1 to umap2"),
+        (("umap1", "umap1"), "lasso in umap1 umap1: expected two columns"),
+        (("umap1",), "lasso in umap1: expected two columns"),
+        (("pc1", "pc2", "pc3"), "expected two columns such as `pc1 pc2`, or one of z, pc, umap, volume_pc"),
+        (("pc1", "tsne1"), "has no column tsne1: it has z1, z2"),
+        (("umap1", "umap3"), "has no column umap3: it has umap1 to umap2"),
     ],
 )
 def test_planes_that_do_not_exist(run, tmp_path, names, said):
@@ -241,7 +242,7 @@ def test_a_run_without_latent_space_has_no_place_in_it(tiny_run, tmp_path):
         {"nearest": 3, "to_particle": 0},
         {"range": (("pc1", 0, 1),)},
     ):
-        with pytest.raises(InputError, match=r"has no latent space \(--zdim 0\)"):
+        with pytest.raises(InputError, match=r"has no latent space \(zdim 0\)"):
             chosen(flat, **criteria)
     (tmp_path / "list.txt").write_text("7\n")
     assert chosen(flat, index=(tmp_path / "list.txt",)) == [7]
@@ -262,8 +263,8 @@ def test_a_run_without_analysis_says_what_makes_one(tiny_run):
     ("content", "said"),
     [
         (np.arange(399), "has shape (399,), the run has 400 particles"),
-        (np.zeros(400), "holds float64 of shape (400,): expected a whole number a particle"),
-        (np.zeros((400, 2), int), "expected a whole number a particle"),
+        (np.zeros(400), "holds float64 of shape (400,): expected one whole number per particle"),
+        (np.zeros((400, 2), int), "expected one whole number per particle"),
         (np.array(3), "has shape (), the run has 400 particles"),
     ],
 )
@@ -280,6 +281,31 @@ def test_labels_of_another_run(run, tmp_path, content, said):
         chosen(run, cluster=(1,), analysis=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("criteria", "said"),
+    [
+        (
+            {"max_norm": -1.0},
+            "is left where |z| up to -1 (each alone: |z| up to -1: 0): widen a criterion; nothing was",
+        ),
+        (
+            {"cluster": (1,), "range": (("z1", 90.0, 99.0),)},
+            "where cluster 1 and z1 from 90 to 99 (each alone: cluster 1: 80; z1 from 90 to 99: 0)",
+        ),
+        (
+            {"cluster": (0, 1, 2, 3, 4), "invert": True},
+            "where not (cluster 0 1 2 3 4) (each alone: cluster 0 1 2 3 4: 400",
+        ),
+    ],
+)
+def test_nothing_is_selected_but_never_written(run, tmp_path, criteria, said):
+    found = select(run, Criteria(**criteria))
+    assert len(found) == 0
+    with pytest.raises(InputError, match=re.escape(said)):
+        found.save(tmp_path / "none.txt")
+    assert not (tmp_path / "none.txt").exists()
+
+
 def test_many_labels_are_not_all_listed():
     with pytest.raises(InputError, match=r"28, 29 and more$"):
         with_label(np.arange(500), [500], "cluster")
@@ -288,24 +314,24 @@ def test_many_labels_are_not_all_listed():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "nothing says which particles to select: give one or more of --cluster"),
+        ({}, "nothing says which particles to select: give one or more of where, cluster"),
         ({"minus": (Path("a.txt"),)}, "nothing says which particles"),
-        ({"cluster": (1,), "output": Path("o.csv")}, "-o o.csv: expected a name that ends in .star, .cs, .txt, .npy"),
-        ({"nearest": 3}, "--nearest goes with one of --to-particle and --to-point"),
-        ({"nearest": 3, "to_particle": 1, "to_point": (0.0,)}, "--nearest goes with one of"),
-        ({"cluster": (1,), "to_particle": 1}, "--nearest goes with one of"),
-        ({"nearest": 0, "to_particle": 1}, "--nearest 0: expected 1 or more"),
-        ({"range": (("z1", 2.0, 1.0),)}, "--range z1 2 1: expected the lower end first"),
+        ({"cluster": (1,), "output": Path("o.csv")}, "o.csv: expected a name that ends in .star, .cs, .txt, .npy"),
+        ({"nearest": 3}, "nearest (how many) goes with either to-particle or to-point"),
+        ({"nearest": 3, "to_particle": 1, "to_point": (0.0,)}, "nearest (how many) goes with either"),
+        ({"cluster": (1,), "to_particle": 1}, "nearest (how many) goes with either"),
+        ({"nearest": 0, "to_particle": 1}, "nearest 0: expected 1 or more"),
+        ({"range": (("z1", 2.0, 1.0),)}, "range z1 2 1: expected the lower end first"),
         ({"range": (("z1", np.nan, 1.0),)}, "expected the lower end first"),
     ],
 )
 def test_configs_that_make_no_sense(options, said):
     with pytest.raises(InputError, match=re.escape(said)):
-        SelectConfig(Path("run"), **{"output": Path("o.txt"), **options})
+        output = options.get("output", Path("o.txt"))
+        SelectConfig(Path("run"), output, Criteria(**{k: v for k, v in options.items() if k != "output"}))
 
 
 def test_numbers_are_read_back_by_all_who_read_them(tmp_path):
-    from cryomorph.analysis.decode import read_particle_numbers
     from cryomorph.io.cryodrgn import read_index
 
     for name in ("a.txt", "a.npy"):

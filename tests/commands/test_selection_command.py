@@ -196,7 +196,7 @@ def test_select_refuses_and_writes_nothing(analysed, tmp_path, capsys):
         ("a.star", "cluster 9 does not exist: there are 0, 1, 2, 3", ["--cluster", 9]),
         ("a.star", r"landscape/states\.npy: no such file; `cryomorph landscape", ["--state", 0]),
         ("a.star", "is left .*nothing was written", ["--min-norm", 1e6]),
-        ("a.star", "has no coordinate z9", ["--range", "z9", 0, 1]),
+        ("a.star", "has no column z9", ["--range", "z9", 0, 1]),
         ("a.star", "no such file of a polygon", ["--lasso", tmp_path / "gone.txt"]),
         ("a.cs", r"a \.cs can only be written from a \.cs", ["--cluster", 1]),
         ("a.mrc", "expected a name that ends in", ["--cluster", 1]),
@@ -210,7 +210,7 @@ def test_select_refuses_and_writes_nothing(analysed, tmp_path, capsys):
     refused("has no model.safetensors yet: finish it", capsys, "select", unfinished, "-o", "a.txt", "--cluster", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["unfinished"]
     (tmp_path / "a.txt").write_text("mine")  # the numbers beside a.star
-    refused("a.txt exists already: give --overwrite", capsys, "select", analysed.path, "-o", tmp_path / "a.star",
+    refused("a.txt exists already: give another name", capsys, "select", analysed.path, "-o", tmp_path / "a.star",
             "--cluster", 1)  # fmt: skip
     assert (tmp_path / "a.txt").read_text() == "mine" and not (tmp_path / "a.star").exists()
     assert run("select", analysed.path, "-o", tmp_path / "a.star", "--cluster", 1, "--overwrite") == 0

@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import affine_transform
 from scipy.spatial.transform import Rotation
 
-from cryomorph.analysis.selection import particle_file
+from cryomorph.analysis.selection_files import particle_file
 from cryomorph.config.errors import InputError
 from cryomorph.config.prepare import ImageSource
 from cryomorph.config.simulate import SimulateConfig

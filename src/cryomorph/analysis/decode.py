@@ -7,21 +7,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from cryomorph.analysis.neighbours import Neighbourhoods, reconstruct_near
 from cryomorph.config.console import track
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import write_map
-from cryomorph.io.numbers import read_numbers, read_table
+from cryomorph.io.numbers import read_table
+from cryomorph.representations.base import Representation
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import mirror
 
 
-def decode_at(run: RunFolder, z: Float[np.ndarray, "k q"], box: int) -> Iterator[Float32[Tensor, "z y x"]]:
-    """The model's map at each latent point."""
-    decode = run.representation().decoder(box)
+def decode_at(
+    run: RunFolder, z: Float[np.ndarray, "k q"], box: int, *, representation: Representation | None = None
+) -> Iterator[Float32[Tensor, "z y x"]]:
+    """The model's map at each latent point.
+
+    Args:
+        representation: the run's, where it is loaded already.
+    """
+    decode = (run.representation() if representation is None else representation).decoder(box)
     for point in track(z, "decoding", total=len(z)):
         with torch.no_grad():
             yield decode(torch.as_tensor(point, dtype=torch.float32))
@@ -39,15 +46,6 @@ def write_maps(folder: Path, maps: Iterator[Float32[Tensor, "z y x"]], pixel_A: 
     for number, volume in enumerate(maps):
         write_map(folder / f"{number:06d}.mrc", (mirror(volume) if flip_hand else volume).numpy(), pixel_A)
     return number + 1
-
-
-def read_particle_numbers(path: Path, n: int) -> Int64[np.ndarray, " k"]:
-    """0-based particle numbers from a .txt file, one a line, or a .npy array.
-
-    Raises:
-        InputError: the file holds anything else, or a number that no particle of the run has.
-    """
-    return read_numbers(path, n, what="particle", of="the run")
 
 
 def read_latent_points(path: Path, zdim: int) -> Float[np.ndarray, "k q"]:

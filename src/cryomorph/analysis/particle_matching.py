@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from jaxtyping import Int64
 
-from cryomorph.analysis.selection import particle_file
+from cryomorph.analysis.selection_files import particle_file
 from cryomorph.config.errors import InputError
 from cryomorph.particles.store import ParticleStore
 from cryomorph.particles.subset import ParticleFile

@@ -1,33 +1,33 @@
-"""Which particles: clusters, states, polygons, ranges, neighbours and lists, combined as sets and written back."""
+"""Which particles: expressions, clusters, states, polygons, ranges, neighbours and lists, combined as sets."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64
 
-from cryomorph.analysis.decode import read_particle_numbers
-from cryomorph.analysis.latent import check_latent, principal_components
-from cryomorph.config.console import warn
+from cryomorph.analysis.expression import Expression
+from cryomorph.analysis.lasso import inside, read_polygon
+from cryomorph.analysis.particle_table import ParticleTable
+from cryomorph.analysis.selection_files import (
+    check_free,
+    particle_file,
+    read_particle_numbers,
+    say_where_images_are,
+    write_selection,
+)
+from cryomorph.config.console import say
 from cryomorph.config.errors import InputError
-from cryomorph.config.select import SelectConfig
-from cryomorph.io.atomic import atomic_path
-from cryomorph.io.npy import read_npy
-from cryomorph.particles.subset import WRITTEN, ParticleFile
+from cryomorph.config.select import SUFFIXES, Criteria
+from cryomorph.particles.subset import WRITTEN
 from cryomorph.runs.folder import RunFolder
 
 Chosen = Bool[np.ndarray, " n"]
 
-KMEANS, MIXTURE, UMAP = "kmeans_labels.npy", "gmm_labels.npy", "umap.npy"
-STATES, VOLUME_PCA = "states.npy", "coordinates.npy"
-FAMILIES = {"z": "latent", "pc": "pca", "umap": "umap", "volume-pc": "volume-pca"}
-NAME = re.compile(r"(z|pc|umap|volume-pc)([0-9]+)")
-FEWEST_CORNERS = 3
 LISTED = 30
 
 
@@ -39,108 +39,154 @@ class Criterion:
     chosen: Chosen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Selection:
-    """Particles of a run, ascending from 0, and how many met each criterion."""
+    """Particles of a run, by their numbers from 0 in ascending order, and how many met each criterion.
 
-    index: Int64[np.ndarray, " k"]
-    total: int
-    met: tuple[tuple[str, int], ...]
-
-    def __str__(self) -> str:
-        share = len(self.index) / self.total
-        return f"{len(self.index):,} of {self.total:,} particles ({share:.1%}): " + _counts(self.met)
-
-
-@dataclass(frozen=True)
-class Coordinates:
-    """A run's coordinates by name: `z1`, `pc1`, `umap1`, `volume-pc1` and so on, each counted from 1."""
+    Selections of one run combine as sets: `a & b`, `a | b`, `a - b`, `~a`.
+    """
 
     run: RunFolder
-    analysis: Path
-    landscape: Path
+    index: Int64[np.ndarray, " k"]
+    total: int
+    name: str
+    """The condition that they meet, in words."""
+    met: tuple[tuple[str, int], ...]
+    """How many particles of the run meet each part of it."""
 
     @classmethod
-    def of(cls, run: RunFolder, *, analysis: Path | None = None, landscape: Path | None = None) -> Coordinates:
-        """The coordinates of a run, from its own analysis and landscape where no other folder is given."""
-        return cls(run, analysis or run.path / "analysis", landscape or run.path / "landscape")
+    def of(cls, run: RunFolder, chosen: np.ndarray, name: str) -> Selection:
+        """Particles listed by number, or marked in a mask of all particles.
 
-    @cached_property
-    def z(self) -> Float[np.ndarray, "n q"]:
-        """The latent points."""
-        return self.run.latent_mean()
+        Raises:
+            InputError: a number that no particle of the run has, or a mask of another length.
+        """
+        n = len(run.latent_mean())
+        if chosen.ndim != 1 or chosen.dtype.kind not in "biu":
+            raise InputError(
+                f"particles given as {chosen.dtype} of shape {chosen.shape}: expected numbers, or a mask of {n}"
+            )
+        if chosen.dtype == bool:
+            if len(chosen) != n:
+                raise InputError(f"a mask of {len(chosen)} particles: the run has {n}")
+            index = np.flatnonzero(chosen).astype(np.int64)
+        else:
+            index = np.unique(chosen).astype(np.int64)
+            if len(index) and not 0 <= index[0] <= index[-1] < n:
+                wrong = index[0] if index[0] < 0 else index[-1]
+                raise InputError(f"particle {wrong}: the run has particles 0 to {n - 1}")
+        return cls(run, index, n, name, ((name, len(index)),))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.index.tolist())
+
+    def __contains__(self, particle: object) -> bool:
+        return particle in self.index
 
     @property
-    def norm(self) -> Float[np.ndarray, " n"]:
-        """Distance of each latent point from the origin."""
-        return np.linalg.norm(self.family("z"), axis=1)
+    def mask(self) -> Chosen:
+        """Whether each particle of the run is in the selection."""
+        chosen = np.zeros(self.total, dtype=bool)
+        chosen[self.index] = True
+        return chosen
 
-    def family(self, name: str) -> Float[np.ndarray, "n d"]:
-        """All coordinates of one kind: `z`, `pc`, `umap` or `volume-pc`.
+    def __and__(self, other: Selection) -> Selection:
+        return self._combined(other, np.logical_and, "and")
+
+    def __or__(self, other: Selection) -> Selection:
+        return self._combined(other, np.logical_or, "or")
+
+    def __sub__(self, other: Selection) -> Selection:
+        return self._combined(other, lambda a, b: a & ~b, "and not")
+
+    def __invert__(self) -> Selection:
+        return Selection.of(self.run, ~self.mask, f"not ({self.name})")
+
+    def _combined(self, other: Selection, combine: Callable[[Chosen, Chosen], Chosen], word: str) -> Selection:
+        if not isinstance(other, Selection):
+            return NotImplemented
+        ours, theirs = (one.run.path.resolve() for one in (self, other))
+        if ours != theirs or self.total != other.total:
+            raise InputError(f"selections of two runs, {ours} and {theirs}: expected particles of the same run")
+        chosen = combine(self.mask, other.mask)
+        return replace(Selection.of(self.run, chosen, f"({self.name}) {word} ({other.name})"), met=self.met + other.met)
+
+    def __str__(self) -> str:
+        return f"{len(self.index):,} of {self.total:,} particles ({len(self) / self.total:.1%}): {_counts(self.met)}"
+
+    def __repr__(self) -> str:
+        return f"<Selection of {self.run.path}: {self}>"
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        rows = {
+            "particles": f"{len(self):,} of {self.total:,} ({len(self) / self.total:.1%})",
+            "where": self.name,
+            "run": str(self.run.path),
+        }
+        cells = "".join(f"<tr><th>{name}</th><td>{escape(text)}</td></tr>" for name, text in rows.items())
+        return f"<table><caption>Selection</caption>{cells}</table>"
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        original_poses: bool = False,
+        datadir: str | Path | None = None,
+    ) -> Path:
+        """Write the particles as `.star` or `.cs`, with their numbers beside it, or the numbers alone (`.txt`, `.npy`).
+
+        Args:
+            overwrite: replace a file that exists.
+            original_poses: write the particle file's own poses where the run refined them.
+            datadir: folder of the images, where a `.star` is made for a cryoSPARC run.
 
         Raises:
-            InputError: the run has none, or a file of them is of other particles.
+            InputError: the selection is empty, the file exists, or it cannot be written from this run's particles.
         """
-        if name in ("z", "pc"):
-            if self.z.shape[1] == 0:
-                raise InputError(f"{self.run.path} has no latent space (--zdim 0): it has no coordinate {name}1")
-            return self.z if name == "z" else principal_components(self.z).projected
-        if name == "umap":
-            found = read_for(self.analysis / UMAP, self.run, made_by=f"cryomorph analyze {self.run.path}")
-        else:
-            found = read_for(self.landscape / VOLUME_PCA, self.run, made_by=f"cryomorph landscape {self.run.path}")
-        return found if found.ndim > 1 else found[:, None]
-
-    def column(self, name: str) -> Float[np.ndarray, " n"]:
-        """One coordinate of every particle.
-
-        Raises:
-            InputError: there is no such coordinate.
-        """
-        parts = NAME.fullmatch(name)
-        if parts is None:
+        path = Path(path)
+        if path.suffix not in SUFFIXES:
+            raise InputError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
+        check_free([path], overwrite=overwrite)
+        if not len(self):
             raise InputError(
-                f"no coordinate is called {name}: expected z1, pc1, umap1 or volume-pc1, or a higher number"
+                f"no particle of {self.run.path} is left where {self.name} (each alone: {_counts(self.met)}): widen a "
+                "criterion; nothing was written"
             )
-        table, number = self.family(parts[1]), int(parts[2])
-        if not 1 <= number <= table.shape[1]:
-            raise InputError(
-                f"{self.run.path} has no coordinate {name}: it has {parts[1]}1 to {parts[1]}{table.shape[1]}"
-            )
-        return table[:, number - 1]
-
-    def plane(self, names: Sequence[str]) -> tuple[list[str], Float[np.ndarray, "n 2"]]:
-        """Two coordinates, or the first two of a kind, with their names."""
-        kinds = {word: kind for kind, alias in FAMILIES.items() for word in (kind, alias)}
-        pair = [f"{kinds[names[0]]}{axis}" for axis in (1, 2)] if len(names) == 1 and names[0] in kinds else list(names)
-        if len(pair) != 2 or pair[0] == pair[1]:
-            raise InputError(
-                f"--lasso-in {' '.join(names)}: expected two coordinates such as `pc1 pc2`, or one of "
-                f"{', '.join(FAMILIES)} for its first two"
-            )
-        return pair, np.stack([self.column(name) for name in pair], axis=1).astype(np.float64)
+        source = None
+        if path.suffix in WRITTEN:
+            folder = None if datadir is None else Path(datadir)
+            source = particle_file(self.run, original_poses=original_poses, datadir=folder)
+        write_selection(path, self.index, source, title=f"0-based particle numbers of {self.run.path}")
+        say(f"{path}: {self}")
+        if source is not None:
+            say_where_images_are(path, source)
+        return path
 
 
-def select(run: RunFolder, config: SelectConfig) -> Selection:
-    """The particles that a run's `select` asks for.
+def select(run: RunFolder, criteria: Criteria) -> Selection:
+    """The particles of a run that meet criteria; there may be none.
 
     Raises:
-        InputError: a cluster, state, coordinate or file that does not exist, or no particle is left.
+        InputError: a cluster, state, column or file that does not exist, or a condition that makes no sense.
     """
     n = len(run.latent_mean())
-    criteria = list(_criteria(run, config))
-    chosen = combine([criterion.chosen for criterion in criteria], union=config.any, complement=config.invert)
-    taken = [("--minus", _listed(config.minus, n))] if config.minus else []
+    given = list(_criteria(run, criteria))
+    chosen = combine([criterion.chosen for criterion in given], union=criteria.any, complement=criteria.invert)
+    taken = [("minus", _listed(criteria.minus, n))] if criteria.minus else []
     for _, removed in taken:
         chosen = chosen & ~removed
-    met = (*((c.name, int(c.chosen.sum())) for c in criteria), *((name, int(part.sum())) for name, part in taken))
-    if not chosen.any():
-        how = "any" if config.any else "all"
-        asked = f"not {how}" if config.invert else how
-        raise InputError(
-            f"no particle of {run.path} is left ({asked} of: {_counts(met)}): widen a criterion; nothing was written"
-        )
-    return Selection(np.flatnonzero(chosen).astype(np.int64), n, met)
+    name = (" or " if criteria.any else " and ").join(criterion.name for criterion in given)
+    if criteria.invert:
+        name = f"not ({name})"
+    if taken:
+        name = f"({name}) and not listed in {' '.join(path.name for path in criteria.minus)}"
+    met = (*((c.name, int(c.chosen.sum())) for c in given), *((word, int(part.sum())) for word, part in taken))
+    return Selection(run, np.flatnonzero(chosen).astype(np.int64), n, name, met)
 
 
 def combine(sets: Sequence[Chosen], *, union: bool = False, complement: bool = False) -> Chosen:
@@ -149,66 +195,38 @@ def combine(sets: Sequence[Chosen], *, union: bool = False, complement: bool = F
     return ~chosen if complement else chosen
 
 
-def _criteria(run: RunFolder, config: SelectConfig) -> Iterator[Criterion]:
+def _criteria(run: RunFolder, asked: Criteria) -> Iterator[Criterion]:
     """The criteria that were given, in the order of the options."""
-    space = Coordinates.of(run, analysis=config.analysis, landscape=config.landscape)
-    n = len(space.z)
-    analysed, mapped = f"cryomorph analyze {run.path}", f"cryomorph landscape {run.path}"
-    for what, wanted, path, made_by in (
-        ("cluster", config.cluster, space.analysis / KMEANS, analysed),
-        ("component", config.component, space.analysis / MIXTURE, analysed),
-        ("state", config.state, space.landscape / STATES, mapped),
+    table = ParticleTable.of(run, analysis=asked.analysis, landscape=asked.landscape)
+    n = len(run.latent_mean())
+    if asked.where is not None:
+        holds = Expression.parse(asked.where)(table.column)
+        if len(holds) != n:
+            raise InputError(f"`{asked.where}` has {len(holds)} values, the run has {n} particles")
+        yield Criterion(asked.where, holds)
+    for word, column, wanted in (
+        ("cluster", "cluster", asked.cluster),
+        ("component", "mixture", asked.component),
+        ("state", "state", asked.state),
     ):
         if wanted:
-            labels = read_labels(path, run, made_by=made_by)
-            yield Criterion(f"{what} {' '.join(map(str, wanted))}", with_label(labels, wanted, f"{path}: {what}"))
-    for name, low, high in config.range:
-        values = space.column(name)
+            where = f"{table.results[column].path}: {word}"
+            yield Criterion(f"{word} {' '.join(map(str, wanted))}", with_label(table.column(column), wanted, where))
+    for name, low, high in asked.range:
+        values = table.numbers(name)
         yield Criterion(f"{name} from {low:g} to {high:g}", (values >= low) & (values <= high))
-    if config.lasso is not None:
-        polygon = read_polygon(config.lasso)
-        names, points = space.plane(config.lasso_in)
+    if asked.lasso is not None:
+        polygon = read_polygon(asked.lasso)
+        names, points = table.plane(asked.lasso_in)
         yield Criterion(f"lasso in {' '.join(names)}", inside(polygon, points))
-    if config.max_norm is not None:
-        yield Criterion(f"|z| up to {config.max_norm:g}", space.norm <= config.max_norm)
-    if config.min_norm is not None:
-        yield Criterion(f"|z| from {config.min_norm:g}", space.norm >= config.min_norm)
-    if config.nearest is not None:
-        yield Criterion(f"{config.nearest} nearest", _nearest(space.family("z"), config))
-    if config.index:
-        yield Criterion(f"index {' '.join(path.name for path in config.index)}", _listed(config.index, n))
-
-
-def read_for(path: Path, run: RunFolder, *, made_by: str) -> np.ndarray:
-    """An array with a row for each particle of a run; it is said where the run's model is younger.
-
-    Raises:
-        InputError: there is no such file (says what makes it), or it is of another number of particles.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; `{made_by}` makes it")
-    try:
-        found = read_npy(path)
-    except ValueError as error:
-        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}): `{made_by}` makes it anew") from error
-    n = len(run.latent_mean())
-    if found.ndim < 1 or len(found) != n:
-        raise InputError(f"{path} has shape {found.shape}, the run has {n} particles: make it anew with `{made_by}`")
-    if path.stat().st_mtime < run.model_time:
-        warn(f"{path} is older than the model of {run.path}: `{made_by}` makes it anew")
-    return found
-
-
-def read_labels(path: Path, run: RunFolder, *, made_by: str) -> Int[np.ndarray, " n"]:
-    """One whole number for each particle; below 0 means none.
-
-    Raises:
-        InputError: as `read_for`, or the file holds anything else.
-    """
-    labels = read_for(path, run, made_by=made_by)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise InputError(f"{path} holds {labels.dtype} of shape {labels.shape}: expected a whole number a particle")
-    return labels
+    if asked.max_norm is not None:
+        yield Criterion(f"|z| up to {asked.max_norm:g}", table.column("norm") <= asked.max_norm)
+    if asked.min_norm is not None:
+        yield Criterion(f"|z| from {asked.min_norm:g}", table.column("norm") >= asked.min_norm)
+    if asked.nearest is not None:
+        yield Criterion(f"{asked.nearest} nearest", _nearest(table.z, asked))
+    if asked.index:
+        yield Criterion(f"index {' '.join(path.name for path in asked.index)}", _listed(asked.index, n))
 
 
 def with_label(labels: Int[np.ndarray, " n"], wanted: Sequence[int], where: str) -> Chosen:
@@ -225,51 +243,23 @@ def with_label(labels: Int[np.ndarray, " n"], wanted: Sequence[int], where: str)
     return np.isin(labels, wanted)
 
 
-def read_polygon(path: Path) -> Float[np.ndarray, "corners 2"]:
-    """The corners of a polygon, from a .npy array or a text table (blanks or commas), a corner a row.
-
-    Raises:
-        InputError: the file holds anything else.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file of a polygon's corners")
-    try:
-        if path.suffix == ".npy":
-            found = read_npy(path)
-        else:
-            rows = (line.split("#")[0].replace(",", " ").split() for line in path.read_text().splitlines())
-            found = np.array([[float(value) for value in row] for row in rows if row])
-        corners = found.astype(np.float64)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read as corners ({str(error).splitlines()[0]})") from error
-    if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < FEWEST_CORNERS or not np.isfinite(corners).all():
-        raise InputError(f"{path}: found shape {corners.shape}, expected 3 or more rows of two finite numbers")
-    return corners
-
-
-def inside(polygon: Float[np.ndarray, "corners 2"], points: Float[np.ndarray, "n 2"]) -> Chosen:
-    """Which points lie in a polygon, by the even-odd rule where it crosses itself; it need not be closed."""
-    from skimage.measure import points_in_poly
-
-    finite = np.isfinite(points).all(axis=1)
-    found = np.zeros(len(points), dtype=bool)
-    found[finite] = points_in_poly(points[finite], polygon)
-    return found
-
-
-def _nearest(z: Float[np.ndarray, "n q"], config: SelectConfig) -> Chosen:
+def _nearest(z: Float[np.ndarray, "n q"], asked: Criteria) -> Chosen:
     """The particles nearest to a point by Euclidean distance; of equally near ones those of lower number."""
-    count, n = int(config.nearest or 0), len(z)
+    from cryomorph.analysis.latent import check_latent
+
+    count, n = int(asked.nearest or 0), len(z)
     if count > n:
-        raise InputError(f"--nearest {count}: the run has {n} particles")
-    if config.to_particle is not None:
-        if not 0 <= config.to_particle < n:
-            raise InputError(f"--to-particle {config.to_particle}: the run has particles 0 to {n - 1}")
-        target = z[config.to_particle].astype(np.float64)
+        raise InputError(f"nearest {count}: the run has {n} particles")
+    if asked.to_particle is not None:
+        if not 0 <= asked.to_particle < n:
+            raise InputError(f"to-particle {asked.to_particle}: the run has particles 0 to {n - 1}")
+        target = z[asked.to_particle].astype(np.float64)
     else:
-        target = np.asarray(config.to_point, dtype=np.float64)
+        target = np.asarray(asked.to_point, dtype=np.float64)
         if len(target) != z.shape[1] or not np.isfinite(target).all():
-            raise InputError(f"--to-point has {len(target)} numbers: expected {z.shape[1]}, one a latent coordinate")
+            raise InputError(
+                f"to-point has {len(target)} numbers: expected {z.shape[1]} finite ones, one per latent coordinate"
+            )
     distance = np.square(check_latent(z) - target).sum(axis=1)
     chosen = np.zeros(n, dtype=bool)
     chosen[np.argsort(distance, kind="stable")[:count]] = True
@@ -286,72 +276,3 @@ def _listed(paths: Sequence[Path], n: int) -> Chosen:
 
 def _counts(met: Sequence[tuple[str, int]]) -> str:
     return "; ".join(f"{name}: {count:,}" for name, count in met)
-
-
-def particle_file(run: RunFolder, *, original_poses: bool = False, datadir: Path | None = None) -> ParticleFile:
-    """The particles of a run as a file, row i being particle i, with the poses that the run used.
-
-    Args:
-        original_poses: take the poses of the file that the run was given.
-        datadir: folder of the images; without, where training found them.
-
-    Raises:
-        InputError: the file does not list the run's particles, or no file holds the poses that symmetry copies had
-            before they were refined.
-    """
-    store = run.store()
-    name = store.manifest.metadata
-    used = run.path / name
-    path = store.folder / name if original_poses or not used.is_file() else used
-    if original_poses and store.copies > 1:
-        if store.refined is not None:
-            raise InputError(
-                f"--original-poses: {run.path} expanded its particles by symmetry {store.symmetry} and keeps the "
-                f"copies' refined poses only: expand {path} with relion_particle_symmetry_expand instead"
-            )
-        path = used
-    asked = run.config().get("images", {})
-    if datadir is not None:
-        places = [datadir]
-    else:
-        places = [Path(asked["datadir"])] if asked.get("datadir") else []
-        places += [Path(store.manifest.source).parent, Path()]
-    if run.snapshot is not None and not original_poses and run.config().get("training", {}).get("refine_poses"):
-        warn(f"{run.path} is not finished: the poses are the ones that it was given, not yet refined")
-    found = ParticleFile.open(path, places=places, strip_prefix=asked.get("strip_prefix"))
-    if len(found) != len(run.latent_mean()):
-        raise InputError(f"{path} lists {len(found)} particles, the run has {len(run.latent_mean())}: train anew")
-    return found
-
-
-def files_of(output: Path) -> list[Path]:
-    """What is written for an output: a particle file has the particles' numbers beside it."""
-    return [output, output.with_suffix(".txt")] if output.suffix in WRITTEN else [output]
-
-
-def check_free(outputs: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse to replace files unasked."""
-    for path in (path for output in outputs for path in files_of(output)):
-        if path.exists() and not overwrite:
-            raise InputError(f"{path} exists already: give --overwrite to replace it, or another -o")
-
-
-def write_numbers(path: Path, numbers: Int64[np.ndarray, " k"], title: str) -> None:
-    """Write particle numbers (from 0) as .txt, one a line under a title, or .npy."""
-    with atomic_path(path) as part:
-        if path.suffix == ".npy":
-            np.save(part, numbers)
-        else:
-            np.savetxt(part, numbers, fmt="%d", header=title)
-
-
-def write_selection(output: Path, index: Int64[np.ndarray, " k"], source: ParticleFile | None, *, title: str) -> None:
-    """Write particles as `files_of` says.
-
-    Args:
-        source: the file of all particles; needed where `output` is one.
-        title: what the numbers count.
-    """
-    if output.suffix in WRITTEN and source is not None:
-        source.write(output, index)
-    write_numbers(files_of(output)[-1], index, title)

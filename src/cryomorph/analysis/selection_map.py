@@ -14,6 +14,7 @@ from torch import Tensor
 from cryomorph.analysis.latent import nearest_particles
 from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
+from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.base import Representation
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import Reconstruction, reconstruct
@@ -131,15 +132,8 @@ def map_selection(
     index = np.unique(index)
     if mask is not None and mask.shape[0] != store.box:
         raise InputError(f"the mask has box {mask.shape[0]}, expected the working box, {store.box}")
-    subset = torch.from_numpy(index)
-    second = int(store.half[subset].sum())
-    halves = (len(index) - second, second)
-    if min(halves) == 0:
-        raise InputError(
-            f"of {len(index)} particles {halves[0]} are of one half set and {halves[1]} of the other: half maps need "
-            "both, select more particles"
-        )
-    found = reconstruct(store, subset=subset, mask=mask, description=description)
+    halves = half_set_sizes(store, index)
+    found = reconstruct(store, subset=torch.from_numpy(index), mask=mask, description=description)
     decoded = decode_selection(run, index, store.box, representation=representation)
     compared = {"mean": decoded.mean, "nearest": decoded.nearest, "consensus": run.consensus_map()}
     curves = {name: corrected_fsc(volume, found) for name, volume in compared.items()}
@@ -147,6 +141,18 @@ def map_selection(
     return SelectionMap(
         halves, decoded, found, {name: agreement_of(curve, found.fsc) for name, curve in curves.items()}
     )
+
+
+def half_set_sizes(store: ParticleStore, index: Int64[np.ndarray, " k"]) -> tuple[int, int]:
+    """How many of some particles are in each half set; `InputError` where one has none, since half maps need both."""
+    second = int(store.half[torch.from_numpy(index)].sum())
+    halves = (len(index) - second, second)
+    if min(halves) == 0:
+        raise InputError(
+            f"of {len(index)} particles {halves[0]} are of one half set and {halves[1]} of the other: half maps need "
+            "both, select more particles"
+        )
+    return halves
 
 
 def corrected_fsc(volume: Float32[Tensor, "z y x"], found: Reconstruction) -> Float32[Tensor, " shells"]:

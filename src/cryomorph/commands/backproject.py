@@ -22,6 +22,17 @@ SCRATCH = ".particles-"
 
 def backproject(config: BackprojectConfig) -> None:
     """Back-project into the output folder and print the resolution."""
+    report = write_backprojection(config).fsc
+    print(f"resolution_0143_A {report.resolution_0143_A:.3f}")
+    print(f"resolution_05_A {report.resolution_05_A:.3f}")
+
+
+def write_backprojection(config: BackprojectConfig) -> Reconstruction:
+    """Back-project into the output folder.
+
+    Raises:
+        InputError: the folder is in use, or the particles cannot be used.
+    """
     from cryomorph.training.start import open_or_prepare
 
     if config.output.exists():
@@ -35,7 +46,7 @@ def backproject(config: BackprojectConfig) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=config.output))
     try:
         store = open_or_prepare(config.particles, scratch / "store", config.images, seed=config.seed)
-        _reconstruct(config, store)
+        return _reconstruct(config, store)
     except BaseException:
         if made:
             shutil.rmtree(config.output, ignore_errors=True)
@@ -44,7 +55,7 @@ def backproject(config: BackprojectConfig) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _reconstruct(config: BackprojectConfig, store: ParticleStore) -> None:
+def _reconstruct(config: BackprojectConfig, store: ParticleStore) -> Reconstruction:
     from cryomorph.io.mrc import write_map
     from cryomorph.runs.folder import save_reconstruction
     from cryomorph.volumes.backproject import mirrored, reconstruct, residual_noise
@@ -66,8 +77,7 @@ def _reconstruct(config: BackprojectConfig, store: ParticleStore) -> None:
     sharpened = sharpen(result.map, bfactor, report.pixel_A, resolution_A=report.resolution_0143_A)
     write_map(config.output / "sharpened.mrc", sharpened.numpy(), report.pixel_A)
     say(f"{config.output}: {len(store)} particles; B-factor {bfactor:.0f} A^2")
-    print(f"resolution_0143_A {report.resolution_0143_A:.3f}")
-    print(f"resolution_05_A {report.resolution_05_A:.3f}")
+    return result
 
 
 def _write_noise(path: Path, store: ParticleStore, result: Reconstruction, residual: list[float]) -> None:

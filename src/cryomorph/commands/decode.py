@@ -48,7 +48,8 @@ def _check(config: DecodeConfig, working_box: int) -> None:
 
 
 def _points(config: DecodeConfig, folder: RunFolder) -> np.ndarray:
-    from cryomorph.analysis.decode import read_latent_points, read_particle_numbers
+    from cryomorph.analysis.decode import read_latent_points
+    from cryomorph.analysis.selection_files import read_particle_numbers
 
     latent = folder.latent_mean()
     if config.particles is not None:

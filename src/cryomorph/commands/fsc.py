@@ -51,20 +51,11 @@ def load_map(path: Path, pixel_A: float | None) -> tuple[Tensor, float]:
     Raises:
         InputError: the file is no map, its sides differ, values are not finite, or no pixel size is known.
     """
-    import numpy as np
     import torch
 
-    from cryomorph.io.mrc import read_map
+    from cryomorph.io.cube import read_cube
 
-    volume, stored_A = read_map(path)
-    if len(set(volume.shape)) != 1:
-        z, y, x = volume.shape
-        raise InputError(f"{path}: {z} x {y} x {x} voxels, expected a cube; pad or crop the map to one")
-    found_A = stored_A if pixel_A is None else pixel_A
-    if not found_A > 0:
-        raise InputError(f"{path}: pixel size {found_A:g} A, expected one above 0; give it with --pixel-A")
-    if not np.isfinite(volume).all():
-        raise InputError(f"{path}: some values are not finite, expected numbers only; reconstruct the map again")
+    volume, found_A = read_cube(path, pixel_A)
     return torch.from_numpy(volume.copy()), found_A  # what is read may be a read-only view of the file
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from cryomorph.analysis.selection import check_free, particle_file, write_selection
-from cryomorph.commands.select import say_where_images_are
+from cryomorph.analysis.selection_files import check_free, particle_file, say_where_images_are, write_selection
 from cryomorph.config.console import say
 from cryomorph.config.errors import InputError
 from cryomorph.config.split import SplitConfig

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from cryomorph.analysis.decode import decode_at, write_maps
 from cryomorph.analysis.latent import Latent, Pca, principal_components
+from cryomorph.analysis.particle_table import VOLUME_PCA, read_for
 from cryomorph.analysis.paths import (
     LatentPath,
     Occupancy,
@@ -24,7 +25,6 @@ from cryomorph.analysis.paths import (
     straight_path,
     volume_component_path,
 )
-from cryomorph.analysis.selection import VOLUME_PCA, read_for
 from cryomorph.config.console import say, warn
 from cryomorph.config.errors import InputError
 from cryomorph.config.traverse import TraverseConfig

@@ -1,4 +1,4 @@
-"""What `cryomorph decode` may be asked."""
+"""Options of `cryomorph decode`."""
 
 from __future__ import annotations
 

@@ -44,8 +44,6 @@ def load_config(cls: type[C], path: Path | str, *, fill: dict[str, Any] | None =
         InputError: the file is missing or no JSON object; a key is unknown (the nearest known one is suggested),
             missing or of the wrong type.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     path = Path(path)
     try:
         content = json.loads(path.read_text())
@@ -57,13 +55,27 @@ def load_config(cls: type[C], path: Path | str, *, fill: dict[str, Any] | None =
         raise InputError(f"{path}: found a JSON {type(content).__name__}, expected an object of config keys")
     content = {**(fill or {}), **{key: value for key, value in content.items() if key != leave}}
     _refuse_unknown(cls, content, path)
+    return validated(cls, content, str(path))
+
+
+def validated(cls: type[C], content: dict[str, Any], where: str) -> C:
+    """A config dataclass of plain values, nested parts as dictionaries.
+
+    Args:
+        where: where the values come from, for the message.
+
+    Raises:
+        InputError: a value is missing or of the wrong type, or the config refuses it.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         return TypeAdapter(cls).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the config"
         found = "" if first["type"] == "missing" else f", found {first['input']!r}"
-        raise InputError(f"{path}: {key}: {first['msg'].lower()}{found}") from None
+        raise InputError(f"{where}: {key}: {first['msg'].lower()}{found}") from None
 
 
 def _refuse_unknown(cls: Any, content: dict[str, Any], path: Path, prefix: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What `cryomorph split` may be asked."""
+"""Options of `cryomorph split`."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.random < 1:
-            raise InputError(f"--random {self.random:g}: expected a share between 0 and 1, such as 0.9")
+            raise InputError(f"random {self.random:g}: expected a share between 0 and 1, such as 0.9")
         if self.seed < 0:
-            raise InputError(f"--seed {self.seed}: expected 0 or more")
+            raise InputError(f"seed {self.seed}: expected 0 or more")
         for path in self.output:
             if path.suffix not in SUFFIXES:
-                raise InputError(f"-o {path}: expected a name that ends in {', '.join(SUFFIXES)}")
+                raise InputError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
         if self.output[0].with_suffix("") == self.output[1].with_suffix(""):
-            raise InputError(f"-o {self.output[0]} {self.output[1]}: expected two different names")
+            raise InputError(f"{self.output[0]} and {self.output[1]}: expected two different names")

@@ -1,0 +1,1 @@
+"""What `import cryomorph` offers: runs, maps and selections as Python objects over the commands' own functions."""
