@@ -36,7 +36,7 @@ from cryomorph.physics.pose import random_rotations
 from cryomorph.physics.projection import project_volumes
 from cryomorph.physics.slicing import locate_slices, padded_grid
 from cryomorph.runs.folder import RunFolder
-from cryomorph.simulate.sets import simulate_set
+from cryomorph.simulation.sets import simulate_set
 
 EXTENT_A = 256.0
 BATCH = 8

@@ -47,7 +47,7 @@ from cryomorph.representations.encodings import frequency_matrix
 from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.representations.neural_field import NeuralField
-from cryomorph.simulate.sets import simulate_set
+from cryomorph.simulation.sets import simulate_set
 from cryomorph.training import distillation as warm
 from cryomorph.training.build import LinearStart, build_model, first_lesson
 from cryomorph.training.device import compile_network

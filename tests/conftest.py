@@ -39,7 +39,7 @@ def shared() -> Path:
 def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hinge protein with its truth: 400 particles, box 16, little noise. Not to be written into."""
     from cryomorph.config.simulate import SimulateConfig
-    from cryomorph.simulate.sets import simulate_set
+    from cryomorph.simulation.sets import simulate_set
 
     folder = tmp_path_factory.mktemp("tiny") / "set"
     return simulate_set(SimulateConfig("uniform", folder, n=400, box=16, apix=16.0, snr=1.0, seed=3))

@@ -32,7 +32,7 @@ from cryomorph.physics.so3_grid import grid_rotations, grid_size
 from cryomorph.poses.search import Level, SearchPlan, search_poses
 from cryomorph.poses.slice_bank import SliceBank, shift_grid
 from cryomorph.representations.linear import LinearSubspace, rebox
-from cryomorph.simulate.sets import simulate_set
+from cryomorph.simulation.sets import simulate_set
 from cryomorph.volumes.align import align_maps, moved_map
 
 BOX = 8

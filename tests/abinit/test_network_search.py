@@ -52,7 +52,7 @@ from cryomorph.representations.linear import LinearSubspace
 from cryomorph.representations.neural_field import NeuralField
 from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
-from cryomorph.simulate.sets import simulate_set
+from cryomorph.simulation.sets import simulate_set
 from cryomorph.training import loop
 from cryomorph.training.trainer import Trainer
 

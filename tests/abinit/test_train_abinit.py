@@ -34,9 +34,9 @@ from cryomorph.poses import search as pose_search
 from cryomorph.report.abinit import write_abinit_report
 from cryomorph.runs.checkpoint import save_tensors
 from cryomorph.runs.folder import RunFolder
-from cryomorph.simulate.images import Grid, map_of
-from cryomorph.simulate.phantoms import eight_state, rigid
-from cryomorph.simulate.sets import simulate_set
+from cryomorph.simulation.images import Grid, map_of
+from cryomorph.simulation.phantoms import eight_state, rigid
+from cryomorph.simulation.sets import simulate_set
 from cryomorph.volumes.align import align_maps, moved_map
 from cryomorph.volumes.backproject import mirror
 

@@ -17,8 +17,8 @@ from cryomorph.io.mrc import read_map
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.prepare import prepare
 from cryomorph.runs.folder import RunFolder
-from cryomorph.simulate.phantoms import PHANTOMS, Cloud, Conformations
-from cryomorph.simulate.sets import simulate_set
+from cryomorph.simulation.phantoms import PHANTOMS, Cloud, Conformations
+from cryomorph.simulation.sets import simulate_set
 from cryomorph.volumes.backproject import reconstruct, residual_noise
 
 N = 2400

@@ -29,8 +29,8 @@ from cryomorph.particles.metadata import read_particles
 from cryomorph.physics.pose import Pose, random_rotations, rotation_from_rotvec
 from cryomorph.physics.pose_align import FrameChange
 from cryomorph.runs.folder import RunFolder
-from cryomorph.simulate.phantoms import PHANTOMS, Cloud, Conformations
-from cryomorph.simulate.sets import simulate_set
+from cryomorph.simulation.phantoms import PHANTOMS, Cloud, Conformations
+from cryomorph.simulation.sets import simulate_set
 from cryomorph.volumes.grid import fourier_crop
 
 

@@ -16,8 +16,8 @@ from cryomorph.io.star import read_star, write_star
 from cryomorph.particles.from_star import parse_star
 from cryomorph.physics.pose import Pose, euler_from_rotation, random_rotations, rotvec_from_rotation
 from cryomorph.physics.pose_align import FrameChange
-from cryomorph.simulate.images import Grid, map_of
-from cryomorph.simulate.phantoms import Cloud, rigid
+from cryomorph.simulation.images import Grid, map_of
+from cryomorph.simulation.phantoms import Cloud, rigid
 
 BOX, PIXEL_A, N = 32, 7.0, 300
 

@@ -30,7 +30,7 @@ from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.prepare import prepare
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.pose import Pose
-from cryomorph.simulate.sets import simulate_set
+from cryomorph.simulation.sets import simulate_set
 from cryomorph.volumes.backproject import reconstruct
 from cryomorph.volumes.masks import spherical_mask
 

@@ -19,7 +19,7 @@ from cryomorph.physics.symmetry import point_group
 from cryomorph.representations.gaussians import Gaussians
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.snapshot import with_refined
-from cryomorph.simulate.sets import simulate_set
+from cryomorph.simulation.sets import simulate_set
 from cryomorph.training import trainer
 from cryomorph.training.stages.refine_poses import ROUNDS
 

@@ -10,8 +10,8 @@ from cryomorph.particles.contrast import decide_contrast
 from cryomorph.physics.ctf import Ctf
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.pose import Pose, random_rotations
-from cryomorph.simulate.images import Grid, Padded, clean_images
-from cryomorph.simulate.phantoms import Cloud
+from cryomorph.simulation.images import Grid, Padded, clean_images
+from cryomorph.simulation.phantoms import Cloud
 
 N, BOX, PIXEL_A = 200, 32, 5.0
 DISK = fourier_disk(BOX)

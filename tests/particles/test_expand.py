@@ -22,8 +22,8 @@ from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.pose import Pose, rotation_distance_deg
 from cryomorph.physics.symmetry import expand_pose, point_group
 from cryomorph.runs.folder import RunFolder
-from cryomorph.simulate.phantoms import PHANTOMS
-from cryomorph.simulate.sets import simulate_set
+from cryomorph.simulation.phantoms import PHANTOMS
+from cryomorph.simulation.sets import simulate_set
 from cryomorph.training.start import particles_stage
 from cryomorph.volumes.backproject import reconstruct
 from cryomorph.volumes.fsc import fsc

@@ -8,8 +8,8 @@ import torch
 
 from cryomorph.physics.pose import Pose, random_rotations, rotation_distance_deg, rotation_from_rotvec
 from cryomorph.physics.pose_align import FrameChange, align_poses, align_shifts, compare_poses
-from cryomorph.simulate.images import Grid, Padded, clean_images
-from cryomorph.simulate.phantoms import Cloud
+from cryomorph.simulation.images import Grid, Padded, clean_images
+from cryomorph.simulation.phantoms import Cloud
 
 HALF_TURN = torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
 

@@ -10,8 +10,8 @@ from cryomorph.physics import slicing
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.pose import Pose, random_rotations, rotation_from_euler
 from cryomorph.physics.slicing import PaddedGrid, Slices, locate_slices, padded_grid
-from cryomorph.simulate.images import Grid, Padded, clean_images, map_of
-from cryomorph.simulate.phantoms import Cloud
+from cryomorph.simulation.images import Grid, Padded, clean_images, map_of
+from cryomorph.simulation.phantoms import Cloud
 from cryomorph.volumes.grid import fourier_crop
 
 BOX, SIGMA = 32, 1.5  # voxels of 1 A

@@ -25,7 +25,7 @@ from cryomorph.physics.pose import Pose
 from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.snapshot import REFINED_FIRST, with_refined
-from cryomorph.simulate.sets import simulate_set
+from cryomorph.simulation.sets import simulate_set
 from cryomorph.training.stages import recipes
 from cryomorph.training.stages import refine_poses as poses
 from cryomorph.training.stages.refine_poses import refine_given_poses

@@ -11,8 +11,8 @@ import torch
 from cryomorph.config.errors import InputError
 from cryomorph.physics.pose import Pose, random_rotations, rotation_distance_deg
 from cryomorph.physics.pose_align import FrameChange
-from cryomorph.simulate.images import Grid, Padded, clean_images, map_of
-from cryomorph.simulate.phantoms import Cloud, eight_state, rigid
+from cryomorph.simulation.images import Grid, Padded, clean_images, map_of
+from cryomorph.simulation.phantoms import Cloud, eight_state, rigid
 from cryomorph.volumes.align import align_maps, moved_map
 
 PIXEL_A = 4.0

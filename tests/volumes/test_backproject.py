@@ -14,8 +14,8 @@ from cryomorph.particles.prepare import prepare
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.ctf import Ctf
 from cryomorph.physics.pose import Pose, random_rotations
-from cryomorph.simulate.images import Grid, Padded, clean_images, map_of
-from cryomorph.simulate.phantoms import Cloud
+from cryomorph.simulation.images import Grid, Padded, clean_images, map_of
+from cryomorph.simulation.phantoms import Cloud
 from cryomorph.volumes.backproject import (
     Reconstruction,
     mirror,

@@ -19,6 +19,6 @@ def simulate(name: str, *, output: str | Path, **options: Any) -> Path:
     Raises:
         InputError: an option that does not exist or makes no sense, or the folder exists.
     """
-    from cryomorph.simulate.sets import simulate_set
+    from cryomorph.simulation.sets import simulate_set
 
     return simulate_set(from_keywords(SimulateConfig, {"name": name, "output": output, **options}, call="simulate"))

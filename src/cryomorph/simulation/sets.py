@@ -24,9 +24,9 @@ from cryomorph.io.star import write_star
 from cryomorph.particles.metadata import read_particles
 from cryomorph.physics.ctf import Ctf
 from cryomorph.physics.pose import Pose, rotation_from_euler
-from cryomorph.simulate.atoms import AtomicModel, matched, morph, per_residue, read_model, turn
-from cryomorph.simulate.images import Grid, Padded, clean_images, map_of, sigma_of_resolution
-from cryomorph.simulate.phantoms import PHANTOMS, Conformations
+from cryomorph.simulation.atoms import AtomicModel, matched, morph, per_residue, read_model, turn
+from cryomorph.simulation.images import Grid, Padded, clean_images, map_of, sigma_of_resolution
+from cryomorph.simulation.phantoms import PHANTOMS, Conformations
 
 CALIBRATION = 1000  # noise-free images that set the noise's scale before any is written
 

@@ -6,7 +6,7 @@ from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
 from cryomorph.config.errors import InputError
-from cryomorph.simulate.phantoms import PHANTOMS, Cloud, Conformations, domain, swung, three_modes
+from cryomorph.simulation.phantoms import PHANTOMS, Cloud, Conformations, domain, swung, three_modes
 
 
 @pytest.mark.parametrize("name", PHANTOMS)

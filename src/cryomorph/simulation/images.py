@@ -14,7 +14,7 @@ from torch import Tensor
 from cryomorph.config.errors import InputError
 from cryomorph.physics.ctf import Ctf, evaluate_ctf
 from cryomorph.physics.pose import Pose
-from cryomorph.simulate.phantoms import Cloud
+from cryomorph.simulation.phantoms import Cloud
 
 TABLE_BYTES = 2**24  # what the tables of one batch may take: more does not make them faster
 

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from cryomorph.config.console import say
 from cryomorph.config.errors import InputError
-from cryomorph.simulate.phantoms import Cloud, Conformations
+from cryomorph.simulation.phantoms import Cloud, Conformations
 
 FEWEST_MATCHES = 3  # a superposition needs three points
 

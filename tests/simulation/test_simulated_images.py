@@ -7,9 +7,9 @@ import torch
 from cryomorph.config.errors import InputError
 from cryomorph.physics.ctf import Ctf, evaluate_ctf
 from cryomorph.physics.pose import Pose, random_rotations, rotation_from_euler
-from cryomorph.simulate import images
-from cryomorph.simulate.images import Grid, Padded, clean_images, half_plane_frequency, map_of, project
-from cryomorph.simulate.phantoms import Cloud
+from cryomorph.simulation import images
+from cryomorph.simulation.images import Grid, Padded, clean_images, half_plane_frequency, map_of, project
+from cryomorph.simulation.phantoms import Cloud
 
 GRID = Grid(24, 3.0, 4.0)
 

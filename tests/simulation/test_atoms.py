@@ -8,7 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from cryomorph.config.errors import InputError
-from cryomorph.simulate.atoms import matched, morph, parse_point, per_residue, read_model, select, turn
+from cryomorph.simulation.atoms import matched, morph, parse_point, per_residue, read_model, select, turn
 
 POINTS = np.random.default_rng(0).normal(0, 8, (12, 3)).round(3)
 

@@ -16,9 +16,9 @@ from cryomorph.config.errors import InputError
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.particles.metadata import read_particles
 from cryomorph.physics.pose import euler_from_rotation
-from cryomorph.simulate import images, sets
-from cryomorph.simulate.phantoms import PHANTOMS, Cloud, Conformations
-from cryomorph.simulate.sets import simulate_set
+from cryomorph.simulation import images, sets
+from cryomorph.simulation.phantoms import PHANTOMS, Cloud, Conformations
+from cryomorph.simulation.sets import simulate_set
 
 
 @pytest.fixture(autouse=True)
