@@ -210,10 +210,21 @@ def test_select_refuses_and_writes_nothing(analysed, tmp_path, capsys):
     refused("has no model.safetensors yet: finish it", capsys, "select", unfinished, "-o", "a.txt", "--cluster", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["unfinished"]
     (tmp_path / "a.txt").write_text("mine")  # the numbers beside a.star
-    refused("a.txt exists already: give another name", capsys, "select", analysed.path, "-o", tmp_path / "a.star",
+    refused("a.txt exists already: give --overwrite", capsys, "select", analysed.path, "-o", tmp_path / "a.star",
             "--cluster", 1)  # fmt: skip
     assert (tmp_path / "a.txt").read_text() == "mine" and not (tmp_path / "a.star").exists()
     assert run("select", analysed.path, "-o", tmp_path / "a.star", "--cluster", 1, "--overwrite") == 0
+
+
+def test_select_never_replaces_what_it_reads(analysed, tmp_path, capsys):
+    shutil.copytree(analysed.path, tmp_path / "run")
+    (tmp_path / "list.txt").write_text("3\n")
+    before = (tmp_path / "run" / "particles.star").read_bytes()
+    argv = ("select", tmp_path / "run", "--index", tmp_path / "list.txt", "--overwrite", "-o")
+    for output in (tmp_path / "run" / "particles.star", tmp_path / "list.star", tmp_path / "list.txt"):
+        refused("is one of the files that are read", capsys, *argv, output)
+    assert (tmp_path / "run" / "particles.star").read_bytes() == before
+    assert (tmp_path / "list.txt").read_text() == "3\n" and not (tmp_path / "list.star").exists()
 
 
 # --- split ------------------------------------------------------------------------------------------------------------

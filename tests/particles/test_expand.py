@@ -224,5 +224,5 @@ def test_refined_poses_are_those_of_the_copies(run, tmp_path):
     source = run.store_path / "particles.star"
     rewrite_poses(source, run.path / "particles.star", refined, pixel_A=16.0, copies=3)
     assert len(particle_file(run)) == 3 * N
-    with pytest.raises(InputError, match=r"--original-poses: .* expanded its particles by symmetry C3"):
+    with pytest.raises(InputError, match=r"original poses: .* expanded its particles by symmetry C3"):
         particle_file(run, original_poses=True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Shaped
 
-from cryomorph.particles.subset import ParticleFile
-
 if TYPE_CHECKING:
     import pandas as pd
+
+    from cryomorph.particles.subset import ParticleFile
 
 Values = Shaped[np.ndarray, " n"]
 OPTICS_GROUP = "rlnOpticsGroup"

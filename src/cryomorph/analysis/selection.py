@@ -14,16 +14,16 @@ from cryomorph.analysis.expression import Expression
 from cryomorph.analysis.lasso import inside, read_polygon
 from cryomorph.analysis.particle_table import ParticleTable
 from cryomorph.analysis.selection_files import (
-    check_free,
+    check_outputs,
     particle_file,
     read_particle_numbers,
+    run_files,
     say_where_images_are,
     write_selection,
 )
 from cryomorph.config.console import say
 from cryomorph.config.errors import InputError
-from cryomorph.config.select import SUFFIXES, Criteria
-from cryomorph.particles.subset import WRITTEN
+from cryomorph.config.select import PARTICLE_FILES, SUFFIXES, Criteria
 from cryomorph.runs.folder import RunFolder
 
 Chosen = Bool[np.ndarray, " n"]
@@ -141,7 +141,7 @@ class Selection:
         """Write the particles as `.star` or `.cs`, with their numbers beside it, or the numbers alone (`.txt`, `.npy`).
 
         Args:
-            overwrite: replace a file that exists.
+            overwrite: replace a file that exists, but never one that the run needs.
             original_poses: write the particle file's own poses where the run refined them.
             datadir: folder of the images, where a `.star` is made for a cryoSPARC run.
 
@@ -151,14 +151,14 @@ class Selection:
         path = Path(path)
         if path.suffix not in SUFFIXES:
             raise InputError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
-        check_free([path], overwrite=overwrite)
+        check_outputs(path, inputs=run_files(self.run), overwrite=overwrite)
         if not len(self):
             raise InputError(
                 f"no particle of {self.run.path} is left where {self.name} (each alone: {_counts(self.met)}): widen a "
                 "criterion; nothing was written"
             )
         source = None
-        if path.suffix in WRITTEN:
+        if path.suffix in PARTICLE_FILES:
             folder = None if datadir is None else Path(datadir)
             source = particle_file(self.run, original_poses=original_poses, datadir=folder)
         write_selection(path, self.index, source, title=f"0-based particle numbers of {self.run.path}")

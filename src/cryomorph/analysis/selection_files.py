@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64
 
 from cryomorph.config.console import say, warn
 from cryomorph.config.errors import InputError
-from cryomorph.io.atomic import atomic_path
+from cryomorph.config.select import PARTICLE_FILES
+from cryomorph.io.atomic import atomic_path, check_output
 from cryomorph.io.numbers import read_numbers
-from cryomorph.particles.subset import WRITTEN, ParticleFile
 from cryomorph.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from cryomorph.particles.subset import ParticleFile
 
 
 def particle_file(run: RunFolder, *, original_poses: bool = False, datadir: Path | None = None) -> ParticleFile:
@@ -27,6 +31,8 @@ def particle_file(run: RunFolder, *, original_poses: bool = False, datadir: Path
         InputError: the file does not list the run's particles, or no file holds the poses that symmetry copies had
             before they were refined.
     """
+    from cryomorph.particles.subset import ParticleFile
+
     store = run.store()
     name = store.manifest.metadata
     used = run.path / name
@@ -52,6 +58,12 @@ def particle_file(run: RunFolder, *, original_poses: bool = False, datadir: Path
     return found
 
 
+def run_files(run: RunFolder) -> list[Path]:
+    """The particle files that a run reads, which nothing may be written over."""
+    store = run.store()
+    return [folder / store.manifest.metadata for folder in (run.path, store.folder)]
+
+
 def read_particle_numbers(path: Path, n: int) -> Int64[np.ndarray, " k"]:
     """0-based particle numbers from a .txt file, one a line, or a .npy array.
 
@@ -63,14 +75,13 @@ def read_particle_numbers(path: Path, n: int) -> Int64[np.ndarray, " k"]:
 
 def written_files(output: Path) -> list[Path]:
     """What is written for an output: a particle file has the particles' numbers beside it."""
-    return [output, output.with_suffix(".txt")] if output.suffix in WRITTEN else [output]
+    return [output, output.with_suffix(".txt")] if output.suffix in PARTICLE_FILES else [output]
 
 
-def check_free(outputs: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse to replace files without being told to."""
-    for path in (path for output in outputs for path in written_files(output)):
-        if path.exists() and not overwrite:
-            raise InputError(f"{path} exists already: give another name, or overwrite it on purpose (--overwrite)")
+def check_outputs(output: Path, *, inputs: Iterable[Path | None] = (), overwrite: bool = False) -> None:
+    """Refuse what would be written for an output, as `check_output` does for each file."""
+    for path in written_files(output):
+        check_output(path, inputs=inputs, overwrite=overwrite)
 
 
 def write_selection(output: Path, index: Int64[np.ndarray, " k"], source: ParticleFile | None, *, title: str) -> None:
@@ -80,7 +91,7 @@ def write_selection(output: Path, index: Int64[np.ndarray, " k"], source: Partic
         source: the file of all particles; needed where `output` is one.
         title: what the numbers count.
     """
-    if output.suffix in WRITTEN and source is not None:
+    if output.suffix in PARTICLE_FILES and source is not None:
         source.write(output, index)
     write_numbers(written_files(output)[-1], index, title)
 
@@ -96,6 +107,8 @@ def write_numbers(path: Path, numbers: Int64[np.ndarray, " k"], title: str) -> N
 
 def say_where_images_are(output: Path, source: ParticleFile) -> None:
     """Where a file names images by paths that do not hold from its folder or this one, say how to read it."""
+    from cryomorph.particles.subset import ParticleFile
+
     if ParticleFile.open(output).image_folder() is None:
         place = source.image_folder()
         where = "the images' folder" if place is None else place.resolve()

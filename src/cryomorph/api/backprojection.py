@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryomorph.analysis.selection_files import check_free
 from cryomorph.api.fsc import Fsc
 from cryomorph.api.map import Map
 from cryomorph.config.backproject import BackprojectConfig
 from cryomorph.config.keywords import from_keywords
+from cryomorph.io.atomic import check_output
 
 if TYPE_CHECKING:
     from cryomorph.volumes.backproject import Reconstruction
@@ -47,7 +47,8 @@ class HalfMaps:
             InputError: one of them is there already and is not to be replaced.
         """
         folder = Path(folder)
-        check_free([*(folder / f"{name}.mrc" for name in MAPS), folder / "fsc.csv"], overwrite=overwrite)
+        for name in (*(f"{map}.mrc" for map in MAPS), "fsc.csv"):
+            check_output(folder / name, overwrite=overwrite)
         for name in MAPS:
             getattr(self, name).save(folder / f"{name}.mrc", overwrite=overwrite)
         self.fsc.save(folder / "fsc.csv", overwrite=overwrite)

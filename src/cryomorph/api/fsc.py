@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from cryomorph.analysis.selection_files import check_free
 from cryomorph.api.map import Map
 from cryomorph.config.errors import InputError
+from cryomorph.io.atomic import check_output
 from cryomorph.volumes.fsc import FscReport, half_map_fsc
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Fsc:
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the curves as a CSV table; `InputError` where one is there already and is not to be replaced."""
         path = Path(path)
-        check_free([path], overwrite=overwrite)
+        check_output(path, overwrite=overwrite)
         self.report.write_csv(path)
         return path
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cryomorph.analysis.selection_files import check_free
 from cryomorph.config.errors import InputError
+from cryomorph.io.atomic import check_output
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class Map:
         from cryomorph.io.mrc import write_map
 
         path = Path(path)
-        check_free([path], overwrite=overwrite)
+        check_output(path, overwrite=overwrite)
         write_map(path, self.array, self.pixel_A)
         return path
 

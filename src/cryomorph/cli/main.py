@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cryomorph import __version__
+from cryomorph.config.console import attach_console
 from cryomorph.config.errors import InputError
 
 
@@ -169,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     `CRYOMORPH_DEBUG=1` adds the traceback to every error.
     """
     config: Any = None
+    attach_console()
     try:
         chosen = _parse(list(sys.argv[1:] if argv is None else argv))
         if chosen is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cryomorph.analysis.selection import Selection
 from cryomorph.analysis.selection import select as choose
-from cryomorph.analysis.selection_files import check_free
+from cryomorph.analysis.selection_files import check_outputs, run_files
 from cryomorph.config.select import SelectConfig
 from cryomorph.runs.folder import RunFolder
 
@@ -12,8 +12,10 @@ from cryomorph.runs.folder import RunFolder
 def select(config: SelectConfig) -> Selection:
     """Choose particles, write them, and say how many met which criterion."""
     run = RunFolder.open(config.run, unfinished=True)
-    check_free([config.output], overwrite=config.overwrite)
-    found = choose(run, config.criteria)
+    asked = config.criteria
+    read = (*run_files(run), *asked.index, *asked.minus, asked.lasso)
+    check_outputs(config.output, inputs=read, overwrite=config.overwrite)
+    found = choose(run, asked)
     found.save(
         config.output,
         overwrite=config.overwrite,

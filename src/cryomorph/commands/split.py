@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from cryomorph.analysis.selection_files import check_free, particle_file, say_where_images_are, write_selection
+from cryomorph.analysis.selection_files import check_outputs, particle_file, say_where_images_are, write_selection
 from cryomorph.config.console import say
 from cryomorph.config.errors import InputError
+from cryomorph.config.select import PARTICLE_FILES
 from cryomorph.config.split import SplitConfig
 from cryomorph.io.cryodrgn import read_index
-from cryomorph.particles.subset import WRITTEN, ParticleFile
+from cryomorph.particles.subset import ParticleFile
 from cryomorph.runs.folder import RunFolder
 
 LISTS = (".txt", ".npy")
@@ -29,13 +30,15 @@ class Source:
 
 def split(config: SplitConfig) -> None:
     """Draw, write both parts, and say how many each has."""
-    check_free(config.output, overwrite=config.overwrite)
     source = source_of(config)
+    read = (config.source if config.source.is_file() else None, None if source.file is None else source.file.path)
+    for output in config.output:
+        check_outputs(output, inputs=read, overwrite=config.overwrite)
     parts = divide(source.numbers, config.random, seed=config.seed)
     for output, part in zip(config.output, parts, strict=True):
         write_selection(output, part, source.file, title=f"0-based {source.what} of {config.source}")
         say(f"{output}: {len(part):,} of {len(source.numbers):,} particles (seed {config.seed})")
-    written = [output for output in config.output if output.suffix in WRITTEN]
+    written = [output for output in config.output if output.suffix in PARTICLE_FILES]
     if source.file is not None and written:
         say_where_images_are(written[0], source.file)
 
@@ -61,7 +64,7 @@ def source_of(config: SplitConfig) -> Source:
     if len(found.numbers) < 2:
         raise InputError(f"{path} holds {len(found.numbers)} particles: expected 2 or more to divide")
     for output in config.output:
-        if output.suffix in WRITTEN:
+        if output.suffix in PARTICLE_FILES:
             if file is None:
                 raise InputError(f"{output}: {path} lists numbers alone, so the parts are .txt or .npy too")
             file.check_target(output)

@@ -10,7 +10,8 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from cryomorph.config.errors import InputError
 
-SUFFIXES = (".star", ".cs", ".txt", ".npy")
+PARTICLE_FILES = (".star", ".cs")
+SUFFIXES = (*PARTICLE_FILES, ".txt", ".npy")
 CRITERIA = ("where", "cluster", "component", "state", "range", "lasso", "max_norm", "min_norm", "nearest", "index")
 
 

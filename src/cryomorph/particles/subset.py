@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int64, UInt64
 
 from cryomorph.config.errors import InputError
+from cryomorph.config.select import PARTICLE_FILES
 from cryomorph.io.cryosparc import read_cs, write_cs
 from cryomorph.io.star import read_star, unquote, write_star
 from cryomorph.particles.locate import locate
@@ -18,7 +19,6 @@ from cryomorph.particles.table import StarTable
 
 IMAGE = "rlnImageName"
 ALL = slice(None)
-WRITTEN = (".star", ".cs")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ParticleFile:
 
     def check_target(self, target: Path) -> None:
         """Refuse a file that cannot be written from this one, before anything else is done."""
-        if target.suffix not in WRITTEN:
+        if target.suffix not in PARTICLE_FILES:
             raise InputError(f"{target} ends in {target.suffix or 'nothing'}: expected .star or .cs")
         if target.suffix == ".cs" and isinstance(self.table, StarTable):
             raise InputError(f"{target}: a .cs can only be written from a .cs, not from {self.path}: write a .star")
