@@ -306,6 +306,21 @@ def test_nothing_is_selected_but_never_written(run, tmp_path, criteria, said):
     assert not (tmp_path / "none.txt").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "array", "said"),
+    [
+        ("coordinates", np.zeros((400, 2, 2)), "float64 of shape (400, 2, 2): expected coordinates"),
+        ("curve", np.zeros((400, 2)), "float64 of shape (400, 2): expected one number per particle"),
+        ("states", np.zeros(400), "float64 of shape (400,): expected one whole number per particle"),
+    ],
+)
+def test_arrays_that_are_no_column(run, tmp_path, name, array, said):
+    np.save(tmp_path / f"{name}.npy", array)
+    column = {"coordinates": "volume_pc1", "curve": "curve", "states": "state"}[name]
+    with pytest.raises(InputError, match=re.escape(said)):
+        select(run, Criteria(where=f"{column} > 0", landscape=tmp_path))
+
+
 def test_many_labels_are_not_all_listed():
     with pytest.raises(InputError, match=r"28, 29 and more$"):
         with_label(np.arange(500), [500], "cluster")

@@ -251,7 +251,7 @@ def test_what_select_takes(run, tmp_path):
     assert set(run.select("z1 > 0", cluster=[1])) == set(run.select("z1 > 0")) & set(run.select("cluster == 1"))
     assert set(run.select(CLUSTERS == 3)) == set(run.select("cluster == 3"))
     assert set(run.select([5, 6, 7], cluster=[1])) == {5}
-    assert len(run.select("z1 > 100")) == 0
+    assert len(run.select("z1 > 100")) == len(run.select([])) == 0
     for given, said in (
         (lambda: run.select("cluste == 1"), r"has no column cluste: did you mean cluster"),
         (lambda: run.select(clusters=[1]), r"select has no option clusters: did you mean cluster\?"),
@@ -295,6 +295,32 @@ def test_simulate_train_and_analyze(tmp_path):
     np.testing.assert_array_equal(half.map.array, run.consensus.array)
     cm.backproject(made / "particles.star", output=tmp_path / "maps", box=14)
     np.testing.assert_array_equal(cm.Map.load(tmp_path / "maps" / "map.mrc").array, half.map.array)
+
+
+def test_analyze_and_landscape_are_the_commands(tiny_run, tmp_path, monkeypatch):
+    """The commands themselves are tested where they are; here they only leave a result behind."""
+    from cryomorph.commands import analyze, landscape
+
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    run, asked = cm.load(tmp_path / "run"), []
+
+    def leaves(folder, name, labels):
+        def command(config):
+            asked.append(config)
+            (run.path / folder).mkdir()
+            np.save(run.path / folder / name, labels)
+            return run.path / folder / "report.html"
+
+        return command
+
+    monkeypatch.setattr(analyze, "analyze", leaves("analysis", "kmeans_labels.npy", CLUSTERS))
+    monkeypatch.setattr(landscape, "landscape", leaves("landscape", "states.npy", STATES))
+    assert "cluster" not in run.particles
+    assert run.analyze(clusters=4, umap=False) == run.path / "analysis" / "report.html"
+    assert run.landscape(states=2) == run.path / "landscape" / "report.html"
+    assert [config.run for config in asked] == [run.path, run.path]
+    assert (asked[0].clusters, asked[0].umap, asked[1].states) == (4, False, 2)
+    np.testing.assert_array_equal(run.particles[["cluster", "state"]], np.stack([CLUSTERS, STATES], 1))
 
 
 @pytest.mark.parametrize(

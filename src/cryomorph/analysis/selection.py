@@ -62,7 +62,7 @@ class Selection:
             InputError: a number that no particle of the run has, or a mask of another length.
         """
         n = len(run.latent_mean())
-        if chosen.ndim != 1 or chosen.dtype.kind not in "biu":
+        if chosen.ndim != 1 or (chosen.dtype.kind not in "biu" and len(chosen)):
             raise InputError(
                 f"particles given as {chosen.dtype} of shape {chosen.shape}: expected numbers, or a mask of {n}"
             )
