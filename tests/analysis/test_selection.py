@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Polygon
 
 from cryomorph.analysis.lasso import inside, read_polygon
-from cryomorph.analysis.particle_table import ParticleTable
+from cryomorph.analysis.particle_columns import ParticleColumns
 from cryomorph.analysis.selection import combine, select, with_label
 from cryomorph.analysis.selection_files import read_particle_numbers, write_numbers
 from cryomorph.config.errors import InputError
@@ -120,9 +120,9 @@ def test_a_lasso_in_a_plane_of_two_kinds(run, tmp_path):
     ],
 )
 def test_a_kind_of_coordinate_means_its_first_two(run, word, pair):
-    names, points = ParticleTable.of(run).plane([word])
+    names, points = ParticleColumns.of(run).plane([word])
     assert names == pair
-    np.testing.assert_array_equal(points, ParticleTable.of(run).plane(pair)[1])
+    np.testing.assert_array_equal(points, ParticleColumns.of(run).plane(pair)[1])
 
 
 def test_sets(run, tmp_path):

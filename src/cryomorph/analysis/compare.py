@@ -11,8 +11,8 @@ from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
 from cryomorph.analysis.latent import KMeansResult, check_latent, kmeans_on_data
+from cryomorph.analysis.particle_columns import STATES, read_labels
 from cryomorph.analysis.particle_matching import SharedParticles, shared_particles
-from cryomorph.analysis.particle_table import STATES, read_labels
 from cryomorph.config.compare import CompareConfig
 from cryomorph.config.console import track, warn
 from cryomorph.config.errors import InputError

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Int64
 
 from cryomorph.analysis.expression import Expression
 from cryomorph.analysis.lasso import inside, read_polygon
-from cryomorph.analysis.particle_table import ParticleTable
+from cryomorph.analysis.particle_columns import ParticleColumns
 from cryomorph.analysis.selection_files import (
     check_outputs,
     particle_file,
@@ -197,34 +197,34 @@ def combine(sets: Sequence[Chosen], *, union: bool = False, complement: bool = F
 
 def _criteria(run: RunFolder, asked: Criteria) -> Iterator[Criterion]:
     """The criteria that were given, in the order of the options."""
-    table = ParticleTable.of(run, analysis=asked.analysis, landscape=asked.landscape)
+    columns = ParticleColumns.of(run, analysis=asked.analysis, landscape=asked.landscape)
     n = len(run.latent_mean())
     if asked.where is not None:
-        holds = Expression.parse(asked.where)(table.column)
+        holds = Expression.parse(asked.where)(columns.column)
         if len(holds) != n:
             raise InputError(f"`{asked.where}` has {len(holds)} values, the run has {n} particles")
         yield Criterion(asked.where, holds)
-    for word, column, wanted in (
+    for word, name, wanted in (
         ("cluster", "cluster", asked.cluster),
         ("component", "mixture", asked.component),
         ("state", "state", asked.state),
     ):
         if wanted:
-            where = f"{table.results[column].path}: {word}"
-            yield Criterion(f"{word} {' '.join(map(str, wanted))}", with_label(table.column(column), wanted, where))
+            where = f"{columns.results[name].path}: {word}"
+            yield Criterion(f"{word} {' '.join(map(str, wanted))}", with_label(columns.column(name), wanted, where))
     for name, low, high in asked.range:
-        values = table.numbers(name)
+        values = columns.numbers(name)
         yield Criterion(f"{name} from {low:g} to {high:g}", (values >= low) & (values <= high))
     if asked.lasso is not None:
         polygon = read_polygon(asked.lasso)
-        names, points = table.plane(asked.lasso_in)
+        names, points = columns.plane(asked.lasso_in)
         yield Criterion(f"lasso in {' '.join(names)}", inside(polygon, points))
     if asked.max_norm is not None:
-        yield Criterion(f"|z| up to {asked.max_norm:g}", table.column("norm") <= asked.max_norm)
+        yield Criterion(f"|z| up to {asked.max_norm:g}", columns.column("norm") <= asked.max_norm)
     if asked.min_norm is not None:
-        yield Criterion(f"|z| from {asked.min_norm:g}", table.column("norm") >= asked.min_norm)
+        yield Criterion(f"|z| from {asked.min_norm:g}", columns.column("norm") >= asked.min_norm)
     if asked.nearest is not None:
-        yield Criterion(f"{asked.nearest} nearest", _nearest(table.z, asked))
+        yield Criterion(f"{asked.nearest} nearest", _nearest(columns.z, asked))
     if asked.index:
         yield Criterion(f"index {' '.join(path.name for path in asked.index)}", _listed(asked.index, n))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from jaxtyping import Float, Float32
 
-from cryomorph.analysis.particle_table import ParticleTable
+from cryomorph.analysis.particle_columns import ParticleColumns
 from cryomorph.analysis.selection import Selection
 from cryomorph.analysis.selection import select as choose
 from cryomorph.api.map import Map
@@ -83,7 +83,7 @@ class Run:
         `norm`, `pc1`, `half_set` (1 or 2), and what `analyze` and `landscape` found: `umap1`, `cluster`, `mixture`,
         `outlier`, `state`, `curve`, `volume_pc1`.
         """
-        return ParticleTable.of(self.folder).frame()
+        return ParticleColumns.of(self.folder).frame()
 
     @cached_property
     def consensus(self) -> Map:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from cryomorph.analysis.decode import decode_at, write_maps
 from cryomorph.analysis.latent import Latent, Pca, principal_components
-from cryomorph.analysis.particle_table import VOLUME_PCA, read_for
+from cryomorph.analysis.particle_columns import VOLUME_PCA, read_for
 from cryomorph.analysis.paths import (
     LatentPath,
     Occupancy,

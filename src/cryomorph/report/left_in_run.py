@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
 
-from cryomorph.analysis.particle_table import STATES, read_labels
+from cryomorph.analysis.particle_columns import STATES, read_labels
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
 from cryomorph.report.page import Note

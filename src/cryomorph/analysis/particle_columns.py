@@ -43,7 +43,7 @@ class Result(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ParticleTable:
+class ParticleColumns:
     """The columns of a run's particles, read when they are asked for; row `i` is particle `i`.
 
     A column of the particle file that has the name of a result is hidden by it.
@@ -54,7 +54,7 @@ class ParticleTable:
     landscape: Path
 
     @classmethod
-    def of(cls, run: RunFolder, *, analysis: Path | None = None, landscape: Path | None = None) -> ParticleTable:
+    def of(cls, run: RunFolder, *, analysis: Path | None = None, landscape: Path | None = None) -> ParticleColumns:
         """The columns of a run, from its own analysis and landscape where no other folder is given."""
         return cls(run, analysis or run.path / "analysis", landscape or run.path / "landscape")
 
