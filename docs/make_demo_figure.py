@@ -20,7 +20,7 @@ from cryomorph.analysis.neighbours import Neighbourhoods, reconstruct_near
 from cryomorph.render.isosurface import common_level, draw_surface
 from cryomorph.render.map_renderer import Painter
 from cryomorph.render.raycast import prepare_surface
-from cryomorph.report import plots
+from cryomorph.report.style import INK, styled
 from cryomorph.runs.folder import RunFolder
 
 PICTURE = Path(__file__).parent / "figures" / "demo.png"
@@ -35,7 +35,7 @@ def landscape(axes: Axes, points: np.ndarray, marked: np.ndarray) -> None:
     pale = mpl.colors.LinearSegmentedColormap.from_list("pale", ["#E3E9EE", "#9DB2C2", "#41566A"])
     axes.hexbin(*points.T, gridsize=(46, 28), extent=extent, bins="log", mincnt=1, cmap=pale, linewidths=0.1)
     axes.plot(*marked.T, color="white", lw=4, zorder=2)
-    axes.plot(*marked.T, color=plots.INK, lw=1.2, ls=(0, (3, 2)), zorder=3)
+    axes.plot(*marked.T, color=INK, lw=1.2, ls=(0, (3, 2)), zorder=3)
     axes.scatter(*marked.T, s=210, c=colours(), edgecolors="white", linewidths=1.6, zorder=4)
     for number, place in enumerate(marked):
         axes.annotate(str(number + 1), tuple(place), ha="center", va="center_baseline", fontsize=10, weight="bold",
@@ -70,7 +70,7 @@ def colours() -> list[tuple[float, float, float]]:
     return [to_rgb(ramp(place)) for place in np.linspace(0, 1, POINTS)]
 
 
-@plots.styled
+@styled
 def draw(run: RunFolder) -> None:
     """Choose points along the landscape, make both kinds of maps there, and draw them all."""
     z = run.latent_mean()

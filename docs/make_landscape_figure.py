@@ -16,7 +16,7 @@ from cryomorph.io.mrc import read_map
 from cryomorph.render.isosurface import common_level, draw_surface
 from cryomorph.render.map_renderer import Painter
 from cryomorph.render.raycast import prepare_surface
-from cryomorph.report.landscape_plots import colour
+from cryomorph.report.landscape.plots import colour
 
 PICTURE = Path(__file__).parent / "figures" / "landscape.png"
 PIXELS = 300

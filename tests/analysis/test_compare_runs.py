@@ -26,7 +26,7 @@ from cryomorph.config.prepare import ImageSource
 from cryomorph.io.star import read_star, write_star
 from cryomorph.methods.linear import train_linear
 from cryomorph.physics.pose import Pose
-from cryomorph.report.comparison import comparison_report, lines
+from cryomorph.report.compare import comparison_report, lines
 from cryomorph.report.page import render_report
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.folder import RunFolder
@@ -196,7 +196,7 @@ def test_states_are_compared_where_both_runs_have_a_landscape(tiny_run, tmp_path
     # state 0 of A is 10 of B, 1 of A is the one that B says nothing of
     assert found.maps is None
     assert found.states.table.sum() == 133 and found.states.agreement == 1
-    assert any(what.startswith("landscape states") for what, *_ in lines(found))
+    assert any(what == "particles in matched landscape states" for what, *_ in lines(found))
     assert "landscape states" in render_report(comparison_report(found, *runs))
 
 
@@ -210,20 +210,20 @@ def test_turned_poses_are_said(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "warn", said.append)
     found = compare_runs(tiny_run, other, CONFIG)
     assert "poses differ by 5.0 degrees" in said[0]
-    assert any("not in one frame" in note.text for note in comparison_report(found, tiny_run, other).findings)
+    assert any("not in the same orientation" in note.text for note in comparison_report(found, tiny_run, other).summary)
 
 
 def test_what_is_said_of_a_comparison(tiny_run, part_run):
     found = compare_runs(tiny_run, part_run, CONFIG)
     page = render_report(comparison_report(found, tiny_run, part_run))
-    for part in ("300 particles, by image name", "held out", "most similar map is the one at that particle"):
+    for part in ("300 particles, matched by image name", "held-out half", "most similar to the other run"):
         assert part in page
     table = {what: value for what, value, _ in lines(found)}
-    assert table["latent B from A, R^2"] == f"{found.r2[0]:.3f}"
-    assert table["latent A from B, R^2"] == f"{found.r2[1]:.3f}" != table["latent B from A, R^2"]
-    assert table["maps nearest to their own"] == f"{found.maps.matched} of 4"
+    r2 = [table[f"latent space of {which}, R^2"] for which in ("B predicted from A", "A predicted from B")]
+    assert r2 == [f"{value:.3f}" for value in found.r2] and r2[0] != r2[1]
+    assert table["maps most similar to that of the same particle"] == f"{found.maps.matched} of 4"
     same, others = found.maps.mean_fsc
-    assert same != others and table["maps at one particle, mean FSC"] == f"{same:.3f}"
+    assert same != others and table["maps at the same particles, mean FSC"] == f"{same:.3f}"
     told = json.loads(json.dumps(found.figures()))
     assert told["shared"] == 300 and told["latent_r2"] == {"b_from_a": found.r2[0], "a_from_b": found.r2[1]}
     assert told["maps"]["mean_fsc"] == same and told["maps"]["others_mean_fsc"] == others

@@ -21,12 +21,12 @@ from cryomorph.analysis.selection_map import (
     map_selection,
     mean_agreement,
 )
+from cryomorph.commands.selection_files import write_selection_map, write_table
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
 from cryomorph.physics.pose import Pose
-from cryomorph.report.plots import PALETTE
-from cryomorph.report.selection import states_plot
-from cryomorph.report.selection_files import write_selection_map, write_table
+from cryomorph.report.fsc_plots import states_plot
+from cryomorph.report.style import PALETTE
 from cryomorph.representations.base import Representation
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import mirror, reconstruct

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from cryomorph.analysis.latent_space import latent_space
+from cryomorph.commands import analyze as module
 from cryomorph.commands.analyze import analyze, consensus_resolution_A
 from cryomorph.config.analyze import AnalyzeConfig
 from cryomorph.io.mrc import read_map, write_map
@@ -147,7 +148,7 @@ def test_relative_std_is_a_share_of_the_prior(tiny_run, config):
 
 def test_resolution_is_that_of_the_log(tiny_run):
     told = next(line for line in (tiny_run.path / "run.log").read_text().splitlines() if "consensus:" in line)
-    resolution = consensus_resolution_A(tiny_run, tiny_run.store())
+    resolution = consensus_resolution_A(tiny_run)
     assert f"{resolution:.2f} A at FSC 0.143" in told
 
 
@@ -156,11 +157,9 @@ def test_steps_done_twice_are_told_once(config, tiny_run, tmp_path, monkeypatch)
     shutil.copytree(tiny_run.path, tmp_path / "run")
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     (tmp_path / "run" / "metrics.jsonl").write_text("\n".join([*rows[:-2], *rows[-4:]]) + "\n")
-    from cryomorph.report import sections
-
     seen: list[np.ndarray] = []
-    real = sections.latent_section
-    monkeypatch.setattr(sections, "latent_section", lambda *a, **k: (seen.append(k["objective"]), real(*a, **k))[1])
+    real = module.latent_section
+    monkeypatch.setattr(module, "latent_section", lambda *a, **k: (seen.append(k["objective"]), real(*a, **k))[1])
     analyze(replace(config, run=tmp_path / "run", output=tmp_path / "out", reconstruct=False, pcs=0, gmm=0, clusters=2))
     np.testing.assert_array_equal(seen[0], [-json.loads(row)["log_likelihood"] for row in rows[-4:]])
 
@@ -186,7 +185,7 @@ def test_states_of_a_landscape_are_in_the_report(config, tiny_run, tmp_path):
     asked = replace(config, run=run.path, output=tmp_path / "out", pcs=0, gmm=0, clusters=2)
     page = analyze(asked).read_text()
     assert page.index('id="how-far-to-trust-it"') < page.index('id="consensus"') < page.index('id="states"')
-    assert "0.9950 of 64 maps" in page and "No discrete states" not in page
+    assert "0.9950 (64 maps)" in page and "no landscape yet" not in page
     states = np.load(run.path / "landscape" / "states.npy")
     with (tmp_path / "out" / "states.csv").open() as file:
         assert [int(row["particles"]) for row in csv.DictReader(file)] == np.bincount(states).tolist()
@@ -194,7 +193,7 @@ def test_states_of_a_landscape_are_in_the_report(config, tiny_run, tmp_path):
     # a model that is newer: the landscape is not used, and the report says so
     os.utime(run.path / "landscape" / "landscape.json", (1, 1))
     page = analyze(replace(asked, output=tmp_path / "again", reconstruct=False)).read_text()
-    assert 'id="states"' not in page and "is older than the model and is not used" in page
+    assert 'id="states"' not in page and "is older than the model and was not used" in page
     assert not (tmp_path / "again" / "states.csv").exists()
 
 
@@ -203,7 +202,7 @@ def test_without_a_landscape_the_report_says_how_to_get_one(analysed, tiny_run):
     assert 'id="states"' not in page
     assert f"<code>cryomorph landscape {tiny_run.path}</code>" in page
     panel = page[page.index('id="how-far-to-trust-it"') : page.index('id="consensus"')]
-    # two questions are the landscape's, one a second run's, one a training's by epochs
-    assert panel.count('class="mark missing"') == 4
-    for asked in ("Half sets agree", "Scale of the maps", "View predicted", "the clusters", "Smallest cluster"):
+    # one question is a second run's, one a training's by epochs
+    assert panel.count('class="mark missing"') == 2
+    for asked in ("between half sets", "Scale of the maps", "Viewing direction", "the clusters", "Smallest cluster"):
         assert asked in panel

@@ -37,7 +37,8 @@ def small_pictures() -> Iterator[None]:
     """Pictures as small as stamps: drawing them takes most of a tiny run's landscape."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cryomorph.render.map_renderer.SIZE", 40)
-        patch.setattr("cryomorph.report.landscape.SIZE", 40)
+        patch.setattr("cryomorph.report.landscape.states.SIZE", 40)
+        patch.setattr("cryomorph.report.landscape.volume_space.SIZE", 40)
         yield
 
 

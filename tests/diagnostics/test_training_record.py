@@ -1,4 +1,4 @@
-"""A training by epoch out of its metrics.jsonl, and the checks of a finished model in words."""
+"""A training by epoch, from its metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from cryomorph.diagnostics.training_record import (
-    judged,
     linear_objective,
-    read_checks,
     read_metrics,
+    read_training,
     training_record,
 )
+from cryomorph.runs.folder import RunFolder
 
 
 def row(epoch, step, **values):
@@ -47,9 +47,9 @@ def test_an_epoch_is_the_average_over_its_images():
 def test_the_epoch_before_which_the_band_grew_is_named():
     record = training_record(ROWS)
     assert record is not None
-    assert record.grew_before == [2]
+    assert record.band_grew_at == [2]
     plain = training_record([{k: v for k, v in given.items() if k != "band"} for given in ROWS])
-    assert plain is not None and plain.grew_before == []
+    assert plain is not None and plain.band_grew_at == []
 
 
 def test_what_a_resumed_run_did_twice_counts_once_as_it_was_done_last():
@@ -61,7 +61,6 @@ def test_what_a_resumed_run_did_twice_counts_once_as_it_was_done_last():
 def test_a_run_without_epochs_has_no_record_and_a_missing_file_no_rows(tmp_path):
     assert training_record(ROWS[:1]) is None
     assert read_metrics(tmp_path / "none.jsonl") == []
-    assert read_checks(tmp_path / "none.json") == ()
 
 
 def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
@@ -77,35 +76,12 @@ def test_the_linear_objective_tells_each_step_once():
 
 
 @pytest.mark.parametrize(
-    ("given", "unsound"),
-    [
-        ((1.0, 0.9, [1.0, 0.01], 0.0), None),
-        ((0.79, 0.9, [1.0], 0.0), "Scale of the maps"),
-        ((1.21, 0.9, [1.0], 0.0), "Scale of the maps"),
-        ((float("nan"), 0.9, [1.0], 0.0), "Scale of the maps"),
-        ((1.0, -0.1, [1.0], 0.0), "Correlation with the consensus"),
-        ((1.0, 0.9, [0.01, 0.02], 0.0), "Divergence from the prior"),
-        ((1.0, 0.9, [1.0], 0.11), "View predicted from the latent"),
-    ],
+    "line", ['{"stage": "joint", "epoch": 1, "nll": 2.0}', '{"stage": "poses"}', '{"stage": "epoch"}']
 )
-def test_a_number_out_of_bounds_is_the_one_that_is_named(given, unsound):
-    scale, sign, kl, view_r2 = given
-    bad = [verdict.name for verdict in judged(scale, sign, kl, view_r2=view_r2) if not verdict.sound]
-    assert bad == ([] if unsound is None else [unsound])
-
-
-def test_coordinates_that_are_unused_are_named():
-    divergence = judged(1.0, 1.0, [1.0, 0.01, 0.3, 0.02], view_r2=0.0)[2]
-    assert divergence.found == "0.01 to 1.00 nats; unused: 2, 4"
-    assert divergence.sound
-
-
-@pytest.mark.parametrize("scale", [0.5, 0.9])
-@pytest.mark.parametrize("sign", [-0.2, 0.8])
-@pytest.mark.parametrize("kl", [[0.01, 0.02], [0.01, 2.0]])
-@pytest.mark.parametrize("view_r2", [0.0, 0.3])
-def test_the_report_warns_as_often_as_training_did(scale, sign, kl, view_r2):
-    from cryomorph.runs.checks import Checks
-
-    told = Checks(scale, sign, kl, view_r2).warnings()
-    assert len(told) == sum(not verdict.sound for verdict in judged(scale, sign, kl, view_r2=view_r2))
+def test_a_damaged_record_is_left_out_and_said(tmp_path, capsys, line):
+    rows = [json.dumps(given) for given in ROWS]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*rows, "[1, 2]", line]) + "\n")
+    assert read_training(RunFolder(tmp_path)) is None
+    assert "metrics.jsonl is damaged" in capsys.readouterr().err
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*rows, "[1, 2]"]) + "\n")
+    assert read_training(RunFolder(tmp_path)) is not None

@@ -17,7 +17,7 @@ from cryomorph.render import movie
 from cryomorph.render.isosurface import COLOUR, common_level
 from cryomorph.render.map_renderer import telling_view
 from cryomorph.render.movie import MapFiles, Scene, Survey
-from cryomorph.report.traverse import path_figure
+from cryomorph.report.path_plot import path_figure
 
 BOX = 32
 

@@ -16,7 +16,7 @@ from cryomorph.report import abinit as report_module
 from cryomorph.report.abinit import (
     abinit_report,
     central_slices,
-    shown_of,
+    shown_rounds,
     view_histograms,
     write_abinit_report,
 )
@@ -73,15 +73,15 @@ def tell(run: RunFolder, *records: dict) -> None:
 def verdict(run: RunFolder, **changes: object) -> Note:
     tell(run, STARTS | changes, *ROUNDS)
     report = abinit_report(run)
-    assert len(report.findings) == 1
+    assert len(report.summary) == 1
     # the first section says the same
-    assert report.sections[0].intro == report.findings[0].text
-    return report.findings[0]
+    assert report.sections[0].intro == report.summary[0].text
+    return report.summary[0]
 
 
 def test_one_start_says_nothing_of_another(run):
     found = verdict(run, best=0, agreeing=1, shared=[1.0], log_likelihood=[40.0])
-    assert found.level == "missing" and found.text.startswith("One random start alone")
+    assert found.level == "missing" and "only one random start" in found.text
 
 
 def test_starts_that_agree_are_good(run):
@@ -108,7 +108,7 @@ def test_tables_hold_the_records(run):
     starts, rounds = tables(run)
     assert starts.rows == (
         ("1", 41.5, "0.90"),
-        ("2 (went on)", 52.25, "1.00"),
+        ("2 (continued)", 52.25, "1.00"),
         ("3", 12.0, "0.20"),
     )
     assert [row[:5] for row in rounds.rows] == [
@@ -125,7 +125,7 @@ def test_a_round_that_was_done_again_is_shown_once_as_it_was_last(run):
     tell(run, STARTS, ROUNDS[0], ROUNDS[1] | {"resolution_A": 99.0}, ROUNDS[1], ROUNDS[2])
     assert [row[4] for row in tables(run)[1].rows] == ["31.50", "24.25", "20.00"]
     tell(run, STARTS | {"agreeing": 1}, *ROUNDS, STARTS)
-    assert abinit_report(run).findings[0].level == "good"
+    assert abinit_report(run).summary[0].level == "good"
 
 
 def test_the_page_is_one_file_with_verdict_and_pictures(run):
@@ -160,13 +160,13 @@ def without_starts(run: RunFolder, rounds: int) -> None:
 def test_without_random_starts_nothing_vouches_for_the_map(run):
     without_starts(run, 3)
     report = abinit_report(run)
-    assert [found.level for found in report.findings] == ["missing"]
-    assert report.findings[0].text == report.sections[0].intro and not report.sections[0].blocks
-    assert report.findings[0].text.startswith("One network from one random beginning")
-    assert "--seed" in report.findings[0].text and "cryomorph align" in report.findings[0].text
+    assert [found.level for found in report.summary] == ["missing"]
+    assert report.summary[0].text == report.sections[0].intro and not report.sections[0].blocks
+    assert report.summary[0].text.startswith("One network was trained from one random start")
+    assert "--seed" in report.summary[0].text and "cryomorph align" in report.summary[0].text
     curve = report.sections[2].blocks[0]
     assert isinstance(curve, Figure) and "searched against one network" in curve.caption
-    assert "searched apart" not in curve.caption
+    assert "searched separately" not in curve.caption
 
 
 def test_rounds_without_half_maps_have_no_resolution(run):
@@ -200,7 +200,7 @@ def test_of_many_rounds_eight_are_shown(run, monkeypatch):
 @pytest.mark.parametrize("count", [*range(1, 30), 500])
 def test_rounds_that_are_shown_are_the_first_the_last_and_evenly_between(count):
     rounds = [*range(10, 10 + 3 * count, 3)]
-    found = shown_of(rounds)
+    found = shown_rounds(rounds)
     assert len(found) == min(count, 8) and set(found) <= {*rounds}
     assert found[0] == rounds[0] and found[-1] == rounds[-1]
     apart = np.diff(found) / 3
@@ -245,7 +245,7 @@ def test_views_are_shown_where_they_are_on_the_sphere():
 
 
 def test_a_run_of_another_method_is_refused(tiny_run):
-    with pytest.raises(InputError, match="has no record of searches for poses: it is no run of `cryomorph abinit`"):
+    with pytest.raises(InputError, match="has no record of pose searches: it is not a run of `cryomorph abinit`"):
         abinit_report(tiny_run)
 
 

@@ -10,8 +10,8 @@ from matplotlib.colors import to_hex
 
 from cryomorph.analysis.landscape.embedding import Placement, Spline
 from cryomorph.analysis.landscape.states import Suggestion
-from cryomorph.report.landscape_plots import by_state, counts_plot, merging_plot, pictures_plot, regression_plot
-from cryomorph.report.plots import PALETTE
+from cryomorph.report.landscape.plots import by_state, counts_plot, merging_plot, pictures_plot, regression_plot
+from cryomorph.report.style import PALETTE
 
 
 @pytest.fixture

@@ -12,8 +12,11 @@ import torch
 from cryomorph.analysis.landscape.build import Landscape, describe, trajectory
 from cryomorph.config.landscape import LandscapeConfig
 from cryomorph.render.map_renderer import Painter
-from cryomorph.report import landscape as module
-from cryomorph.report.landscape import findings, percent, space_section
+from cryomorph.report.landscape import volume_space as module
+from cryomorph.report.landscape.page import landscape_checks
+from cryomorph.report.landscape.states import _merging_caption
+from cryomorph.report.landscape.volume_space import space_section
+from cryomorph.report.page import percent, summarise
 from cryomorph.representations.linear import LinearSubspace
 
 
@@ -38,43 +41,49 @@ def found() -> Landscape:
     return describe(asked, decode, 12, z=z, std=np.full((1000, 2), 0.05))
 
 
+def verdicts(found: Landscape) -> dict[str, str]:
+    return {check.name: check.verdict for check in landscape_checks(found, again="cryomorph landscape run")}
+
+
 def said(found: Landscape) -> str:
-    return " ".join(note.text for note in findings(found))
+    return " ".join(note.text for note in summarise(landscape_checks(found, again="cryomorph landscape run")))
 
 
 def test_good_coordinates_are_said_to_be_good_and_bad_ones_first(found):
-    assert findings(found)[0].level == "good"
+    name = "Coordinates in volume space, held-out R²"
+    assert verdicts(found)[name] == "good"
     placement = found.placement
-    assert f"predict {placement.r2:.2%} of the variance of {len(placement.truth)} maps" in said(found)
-    guessed = replace(placement, predicted=np.zeros_like(placement.truth))
-    notes = findings(replace(found, placement=guessed))
-    assert notes[0].level == "warning" and "too little to place single particles" in notes[0].text
-    assert "too little" not in said(found)
+    assert f"{placement.r2:.4f} ({len(placement.truth)} maps)" in said(found)
+    bad = replace(found, placement=replace(placement, predicted=np.zeros_like(placement.truth)))
+    assert verdicts(bad)[name] == "warning" and said(bad).startswith(name) and "Too low to place" in said(bad)
+    assert "Too low" not in said(found)
 
 
 def test_states_that_stand_out_and_states_that_do_not(found):
     assert found.states.count == 3
-    assert "The maps themselves fall into 3 states" in said(found) and "asked for" not in said(found)
+    assert "The maps fall into 3 well-separated states." in said(found) and "--states" not in said(found)
     suggestion = found.states.suggestion
+    assert f"{suggestion.gap:.1f}-fold" in _merging_caption(suggestion)
     other = replace(found, states=replace(found.states, suggestion=replace(suggestion, states=2)))
-    assert "fall into 2 states" in said(other) and "3 were asked for" in said(other)
-    none = replace(found, states=replace(found.states, suggestion=replace(suggestion, gap=1.0)))
-    assert "No number of states stands out" in said(none) and "fall into" not in said(none)
+    assert "fall into 2" in said(other) and "`cryomorph landscape run --states 2`" in said(other)
+    unclear = replace(suggestion, gap=1.0)
+    none = replace(found, states=replace(found.states, suggestion=unclear))
+    assert "No number of states stands out" in said(none) and "well-separated" not in said(none)
+    assert "-fold" not in _merging_caption(unclear)
 
 
 def test_rare_states_are_named(found):
     assert found.states.particle_counts == [600, 390, 10]
-    assert "Rare: state 2 (10 particles)." in said(found)
+    assert "Rare states: state 2 (10 particles)." in said(found)
     even = replace(found, states=replace(found.states, particles=np.arange(1000) % 3))
     assert "Rare" not in said(even)
 
 
-@pytest.mark.parametrize(("explained", "noise", "one"), [(0.95, 0.0, True), (0.5, 0.45, True), (0.7, 0.1, False)])
-def test_one_degree_of_freedom_is_claimed_where_a_curve_holds_all_that_is_not_noise(found, explained, noise, one):
+def test_one_degree_of_freedom_is_claimed_only_where_there_are_no_states(found):
     unclear = replace(found.states, suggestion=replace(found.states.suggestion, gap=1.0))
-    curve = replace(found.curve, explained=explained, noise=noise)
-    assert ("one degree of freedom" in said(replace(found, states=unclear, curve=curve))) is one
-    assert "one degree of freedom" not in said(replace(found, curve=curve))  # nor where there are states
+    curve = replace(found.curve, explained=0.95, noise=0.0)
+    assert "one degree of freedom" in said(replace(found, states=unclear, curve=curve))
+    assert "one degree of freedom" not in said(replace(found, curve=curve))
 
 
 def test_components_are_painted_with_their_own_sign(found, monkeypatch):

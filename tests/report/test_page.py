@@ -12,7 +12,7 @@ import pytest
 from matplotlib.image import imread
 
 from cryomorph.config.errors import InputError
-from cryomorph.report import plots
+from cryomorph.report.latent_plots import explained_variance
 from cryomorph.report.page import (
     Figure,
     Gallery,
@@ -66,7 +66,7 @@ def _picture(seed: int):
 
 @pytest.fixture(scope="module")
 def report():
-    line = plots.explained_variance(np.array([0.7, 0.3]))
+    line = explained_variance(np.array([0.7, 0.3]))
     tiles = tuple(
         Tile(f"Cluster {i}", {"decoded": _picture(i), "reconstructed": _picture(9 + i)}, "40 particles")
         for i in range(3)
@@ -86,7 +86,6 @@ def report():
         {"particles": "5,000", "file": HOSTILE},
         (Note("4 of 4 components are reproducible.", "good"), Note(HOSTILE, "warning")),
         {"command": f"cryomorph analyze {HOSTILE}"},
-        subtitle=HOSTILE,
     )
 
 
@@ -122,8 +121,8 @@ def test_page_loads_nothing_and_runs_nothing(report, page):
 
 
 def test_hostile_names_are_shown_as_text(page):
-    # title, h1, subtitle, fact, finding, table cell, table caption and command
-    assert page.text.count(HOSTILE) == 8
+    # title, h1, fact, summary, table cell, table caption and command
+    assert page.text.count(HOSTILE) == 7
     assert page.attributes("img")[0]["alt"] == HOSTILE
 
 
@@ -157,7 +156,7 @@ def test_write_report_leaves_one_file_or_none(report, tmp_path):
 
 def test_report_of_nothing_but_a_title_is_valid():
     page = Page(render_report(Report("empty", ())))
-    assert page.balanced and "empty" in page.text and "In short" not in page.text
+    assert page.balanced and "empty" in page.text and "Summary" not in page.text
 
 
 def test_verdicts_in_a_table_have_their_mark_and_commands_are_set_as_such():

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from cryomorph.analysis.selection_map import map_selection
+from cryomorph.analysis.state_maps import StateMap, compare_with, map_states
+from cryomorph.commands.selection_files import write_state_maps
+from cryomorph.diagnostics.left_in_run import FoundLandscape
 from cryomorph.io.mrc import read_map
-from cryomorph.report.left_in_run import FoundLandscape
-from cryomorph.report.page import Figure, Gallery, Note, Report, Table, render_report
-from cryomorph.report.states import MappedState, compare_with, map_states, states_notes, states_section
+from cryomorph.report.analyze.states import states_section
+from cryomorph.report.page import Figure, Gallery, Report, Table, render_report
 from cryomorph.representations.linear import rebox
 from cryomorph.volumes.backproject import mirror, reconstruct
 
@@ -35,10 +36,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def mapped(tiny_run, found, folder) -> dict[int, MappedState]:
+def mapped(tiny_run, found, folder) -> dict[int, StateMap]:
     (folder / "states_reconstructed").mkdir()
     (folder / "states_reconstructed" / "state_9.mrc").write_text("of an earlier analysis")
-    return map_states(tiny_run, found, folder, flip_hand=True)
+    mapped = map_states(tiny_run, found.states, found.means)
+    write_state_maps(folder, mapped, flip_hand=True)
+    return mapped
 
 
 def _picture(value: float):
@@ -68,9 +71,8 @@ def test_true_maps_agree_better_than_those_of_the_other_state_or_of_all(tiny_run
         assert same.mean_fsc == pytest.approx(1, abs=1e-5)
 
 
-def test_maps_of_a_smaller_box_are_compared_as_far_as_they_go(tiny_run, found, tmp_path):
-    small = FoundLandscape(found.states, found.sketch, rebox(found.means, 8), 32.0, 2, clear=True, r2=0.99, held_out=10)
-    for one in map_states(tiny_run, small, tmp_path).values():
+def test_maps_of_a_smaller_box_are_compared_as_far_as_they_go(tiny_run, found):
+    for one in map_states(tiny_run, found.states, rebox(found.means, 8)).values():
         assert {len(each.curve) for each in one.agreement.values()} == {4}
         assert min(each.resolution_05_A for each in one.agreement.values()) >= 64
         assert one.decoded.mean_fsc > 0.8
@@ -102,7 +104,7 @@ def test_the_section_shows_each_state_once_and_its_particles_where_there_are_eno
     np.testing.assert_array_equal(curves.image.axes[0].lines[1].get_ydata(), mapped[1].decoded.curve)
     assert isinstance(table, Table) and all(table.numeric)
     assert table.rows[1][4:6] == (mapped[1].fsc.resolution_0143_A, mapped[1].decoded.resolution_05_A)
-    assert "pieces of a continuum" in section.intro
+    assert "continuum" in section.intro
     assert render_report(Report("run", (section,))).count("<img") == 5 + 2
 
 
@@ -111,21 +113,14 @@ def test_states_of_a_few_particles_have_no_maps(tiny_run, tmp_path):
     (tmp_path / "states.csv").write_text("of an earlier analysis")
     states = np.repeat([0, 1], [337, 63])
     means = torch.zeros(2, 16, 16, 16)
-    few = FoundLandscape(states, (1, 1), means, 16.0, 2, clear=True, r2=0.99, held_out=10)
-    assert list(map_states(tiny_run, few, tmp_path)) == [0]
-    none = FoundLandscape(np.full(400, -1), (1, 1), means, 16.0, 2, clear=True, r2=0.99, held_out=10)
-    assert map_states(tiny_run, none, tmp_path) == {}
+    few = map_states(tiny_run, states, means)
+    assert list(few) == [0]
+    write_state_maps(tmp_path, few)
+    assert (tmp_path / "states.csv").read_text().startswith("state,")
+    assert map_states(tiny_run, np.full(400, -1), means) == {}
+    write_state_maps(tmp_path, {})
     assert not (tmp_path / "states.csv").exists()
     assert not list((tmp_path / "states_reconstructed").iterdir())
-
-
-def test_the_summary_says_whether_there_are_states(found, tiny_run):
-    (continuum,) = states_notes(found, tiny_run)
-    assert continuum.level == "info" and "continuum" in continuum.text
-    (apart,) = states_notes(replace(found, clear=True, suggested=3), tiny_run)
-    assert apart == Note("The maps fall into 3 states, which lie apart.", "good")
-    (other,) = states_notes(replace(found, clear=True, suggested=2), tiny_run)
-    assert f"`cryomorph landscape {tiny_run.path} --states 2`" in other.text
 
 
 def test_without_reconstructions_it_says_how_to_get_them(found):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from cryomorph.config.compare import CompareConfig
 from cryomorph.config.console import track, warn
 from cryomorph.config.errors import InputError
 from cryomorph.runs.folder import RunFolder
+from cryomorph.runs.provenance import write_json
 from cryomorph.volumes.fsc import fsc, resolution_A
 from cryomorph.volumes.masks import auto_mask
 
@@ -153,6 +156,82 @@ class Comparison:
                 "nearest_is_the_same_particle": self.maps.matched,
             }
         return figures
+
+    @property
+    def summary(self) -> ComparisonSummary:
+        """The numbers with which its parts can be judged."""
+        maps = self.maps
+        return ComparisonSummary(
+            self.counts,
+            self.r2,
+            self.clusters.agreement,
+            self.ceiling.agreement,
+            None if maps is None else MapAgreementSummary(maps.matched, len(maps.curves), *maps.mean_fsc),
+            self.turn_deg,
+            self.one_latent,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write compare.json, which `ComparisonSummary` reads."""
+        write_json(folder / ComparisonSummary.FILE, self.figures())
+
+
+@dataclass(frozen=True)
+class MapAgreementSummary:
+    """Maps of both runs at the same particles: at how many (`matched` of `points`) the most similar ones are of the
+    same particle, and mean FSCs at the same particles and at different ones."""
+
+    matched: int
+    points: int
+    mean_fsc: float
+    others_mean_fsc: float
+
+
+@dataclass(frozen=True)
+class ComparisonSummary:
+    """What compare.json says: numbers of `Comparison`, with which its parts can be judged.
+
+    `clusters` and `ceiling` are shares of the particles in matched clusters.
+    """
+
+    counts: tuple[int, int]
+    r2: tuple[float, float]
+    clusters: float
+    ceiling: float
+    maps: MapAgreementSummary | None
+    turn_deg: float
+    same_points: bool
+    FILE: ClassVar[str] = "compare.json"
+
+    @classmethod
+    def read(cls, folder: Path) -> ComparisonSummary:
+        """What a comparison left in its folder.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        path = folder / cls.FILE
+        try:
+            facts = json.loads(path.read_text())
+            maps = facts.get("maps")
+            return cls(
+                (int(facts["particles_a"]), int(facts["particles_b"])),
+                (float(facts["latent_r2"]["b_from_a"]), float(facts["latent_r2"]["a_from_b"])),
+                float(facts["kmeans"]["agreement"]),
+                float(facts["kmeans_same_run_other_seed"]["agreement"]),
+                None
+                if maps is None
+                else MapAgreementSummary(
+                    int(maps["nearest_is_the_same_particle"]),
+                    len(maps["particles_a"]),
+                    float(maps["mean_fsc"]),
+                    float(maps["others_mean_fsc"]),
+                ),
+                float(facts["pose_turn_deg"]),
+                bool(facts["same_latent_points"]),
+            )
+        except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error})") from None
 
 
 def compare_runs(run_a: RunFolder, run_b: RunFolder, config: CompareConfig) -> Comparison:

@@ -9,7 +9,9 @@ def abinit(config: AbinitConfig) -> None:
     """Find the poses, then write the page that shows how."""
     from cryomorph.abinit.find_poses import find_poses
     from cryomorph.config.console import say
+    from cryomorph.diagnostics.model import warn_about_model
     from cryomorph.report.abinit import write_abinit_report
 
     found = find_poses(config)
+    warn_about_model(found)
     say(f"report: {write_abinit_report(found)}")

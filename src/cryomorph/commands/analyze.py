@@ -13,23 +13,34 @@ from torch import Tensor
 from cryomorph.analysis import latent as la
 from cryomorph.analysis.decode import decode_at, reconstruct_at, write_maps
 from cryomorph.analysis.latent_space import LatentSpace, latent_space, write_tables
+from cryomorph.analysis.state_maps import StateMap, map_states
+from cryomorph.commands.selection_files import write_state_maps
 from cryomorph.config.analyze import AnalyzeConfig
 from cryomorph.config.console import say
 from cryomorph.config.errors import InputError
-from cryomorph.diagnostics.model_checks import resolutions_05_A
-from cryomorph.diagnostics.training_record import linear_objective, read_metrics
+from cryomorph.diagnostics.left_in_run import Absent, FoundLandscape, read_comparison, read_landscape
+from cryomorph.diagnostics.maps import resolutions_05_A
+from cryomorph.diagnostics.model import measurements_of
+from cryomorph.diagnostics.run_checks import RunResults, run_checks
+from cryomorph.diagnostics.training_record import METRICS, linear_objective, read_metrics, read_training
 from cryomorph.particles.store import ParticleStore
 from cryomorph.render.isosurface import common_level
 from cryomorph.render.map_renderer import Painter
-from cryomorph.report import sections, trust
-from cryomorph.report.findings import findings
-from cryomorph.report.left_in_run import FoundLandscape, read_comparison, read_landscape
-from cryomorph.report.page import Note, Report, Section, write_report
-from cryomorph.report.plots import save_plot
-from cryomorph.report.states import MappedState, map_states, states_notes, states_section
-from cryomorph.report.training import Training, training_of
+from cryomorph.report.analyze.clusters import cluster_section
+from cryomorph.report.analyze.component import component_section
+from cryomorph.report.analyze.consensus import consensus_section
+from cryomorph.report.analyze.latent_space import latent_section
+from cryomorph.report.analyze.mixture import mixture_section
+from cryomorph.report.analyze.outliers import outlier_section
+from cryomorph.report.analyze.page import analysis_report, consensus_resolution_A
+from cryomorph.report.analyze.states import states_section
+from cryomorph.report.analyze.training import training_section
+from cryomorph.report.analyze.trust import trust_section
+from cryomorph.report.page import Section, write_report
+from cryomorph.report.style import save_plot
+from cryomorph.report.training_plots import training_plot
+from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
-from cryomorph.volumes.fsc import resolution_A
 
 
 def analyze(config: AnalyzeConfig) -> Path:
@@ -74,23 +85,22 @@ def analyze(config: AnalyzeConfig) -> Path:
     level = common_level(list(decoded))
     paint = Painter(level, [decoded, *([] if reconstructed is None else [reconstructed])], box)
     landscape = read_landscape(run)
-    mapped: dict[int, MappedState] = {}
+    mapped: dict[int, StateMap] = {}
     if isinstance(landscape, FoundLandscape) and config.reconstruct:
-        mapped = map_states(run, landscape, folder, flip_hand=config.flip_hand)
+        mapped = map_states(run, landscape.states, landscape.means)
+        write_state_maps(folder, mapped, flip_hand=config.flip_hand)
     agreed = [] if reconstructed is None else resolutions_05_A(run, decoded, reconstructed)
-    training = training_of(run, space.relative_std)
-    if training.plot is not None:
-        save_plot(training.plot, folder / "training.png")
-    parts = [
-        _trust(run, space, training=training, landscape=landscape, mapped=mapped, agreed=agreed),
-        _consensus(run, store, paint),
-        _latent(run, space),
-        *training.sections,
-    ]
+    results = _results(run, space, landscape=landscape, state_maps=mapped, cluster_maps_A=agreed)
+    checks = run_checks(results)
+    parts = [trust_section(checks), _consensus(run, store, paint), _latent(run, space, results)]
+    if results.training is not None:
+        plot = training_plot(results.training)
+        save_plot(plot, folder / "training.png")
+        parts.append(training_section(results.training, plot, linear_start=results.linear_start))
     if isinstance(landscape, FoundLandscape):
         parts.append(_states(landscape, mapped, level, box=box))
     parts.append(
-        sections.cluster_section(
+        cluster_section(
             space.pca,
             space.clusters,
             decoded=paint(decoded, "k-means maps"),
@@ -102,14 +112,13 @@ def analyze(config: AnalyzeConfig) -> Path:
     for number, (path, maps) in enumerate(zip(paths, along, strict=True)):
         nearest = la.nearest_particles(space.z, path)
         pictures = paint(maps, f"maps along PC{number + 1}")
-        parts.append(sections.component_section(space.pca, number, path, pictures=pictures, nearest=nearest))
+        parts.append(component_section(space.pca, number, path, pictures=pictures, nearest=nearest))
     if space.mixture is not None and at_mixture is not None:
         pictures = paint(at_mixture, "mixture maps")
-        parts.append(sections.mixture_section(space.pca, space.mixture, pictures=pictures))
-    parts.append(sections.outlier_section(space.outliers, listed_in="outliers.txt"))
+        parts.append(mixture_section(space.pca, space.mixture, pictures=pictures))
+    parts.append(outlier_section(space.outliers, listed_in="outliers.txt"))
     report = folder / "report.html"
-    about_states = states_notes(landscape, run) if isinstance(landscape, FoundLandscape) else (landscape,)
-    write_report(report, _report(run, space, tuple(parts), notes=(*training.notes, *about_states)))
+    write_report(report, analysis_report(run, parts, checks))
     say(f"report: {report}")
     return report
 
@@ -122,7 +131,7 @@ def _write(folder: Path, maps: Float32[Tensor, "k z y x"], pixel_A: float, confi
 
 
 def _consensus(run: RunFolder, store: ParticleStore, paint: Painter) -> Section:
-    return sections.consensus_section(
+    return consensus_section(
         paint.views(run.consensus_map()),
         curves=run.consensus_fsc(),
         pixel_A=store.pixel_A,
@@ -131,18 +140,18 @@ def _consensus(run: RunFolder, store: ParticleStore, paint: Painter) -> Section:
     )
 
 
-def _latent(run: RunFolder, space: LatentSpace) -> Section:
-    half_sets = reproducibility_of(run)
-    return sections.latent_section(
+def _latent(run: RunFolder, space: LatentSpace, results: RunResults) -> Section:
+    half_sets = results.reproducibility
+    return latent_section(
         space.pca,
         embedding=space.embedding,
         std=space.relative_std,
         reproducibility=half_sets,
-        objective=None if half_sets is None else linear_objective(read_metrics(run.path / "metrics.jsonl")),
+        objective=None if half_sets is None else linear_objective(read_metrics(run.path / METRICS)),
     )
 
 
-def _states(found: FoundLandscape, mapped: Mapping[int, MappedState], level: float, *, box: int) -> Section:
+def _states(found: FoundLandscape, mapped: Mapping[int, StateMap], level: float, *, box: int) -> Section:
     maps = {state: one.map for state, one in mapped.items()}
     paint = Painter(level, [found.means, *([torch.stack(list(maps.values()))] if maps else [])], box)
     pictures = paint(torch.stack(list(maps.values())), "reconstructed states") if maps else []
@@ -155,32 +164,29 @@ def _states(found: FoundLandscape, mapped: Mapping[int, MappedState], level: flo
     )
 
 
-def _trust(
+def _results(
     run: RunFolder,
     space: LatentSpace,
     *,
-    training: Training,
-    landscape: FoundLandscape | Note,
-    mapped: Mapping[int, MappedState],
-    agreed: Sequence[float],
-) -> Section:
-    own = reproducibility_of(run)
-    consensus_A = resolution_A(run.consensus_fsc()["corrected"], run.store().pixel_A, 0.5)
-    if isinstance(landscape, FoundLandscape):
-        few = trust.smallest(landscape.particles, "state", mapped)
-    else:
-        few = trust.smallest(space.clusters.counts.tolist(), "cluster", {})
-    return trust.trust_section(
-        [
-            trust.half_sets(training.start if own is None else own, start=own is None and training.start is not None),
-            *trust.checked(training.checks),
-            trust.held_out(training.record),
-            trust.clusters_agree(agreed, consensus_A),
-            trust.states_agree(mapped, landscape),
-            trust.placed(landscape),
-            few,
-            trust.second_run(read_comparison(run)),
-        ]
+    landscape: FoundLandscape | Absent,
+    state_maps: Mapping[int, StateMap],
+    cluster_maps_A: Sequence[float],
+) -> RunResults:
+    """What the checks of the report look at."""
+    return RunResults(
+        f"cryomorph landscape {run.path}",
+        reproducibility_of(run),
+        linear_start_of(run),
+        measurements_of(run, space.relative_std),
+        read_training(run),
+        space.relative_std,
+        space.outliers,
+        space.clusters.counts.tolist(),
+        cluster_maps_A,
+        consensus_resolution_A(run, 0.5),
+        landscape,
+        state_maps,
+        read_comparison(run),
     )
 
 
@@ -190,42 +196,6 @@ def reproducibility_of(run: RunFolder) -> Float32[np.ndarray, " q"] | None:
     return None if found is None else found.numpy()
 
 
-def _report(run: RunFolder, space: LatentSpace, parts: tuple[Section, ...], *, notes: tuple[Note, ...] = ()) -> Report:
-    store = run.store()
-    made = run.provenance()
-    config = run.config()
-    resolution = consensus_resolution_A(run, store)
-    warnings = [f"Ignored optics: {', '.join(store.manifest.ignored)}."] if store.manifest.ignored else []
-    if store.manifest.left_out:
-        warnings.append(f"{len(store.manifest.left_out)} images were left out: they hold NaN or have no variance.")
-    contrast = "inverted" if store.manifest.inverted else "kept"
-    found = findings(
-        reproducibility=reproducibility_of(run),
-        std=space.relative_std,
-        resolution_A=resolution,
-        outlying=space.outliers,
-        contrast=f"Image contrast was {contrast}: {store.manifest.contrast_reason}.",
-        warnings=warnings,
-        more=notes,
-    )
-    facts = {
-        "Method": str(config["method"]),
-        "Particles": f"{len(store):,}",
-        "Box": f"{store.box} pixels of {store.pixel_A:.3f} Å",
-        "Latent dimensions": str(space.z.shape[1]),
-        "Date": str(made["started"])[:10],
-        "Version": f"cryomorph {made['cryomorph']}",
-    }
-    provenance = {
-        "Command": " ".join(made["command"]),
-        "Source": store.manifest.source,
-        "Libraries": ", ".join(f"{name} {version}" for name, version in made["libraries"].items()),
-        "Python": str(made["python"]),
-        "Machine": str(made["platform"]),
-    }
-    return Report(run.path.resolve().name, parts, facts=facts, findings=found, provenance=provenance)
-
-
-def consensus_resolution_A(run: RunFolder, store: ParticleStore) -> float:
-    """The consensus's resolution at FSC 0.143, in Angstrom."""
-    return resolution_A(run.consensus_fsc()["corrected"], store.pixel_A)
+def linear_start_of(run: RunFolder) -> Float32[np.ndarray, " q"] | None:
+    """The same of the linear model that a training started from; None where there was none."""
+    return load_tensors(run.linear_start)[0]["reproducibility"].numpy() if run.linear_start.is_file() else None

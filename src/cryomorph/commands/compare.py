@@ -10,10 +10,9 @@ from cryomorph.config.errors import InputError
 def compare(config: CompareConfig) -> None:
     """Compare, print the table, and write the report where one is asked for."""
     from cryomorph.analysis.compare import compare_runs
-    from cryomorph.report.comparison import comparison_report, lines
+    from cryomorph.report.compare import comparison_report, lines
     from cryomorph.report.page import write_report
     from cryomorph.runs.folder import RunFolder
-    from cryomorph.runs.provenance import write_json
 
     runs = RunFolder.open(config.run_a, unfinished=True), RunFolder.open(config.run_b, unfinished=True)
     report = None if config.output is None else config.output / "report.html"
@@ -29,5 +28,5 @@ def compare(config: CompareConfig) -> None:
         print(f"{what:{widths[0]}}  {value:>{widths[1]}}  ({against})")
     if report is not None:
         write_report(report, comparison_report(found, *runs))
-        write_json(report.with_name("compare.json"), found.figures())
+        found.write(report.parent)
         say(f"report: {report}")

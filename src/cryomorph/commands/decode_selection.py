@@ -20,12 +20,12 @@ from cryomorph.analysis.selection_map import (
     map_selection,
     mean_agreement,
 )
+from cryomorph.commands.selection_files import write_decoded, write_selection_map, write_table
 from cryomorph.config.console import say, track
 from cryomorph.config.decode import DecodeConfig
 from cryomorph.config.errors import InputError
-from cryomorph.report.plots import save_plot
-from cryomorph.report.selection import states_plot
-from cryomorph.report.selection_files import write_decoded, write_selection_map, write_table
+from cryomorph.report.fsc_plots import states_plot
+from cryomorph.report.style import save_plot
 from cryomorph.runs.folder import CONSENSUS_MAPS, RunFolder
 from cryomorph.runs.provenance import write_json
 from cryomorph.volumes.masks import read_mask

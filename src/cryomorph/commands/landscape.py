@@ -23,9 +23,10 @@ from cryomorph.compute.device import choose_device
 from cryomorph.config.console import say, warn
 from cryomorph.config.errors import InputError
 from cryomorph.config.landscape import LandscapeConfig
+from cryomorph.diagnostics.left_in_run import FACTS
 from cryomorph.io.mrc import write_map
-from cryomorph.report.landscape import percent, write_landscape_report
-from cryomorph.report.left_in_run import FACTS
+from cryomorph.report.landscape.page import write_landscape_report
+from cryomorph.report.page import percent
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.provenance import write_json
 from cryomorph.volumes.backproject import mirror

@@ -31,7 +31,7 @@ from cryomorph.config.motions import MotionsConfig
 from cryomorph.io.mrc import write_map
 from cryomorph.io.structure import Atoms, arrows, read_atoms, too_long, write_atoms, write_points
 from cryomorph.report.motion_plots import arrow_colours, motions_figure
-from cryomorph.report.plots import save_plot
+from cryomorph.report.style import save_plot
 from cryomorph.representations.gaussian_motion import POSITIONS
 from cryomorph.representations.gaussians import Gaussians
 from cryomorph.runs.folder import RunFolder

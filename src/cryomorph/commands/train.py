@@ -9,20 +9,23 @@ from cryomorph.config.neural_field import NeuralFieldConfig
 
 
 def train(config: LinearConfig | NeuralFieldConfig | GaussiansConfig | ConvVolumeConfig) -> None:
-    """Fit the method whose options were given."""
+    """Fit the method whose options were given, and warn of checks that its model fails."""
+    from cryomorph.diagnostics.model import warn_about_model
+
     if isinstance(config, NeuralFieldConfig):
         from cryomorph.methods.neural_field import train_neural_field
 
-        train_neural_field(config)
+        run = train_neural_field(config)
     elif isinstance(config, GaussiansConfig):
         from cryomorph.methods.gaussians import train_gaussians
 
-        train_gaussians(config)
+        run = train_gaussians(config)
     elif isinstance(config, ConvVolumeConfig):
         from cryomorph.methods.conv_volume import train_conv_volume
 
-        train_conv_volume(config)
+        run = train_conv_volume(config)
     else:
         from cryomorph.methods.linear import train_linear
 
-        train_linear(config)
+        run = train_linear(config)
+    warn_about_model(run)

@@ -29,8 +29,8 @@ from cryomorph.config.console import say, warn
 from cryomorph.config.errors import InputError
 from cryomorph.config.traverse import TraverseConfig
 from cryomorph.render import movie
-from cryomorph.report.plots import save_plot
-from cryomorph.report.traverse import path_figure
+from cryomorph.report.path_plot import path_figure
+from cryomorph.report.style import save_plot
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.provenance import write_json
 

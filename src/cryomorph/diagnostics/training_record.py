@@ -1,4 +1,4 @@
-"""What a run wrote down while it was trained, by epoch, and what it was asked afterwards."""
+"""What a run recorded while it was trained, by step (metrics.jsonl) and by epoch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from cryomorph.runs.checks import COLLAPSED, LEAK, SCALES
+from cryomorph.config.console import warn
+from cryomorph.runs.folder import RunFolder
 
 Row = dict[str, Any]
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """A training by epoch; nan where nothing was measured.
+    """A training by epoch; NaN where nothing was measured.
 
-    `loss` and `held_out` are per coefficient: of particles trained on, over the epoch's band and without divergence; of
-    particles held out, over the whole band and with it. `kl` (epochs, q) is in nats, `band` in Fourier pixels.
+    `loss` (training particles, the epoch's band, without divergence) and `held_out` (held-out particles, the whole
+    band, with divergence) are per coefficient. `kl` is in nats, `band` in Fourier pixels.
     """
 
     epoch: Int64[np.ndarray, " e"]
@@ -33,48 +35,47 @@ class TrainingRecord:
     poses: tuple[Row, ...] = ()
 
     @property
-    def grew_before(self) -> list[int]:
-        """Epochs whose band is larger than that of the epoch before: their losses count more coefficients."""
+    def band_grew_at(self) -> list[int]:
+        """Epochs at which the band limit grew: from there on losses count more coefficients."""
         return [int(now) for now, step in zip(self.epoch[1:], np.diff(self.band), strict=True) if step > 0]
 
     @property
-    def telling(self) -> Float64[np.ndarray, " e"]:
-        """The loss that says when to stop: that of held-out particles where there are any."""
+    def deciding_loss(self) -> Float64[np.ndarray, " e"]:
+        """The loss that decides when to stop: that of held-out particles where there are any."""
         return self.held_out if np.isfinite(self.held_out).any() else self.loss
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One check in words: what it is, what was found, what is expected, and what that means, or what to do."""
-
-    name: str
-    found: str
-    expected: str
-    sound: bool
-    meaning: str
-
-
 def read_metrics(path: Path) -> list[Row]:
-    """The rows of a metrics.jsonl, without the last line of a killed run that is cut off; none without the file."""
+    """The rows of a metrics.jsonl, without lines that a killed run left incomplete; none without the file."""
     rows = []
     for line in path.read_text().splitlines() if path.is_file() else ():
         try:
             rows.append(dict(json.loads(line)))
-        except ValueError:
+        except (TypeError, ValueError):
             continue
     return rows
 
 
 def linear_objective(rows: list[Row]) -> Float64[np.ndarray, " steps"] | None:
-    """Negative log-likelihood of a linear fit by step, or None where there are fewer than two."""
-    # a resumed run tells a step that it did again twice
+    """Negative log-likelihood of a linear fit by step; None where there are fewer than two steps."""
+    # a resumed run records the steps that it repeats twice
     steps = list({row["step"]: -row["log_likelihood"] for row in rows if row.get("stage") == "linear"}.values())
     return np.array(steps) if len(steps) > 1 else None
 
 
+def read_training(run: RunFolder) -> TrainingRecord | None:
+    """A run's training by epoch; None, with a warning where that is so because metrics.jsonl is damaged."""
+    path = run.path / METRICS
+    try:
+        return training_record(read_metrics(path))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        warn(f"{path} is damaged ({error!r}): what it says of the training is left out")
+        return None
+
+
 def training_record(rows: list[Row]) -> TrainingRecord | None:
     """A training by epoch, averaged over the images of each; None where nothing was trained by epochs."""
-    # a resumed run tells a step that it did again twice; a row at the end of an epoch may have measured nothing
+    # a resumed run records the steps that it repeats twice; a row at the end of an epoch may have measured nothing
     told = {(row["epoch"], row["step"]): row for row in rows if row.get("stage") == "joint" and "nll" in row}
     if not told:
         return None
@@ -96,63 +97,4 @@ def training_record(rows: list[Row]) -> TrainingRecord | None:
         np.array(band),
         sum(int(row.get("skipped", 0)) for row in told.values()),
         tuple(poses[number] for number in sorted(poses)),
-    )
-
-
-def read_checks(path: Path) -> tuple[Verdict, ...]:
-    """What a checks.json says, in words; nothing without the file."""
-    if not path.is_file():
-        return ()
-    given = json.loads(path.read_text())
-    return judged(given["scale"], given["sign"], given["kl"], view_r2=given["view_r2"])
-
-
-def judged(scale: float, sign: float, kl: list[float], *, view_r2: float) -> tuple[Verdict, ...]:
-    """The numbers of `runs.checks.Checks` as verdicts."""
-    flat = [number for number, value in enumerate(kl, 1) if value < COLLAPSED]
-    told = f"{min(kl):.2f} to {max(kl):.2f} nats" if len(kl) > 1 else " ".join(f"{value:.2f} nats" for value in kl)
-    if 0 < len(flat) < len(kl):
-        told += f"; unused: {', '.join(map(str, flat))}"
-    sound, used = SCALES[0] <= scale <= SCALES[1], not kl or len(flat) < len(kl)
-    return (
-        Verdict(
-            "Scale of the maps",
-            f"{scale:.2f}",
-            f"{SCALES[0]} to {SCALES[1]}",
-            sound,
-            "The maps fit the images as they are."
-            if sound
-            else f"The images fit the maps best when these are multiplied by {scale:.2f}: train for longer, or look at "
-            "the contrast of the particles.",
-        ),
-        Verdict(
-            "Correlation with the consensus",
-            f"{sign:.2f}",
-            "above 0",
-            sign > 0,
-            "The map at the mean latent point has the consensus's sign."
-            if sign > 0
-            else f"The map at the mean latent point correlates with the consensus by {sign:.2f}: do not believe this "
-            "model.",
-        ),
-        Verdict(
-            "Divergence from the prior",
-            told,
-            f"some above {COLLAPSED}",
-            used,
-            "The images tell particles apart."
-            if used
-            else "Posterior collapse: no latent coordinate tells particles apart. Lower --beta, or the particles are "
-            "alike.",
-        ),
-        Verdict(
-            "View predicted from the latent",
-            f"R² {view_r2:.2f}",
-            f"at most {LEAK}",
-            view_r2 <= LEAK,
-            "The latent space does not hold the direction of view."
-            if view_r2 <= LEAK
-            else f"The latent space predicts the viewing direction (R² {view_r2:.2f}): a part of what it shows is the "
-            "view, not the molecule.",
-        ),
     )

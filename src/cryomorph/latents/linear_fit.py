@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from cryomorph.latents.ppca import EmProblem, LatentPosterior, Subspace, em_iteration, infer
@@ -22,6 +23,7 @@ GROWTH = 1.34
 FIRST_TIMES = 3  # the first band starts at random and gets this many times the iterations
 COMPONENT_POWER = 0.1  # prior power of a component, as a share of the mean map's in each shell
 START_AMPLITUDE = 0.3
+REPRODUCIBLE = 0.5  # agreement of the half sets from which a component is called reproducible
 
 
 Advance = Callable[[float, str], None]
@@ -225,6 +227,11 @@ def reproducibility(
         projections.append(components.double() @ basis @ basis.T)
     a, b = projections
     return ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-12)).float()
+
+
+def is_reproducible(agreement: Float[np.ndarray, " q"]) -> Bool[np.ndarray, " q"]:
+    """Which components the two half sets agree on, by their `reproducibility`."""
+    return agreement >= REPRODUCIBLE
 
 
 def _left_singular(rows: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:

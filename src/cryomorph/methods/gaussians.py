@@ -9,7 +9,7 @@ from cryomorph.config.gaussians import GaussiansConfig, resolved
 from cryomorph.io.structure import write_points
 from cryomorph.methods.gaussian_model import LISTS, build, ring_bounds
 from cryomorph.methods.neutral_model import MOST, neutral
-from cryomorph.models.checks import IMAGES, scale_of_maps, spread_over
+from cryomorph.models.measure import IMAGES, scale_of_maps, spread_over
 from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.symmetry import point_group

@@ -9,6 +9,7 @@ import torch
 
 from cryomorph.config.errors import InputError
 from cryomorph.config.linear import LinearConfig
+from cryomorph.latents.linear_fit import is_reproducible
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.stages.linear import consensus_stage, linear_stage
@@ -19,8 +20,6 @@ from cryomorph.training.start import (
     start_run,
     take_particles,
 )
-
-REPRODUCIBLE = 0.5  # half-set correlation above which a component is called reproducible
 
 
 def train_linear(config: LinearConfig) -> RunFolder:
@@ -42,7 +41,7 @@ def train_linear(config: LinearConfig) -> RunFolder:
     if config.contrast:
         run.save_array("contrast.npy", fit.contrast.numpy())
     run.save_model(LinearSubspace(fit.maps), {"variance": fit.variance, "reproducibility": fit.reproducibility})
-    believed = int((fit.reproducibility > REPRODUCIBLE).sum())
+    believed = int(is_reproducible(fit.reproducibility.numpy()).sum())
     agreement = " ".join(f"{value:.2f}" for value in fit.reproducibility.tolist())
     run.log(f"half sets agree on {believed} of {config.zdim} components (correlation {agreement})")
     run.log(f"done in {perf_counter() - begin:.1f} s: {run.path}; next: cryomorph analyze {run.path}")

@@ -1,4 +1,4 @@
-"""The page of an ab initio run: whether to trust it, how the map grew, and from where the particles were seen."""
+"""The page of `cryomorph abinit`: whether to trust the map, how it developed, and the viewing directions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from cryomorph.abinit.initial_model import FAINT
 from cryomorph.config.errors import InputError
+from cryomorph.diagnostics.abinit import no_starts_check, starts_check
 from cryomorph.diagnostics.training_record import read_metrics
 from cryomorph.io.mrc import read_map
 from cryomorph.io.npy import read_npy
-from cryomorph.report import plots
-from cryomorph.report.page import Block, Figure, Note, Report, Section, Table, show_cell, write_report
-from cryomorph.report.plots import BLUE, styled
+from cryomorph.report.fsc_plots import fsc_curves
+from cryomorph.report.page import Block, Figure, Note, Report, Section, Table, write_report
+from cryomorph.report.style import BLUE, blank, styled
 from cryomorph.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -24,15 +24,20 @@ if TYPE_CHECKING:
 AXES = ("z", "y", "x")
 ROUNDS = ("random", "search", "refine")
 MOST_PICTURES = 8
-APART = "The two half sets were searched apart, each against its own map, after the random start, which they share."
-TOGETHER = "All poses were searched against one network, so that half maps agree in part because it erred for both."
+SEPARATE = (
+    "After the random start, which they share, the two half sets were searched separately, each against its own map."
+)
+TOGETHER = (
+    "All poses were searched against one network, so part of the agreement of the half maps is due to errors that they "
+    "share."
+)
 
 
 def write_abinit_report(run: RunFolder) -> Path:
     """Write `RUN/report.html`; returns its path.
 
     Raises:
-        InputError: the run is none of `cryomorph abinit`, or its records are gone.
+        InputError: the run is not one of `cryomorph abinit`, or its records are missing.
     """
     path = run.path / "report.html"
     write_report(path, abinit_report(run))
@@ -40,22 +45,22 @@ def write_abinit_report(run: RunFolder) -> Path:
 
 
 def abinit_report(run: RunFolder) -> Report:
-    """The page's content, from what the run left behind."""
+    """The page, from what the run recorded."""
     path = run.path / "metrics.jsonl"
     if not path.is_file():
-        raise InputError(f"{path} is missing: put it back, or run `cryomorph abinit` anew")
+        raise InputError(f"{path} is missing: restore it, or run `cryomorph abinit` again")
     records = read_metrics(path)
-    starts = next((row for row in reversed(records) if row["stage"] == "starts"), None)
-    rounds = {int(row["step"]): row for row in records if row["stage"] in ROUNDS}
+    starts = next((row for row in reversed(records) if row.get("stage") == "starts"), None)
+    rounds = {int(row["step"]): row for row in records if row.get("stage") in ROUNDS}
     if starts is None and not rounds:
-        raise InputError(f"{run.path} has no record of searches for poses: it is no run of `cryomorph abinit`")
-    verdict = _verdict(starts)
-    trust = Section("Can it be trusted?", () if starts is None else (_starts_table(starts),), verdict.text)
+        raise InputError(f"{run.path} has no record of pose searches: it is not a run of `cryomorph abinit`")
+    check = no_starts_check() if starts is None else starts_check(starts["log_likelihood"], int(starts["agreeing"]))
+    trust = Section("How far to trust it", () if starts is None else (_starts_table(starts),), check.meaning)
     stages = Section(
         "Stages",
         (_rounds_table(list(rounds.values())), *_pictures(run, starts, list(rounds))),
-        "Each stage's map by its three central slices, white where density is high. The outline should be there from "
-        "the first search on, and only sharpen after it; the poses should move less from round to round.",
+        "The map after each stage as three central slices, white where density is high. The outline should be there "
+        "from the first search on and only sharpen afterwards; poses should change less from round to round.",
     )
     store = run.store()
     curves = run.consensus_fsc()
@@ -63,63 +68,30 @@ def abinit_report(run: RunFolder) -> Report:
         "The map",
         (
             Figure(
-                plots.fsc_curves(dict(curves), pixel_A=store.pixel_A, box=store.box),
-                f"Agreement of the half maps. {APART if starts else TOGETHER}",
+                fsc_curves(dict(curves), pixel_A=store.pixel_A, box=store.box),
+                f"Fourier shell correlation of the half maps. {SEPARATE if starts else TOGETHER}",
                 "Fourier shell correlation of the half maps against resolution",
                 vector=True,
             ),
         ),
-        "The hand is not known from images alone: the map, and the poses, may be the mirror image. "
-        "Look at helices, or lay it upon a known map with `cryomorph align`.",
+        "Images alone do not determine the hand: the map and the poses may be those of the mirror image. "
+        "Look at helices, or align it with a known map (`cryomorph align`).",
     )
     facts = {"Run": run.path.resolve().name, "Particles": f"{len(store):,}", "Box": f"{store.box}"}
-    return Report("Ab initio", (trust, stages, last), facts=facts, findings=(verdict,))
-
-
-def _verdict(starts: dict[str, Any] | None) -> Note:
-    """Whether a start explains images that it has not seen, and whether independent starts came to one structure."""
-    if starts is None:
-        return Note(
-            "One network from one random beginning: nothing says whether another would come to the same. Run it again "
-            "with another --seed, or without --recipe paper, and lay the maps upon each other with `cryomorph align`.",
-            "missing",
-        )
-    shared = [float(share) for share in starts["shared"]]
-    agreeing = int(starts["agreeing"])
-    if max(starts["log_likelihood"]) < FAINT:
-        return Note(
-            "No random start explains images held out better than noise does: there is no map to trust. Too little of "
-            "a particle shows at low resolution, or there is none: look at 2D class averages of these images.",
-            "warning",
-        )
-    if len(shared) == 1:
-        return Note("One random start alone: nothing says whether another would come to the same.", "missing")
-    if agreeing > 1:
-        nats = max(starts["log_likelihood"])
-        return Note(
-            f"{agreeing} of {len(shared)} independent random starts came to this structure, and the best explains "
-            f"images that it has not seen by {show_cell(nats)} nats each. Below some 5 nats the map may be right at "
-            "its lowest resolution alone.",
-            "good",
-        )
-    return Note(
-        f"No two of {len(shared)} random starts came to one structure: this map is one guess among several. Give more "
-        "--start-images, a lower --start-band, or cleaner particles.",
-        "warning",
-    )
+    return Report("Ab initio", (trust, stages, last), facts=facts, summary=(Note(check.meaning, check.verdict),))
 
 
 def _starts_table(starts: dict[str, Any]) -> Table:
     rows = tuple(
-        (f"{number + 1}{' (went on)' if number == starts['best'] else ''}", nats, f"{share:.2f}")
+        (f"{number + 1}{' (continued)' if number == starts['best'] else ''}", nats, f"{share:.2f}")
         for number, (nats, share) in enumerate(zip(starts["log_likelihood"], starts["shared"], strict=True))
     )
     return Table(
-        ("Random start", "Held-out log-likelihood (nats an image)", "Agrees with the best to (share of the band)"),
+        ("random start", "held-out log-likelihood (nats per image)", "agrees with the best to (share of the band)"),
         rows,
-        "Starts are made of different images from different random maps. The one that explains images held out best "
-        "goes on. Others are laid upon it, in the better hand, and compared: wrong maps are wrong in different ways, "
-        "so starts that agree are seldom wrong.",
+        "Each start uses other images and another random map. The one that explains held-out images best is continued. "
+        "The others are aligned with it, in the hand that fits better, and compared: wrong maps are wrong in different "
+        "ways, so starts that agree are rarely wrong.",
     )
 
 
@@ -130,23 +102,24 @@ def _rounds_table(rounds: list[dict[str, Any]]) -> Table:
             str(row["stage"]),
             f"{row['images']:,}",
             f"{row['band']}",
-            f"{row['resolution_A']:.2f}" if "resolution_A" in row else Note("none", "missing"),
-            f"{row['turned_deg']:.2f}" if "turned_deg" in row else Note("none", "missing"),
-            f"{row['moved_A']:.2f}" if "moved_A" in row else Note("none", "missing"),
+            f"{row['resolution_A']:.2f}" if "resolution_A" in row else Note("–", "missing"),
+            f"{row['turned_deg']:.2f}" if "turned_deg" in row else Note("–", "missing"),
+            f"{row['moved_A']:.2f}" if "moved_A" in row else Note("–", "missing"),
             f"{row['seconds']:.0f}",
         )
         for row in rounds
     )
     return Table(
-        ("Round", "Kind", "Images", "Band", "FSC 0.143 (A)", "Turned (deg)", "Moved (A)", "Seconds"),
+        ("round", "kind", "images", "radius (px)", "FSC 0.143 (Å)", "rotation (°)", "shift (Å)", "seconds"),
         rows,
-        "A search looks everywhere, a refinement from where the pose was; random poses are drawn, not found. Turned "
-        "and moved are medians of how far poses went from the round before; the band is in Fourier pixels.",
+        "A search covers all orientations, a refinement starts from the previous pose; in a random round poses are "
+        "drawn at random. Rotation and shift: median change of the poses since the round before. Radius: of the band "
+        "that was used, in Fourier pixels.",
     )
 
 
 def _pictures(run: RunFolder, starts: dict[str, Any] | None, rounds: list[int]) -> list[Block]:
-    rounds = shown_of(rounds)
+    rounds = shown_rounds(rounds)
     first = [] if starts is None else [f"start-{int(starts['best']) + 1}"]
     names = [*first, *(f"round-{number}" for number in rounds)]
     maps = {name: np.asarray(read_map(run.path / "abinit" / f"{name}.mrc")[0]) for name in names}
@@ -154,15 +127,14 @@ def _pictures(run: RunFolder, starts: dict[str, Any] | None, rounds: list[int]) 
     return [
         Figure(
             central_slices(maps),
-            "Central slices through each stage's map, perpendicular to z, y and x.",
-            "Central slices of the maps, a row for each stage",
+            "Central slices of the map after each stage, perpendicular to z, y and x.",
+            "Central slices of the maps, a column for each stage",
             wide=True,
         ),
         Figure(
             view_histograms(views),
-            "From where the particles were seen, after each round: the number of particles in each of 192 directions "
-            "of equal area, in Mollweide's projection. Bright spots are preferred views; a wrong map may gather all "
-            "particles in a few.",
+            "Viewing directions after each round: number of particles in each of 192 bins of equal area, in Mollweide "
+            "projection. Bright spots are preferred views; a wrong map may collect all particles in a few.",
             "Histograms of viewing directions, one for each round",
             wide=True,
         ),
@@ -174,12 +146,12 @@ def _views(path: Path) -> Int64[np.ndarray, " directions"]:
         return np.asarray(read_npy(path), dtype=np.int64)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}): run `cryomorph abinit` anew"
+            f"{path} cannot be read ({str(error).splitlines()[0]}): run `cryomorph abinit` again"
         ) from error
 
 
-def shown_of(rounds: list[int]) -> list[int]:
-    """Rounds to show pictures of: all of a few, else the first, the last and some between."""
+def shown_rounds(rounds: list[int]) -> list[int]:
+    """Rounds to show: all if they are few, else the first, the last and some in between."""
     if len(rounds) <= MOST_PICTURES:
         return rounds
     return [rounds[round(at)] for at in np.linspace(0, len(rounds) - 1, MOST_PICTURES)]
@@ -187,10 +159,8 @@ def shown_of(rounds: list[int]) -> list[int]:
 
 @styled
 def central_slices(maps: dict[str, Float32[np.ndarray, "z y x"]]) -> Drawing:
-    """The three central slices of some maps, a row for each axis and a column for each map."""
-    from matplotlib.figure import Figure as Canvas
-
-    drawing = Canvas(figsize=(1.5 * len(maps) + 0.4, 4.8), layout="constrained")
+    """Three central slices of each map, a row for each axis and a column for each map."""
+    drawing = blank(1.5 * len(maps) + 0.4, 4.8)
     axes = drawing.subplots(3, len(maps), squeeze=False)
     for column, (name, volume) in enumerate(maps.items()):
         high = float(np.abs(volume).max()) or 1.0
@@ -208,11 +178,10 @@ def central_slices(maps: dict[str, Float32[np.ndarray, "z y x"]]) -> Drawing:
 
 @styled
 def view_histograms(views: dict[int, Int64[np.ndarray, " directions"]]) -> Drawing:
-    """How many particles were seen from each direction, a sphere for each round."""
+    """Number of particles in each viewing direction, a sphere for each round."""
     import healpix
-    from matplotlib.figure import Figure as Canvas
 
-    drawing = Canvas(figsize=(2.6 * max(len(views), 1), 2.0), layout="constrained")
+    drawing = blank(2.6 * max(len(views), 1), 2.0)
     for place, (number, counts) in enumerate(views.items()):
         axes = drawing.add_subplot(1, len(views), place + 1, projection="mollweide")
         edge_x, edge_y = np.linspace(-np.pi, np.pi, 121), np.linspace(-np.pi / 2, np.pi / 2, 61)

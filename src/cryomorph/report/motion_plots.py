@@ -1,4 +1,4 @@
-"""The figure of motions: where Gaussians go, from three sides, and how many particles have gone how far."""
+"""The figure of motions: how Gaussians move, seen from three sides, and the particles along each motion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64, Shaped
 
 from cryomorph.analysis.motions.modes import MotionSpace
 from cryomorph.analysis.motions.paths import PERCENTILES, Walk
-from cryomorph.report import plots
+from cryomorph.report.style import FAINT, INK, SKY, blank, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,39 +18,35 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIDES = (("x", "y", 0, 1), ("x", "z", 0, 2), ("y", "z", 1, 2))
-MOST_ARROWS = 250  # more hide one another
-SHORTEST = 0.04  # arrow that is drawn, as a share of the longest
+MOST_ARROWS = 250  # more would hide one another
+SHORTEST = 0.04  # of the longest arrow: shorter ones are not drawn
 
 
 def arrow_colours(lengths: Float[np.ndarray, " n"]) -> Float64[np.ndarray, "n 3"]:
-    """Red, green and blue of displacements by their lengths, from none to the longest."""
+    """RGB colours of displacements by their lengths, from zero to the longest."""
     colours, scale = _scale(lengths)
     return np.asarray(colours(scale(lengths)), dtype=np.float64)[:, :3]
 
 
-@plots.styled
+@styled
 def motions_figure(
     walks: Sequence[Walk], space: MotionSpace, *, titles: Sequence[str], neutral: Float64[np.ndarray, "n 3"]
 ) -> Figure:
     """A row for each motion: the Gaussians' displacements from three sides, and the particles along it.
 
     Args:
-        titles: what is written above each row.
-        neutral: where the Gaussians lie in the neutral model, in Angstrom as in files.
+        titles: of the rows.
+        neutral: positions of the Gaussians in the neutral model, in Angstrom as in files.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     every = np.concatenate([neutral, *(walk.position[end] for walk in walks for end in (0, -1))])
     margin = 0.04 * float(np.ptp(every, axis=0).max())
     low, high = every.min(axis=0) - margin, every.max(axis=0) + margin
     extent = high - low
     widths = [extent[0], extent[0], extent[1]]
     tallest = max(extent[1], extent[2])
-    inch = min(9.6 / sum(widths), 4.2 / tallest)  # for an Angstrom: one scale for all panels
+    inch = min(9.6 / sum(widths), 4.2 / tallest)  # per Angstrom: one scale for all panels
     height = max(2.4, inch * tallest) + 0.9
-    figure = Figure(figsize=(inch * sum(widths) + 4.2, height * len(walks)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = blank(inch * sum(widths) + 4.2, height * len(walks))
     rows = figure.subfigures(len(walks), 1, squeeze=False)[:, 0]
     for row, walk, title in zip(rows, walks, titles, strict=True):
         row.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
@@ -95,27 +91,25 @@ def _sides(
 
 
 def _ruler(axes: Axes, low: Float64[np.ndarray, " 3"], high: Float64[np.ndarray, " 3"]) -> None:
-    """A bar of a round length in the lower left corner."""
+    """A scale bar in the lower left corner."""
     longest = float(high[0] - low[0]) / 3
     power = 10.0 ** np.floor(np.log10(longest))
     length = float(max(step * power for step in (1, 2, 5) if step * power <= longest))
     left, height = low[0], low[1]
-    axes.plot(
-        [left, left + length], [height, height], color=plots.INK, linewidth=3, solid_capstyle="butt", clip_on=False
-    )
+    axes.plot([left, left + length], [height, height], color=INK, linewidth=3, solid_capstyle="butt", clip_on=False)
     axes.annotate(f"{length:g} A", (left, height), (0, 4), textcoords="offset points", fontsize=8, va="bottom")
 
 
 def _particles(axes: Axes, walk: Walk, space: MotionSpace) -> None:
-    """How many particles have which coordinate, and the part of them that the path spans."""
+    """Histogram of the particles along the motion, and the part that the path spans."""
     along = space.scores @ walk.motion.direction
     own = next((i for i, motion in enumerate(space.motions) if motion.name == walk.motion.name), None)
     if own is not None:
         along = space.coordinates[:, own].astype(np.float64)
     shown = np.clip(along, *np.percentile(along, (0.2, 99.8)))
-    axes.hist(shown, bins=int(np.clip(len(along) ** 0.5, 10, 60)), color=plots.SKY, linewidth=0)
+    axes.hist(shown, bins=int(np.clip(len(along) ** 0.5, 10, 60)), color=SKY, linewidth=0)
     first, last = np.percentile(along, PERCENTILES)
-    axes.axvspan(first, last, color=plots.FAINT, alpha=0.15, linewidth=0, zorder=0)
+    axes.axvspan(first, last, color=FAINT, alpha=0.15, linewidth=0, zorder=0)
     axes.set(xlabel="coordinate (A RMS)" if own is not None else "coordinate (standard deviations)", yticks=[])
     axes.spines["left"].set_visible(False)
     axes.set_title("particles; shaded: the path", fontsize=9, fontweight="normal")
@@ -125,6 +119,6 @@ def _scale(lengths: Float[np.ndarray, " n"]) -> tuple[Colormap, Normalize]:
     from matplotlib import colormaps
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
-    # the palest end of the map would be lost on white
+    # the palest colours would be lost on white
     part = colormaps["plasma_r"](np.linspace(0.15, 0.95, 256))
     return LinearSegmentedColormap.from_list("length", part), Normalize(0, max(float(lengths.max()), 1e-9))

@@ -1,21 +1,22 @@
-"""One self-contained HTML page: sections of figures, pictures of maps and tables, with captions that teach."""
+"""One self-contained HTML page: sections of figures, galleries of maps and tables, with captions."""
 
 from __future__ import annotations
 
 import io
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from jaxtyping import Float32
 
 from cryomorph.config.errors import InputError
+from cryomorph.diagnostics.check import NOTHING, Check, Verdict
 from cryomorph.io.atomic import atomic_path
-from cryomorph.report.plots import styled
+from cryomorph.report.style import styled
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -23,15 +24,14 @@ if TYPE_CHECKING:
 
 Rgba = Float32[np.ndarray, "h w 4"]
 TEMPLATE = "report.html.jinja"
-DASH = "\N{EN DASH}"  # a cell that has no number
 
 
 @dataclass(frozen=True)
 class Note:
-    """A finding: `good` may be believed, `info` is a fact, `warning` asks for caution, `missing` is not known."""
+    """A sentence with its mark; `diagnostics.check` says what the marks mean."""
 
     text: str
-    level: Literal["good", "info", "warning", "missing"] = "info"
+    level: Verdict = "info"
 
 
 Cell = str | int | float | np.integer | Note
@@ -41,7 +41,7 @@ Cell = str | int | float | np.integer | Note
 class Figure:
     """A plot or an RGBA picture (0 to 1) with its caption.
 
-    `alt` describes it to who cannot see it; `vector` embeds SVG (line plots: sharp and small); `wide` takes the whole
+    `alt` describes it for screen readers; `vector` embeds SVG (line plots: sharp and small); `wide` takes the full
     width of the page.
     """
 
@@ -55,7 +55,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Tile:
-    """One card of a gallery: named pictures of the same thing side by side, a title and a line of facts."""
+    """One card of a gallery: pictures of the same thing by name, a title and a line of facts."""
 
     title: str
     pictures: Mapping[str, Rgba]
@@ -64,7 +64,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards in rows under one caption; `stacked` puts the pictures of a card beneath each other."""
+    """Cards in rows above one caption; `stacked` puts the pictures of a card below each other."""
 
     tiles: tuple[Tile, ...]
     caption: str
@@ -74,7 +74,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells as they are shown, findings with their marks; columns of numbers are aligned to the right."""
+    """Rows of cells, notes with their marks; columns of numbers are right-aligned."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -88,8 +88,8 @@ class Table:
 
     @property
     def numeric(self) -> tuple[bool, ...]:
-        """Which columns hold numbers alone, or a dash where one is missing."""
-        columns = [[cell for cell in column if cell != DASH] for column in zip(*self.rows, strict=True)]
+        """Which columns hold only numbers, or dashes where one is missing."""
+        columns = [[cell for cell in column if cell != NOTHING] for column in zip(*self.rows, strict=True)]
         return tuple(bool(column) and all(map(is_number, column)) for column in columns) or (False,) * len(self.columns)
 
 
@@ -98,7 +98,7 @@ Block = Figure | Gallery | Table
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a paragraph of introduction, and what is shown under it."""
+    """A heading, an introductory sentence, and the blocks below it."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -106,24 +106,23 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """The heading as the target of a link in the page."""
+        """The heading as the target of a link within the page."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-") or "section"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What the page says: its title, facts of the run, findings in words, sections and where it all came from."""
+    """A page: its title, facts about the run, a summary, sections, and provenance."""
 
     title: str
     sections: tuple[Section, ...]
     facts: Mapping[str, str] = field(default_factory=dict)
-    findings: tuple[Note, ...] = ()
+    summary: tuple[Note, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
-    subtitle: str = ""
 
 
 def write_report(path: Path | str, report: Report) -> None:
-    """Write the page as one file that needs nothing else: no network, no scripts, images inside it.
+    """Write the page as one self-contained file: images inside it, no scripts, nothing loaded from elsewhere.
 
     Raises:
         InputError: two sections have the same heading.
@@ -143,7 +142,7 @@ def render_report(report: Report) -> str:
     if twice:
         raise InputError(f"report sections with the same heading: {', '.join(sorted(twice))}; give each its own")
     environment = Environment(
-        loader=PackageLoader("cryomorph", "analysis"),
+        loader=PackageLoader("cryomorph", "report"),
         autoescape=True,  # names of files and particles come from outside
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -161,7 +160,7 @@ def render_report(report: Report) -> str:
 def embed(image: Drawing | Rgba, *, vector: bool = False) -> str:
     """An image as a `data:` address: SVG for a figure where `vector`, PNG otherwise.
 
-    SVG goes in as an image and not as elements of the page, since matplotlib's ids would clash between figures.
+    SVG is embedded as an image, not as elements of the page: matplotlib's ids would clash between figures.
     """
     buffer = io.BytesIO()
     if isinstance(image, np.ndarray):
@@ -177,14 +176,14 @@ def embed(image: Drawing | Rgba, *, vector: bool = False) -> str:
 
 
 def with_code(text: str) -> Markup:
-    """Text as HTML: what stands between backticks is a command."""
+    """Text as HTML; backticks mark commands."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def show_cell(value: Cell) -> str:
-    """A table's cell as text: thousands are separated, other numbers have three significant digits."""
+    """A cell as text: integers with thousands separators, other numbers with three significant digits."""
     if isinstance(value, int | np.integer):
         return f"{value:,}"
     if isinstance(value, float):
@@ -193,8 +192,36 @@ def show_cell(value: Cell) -> str:
 
 
 def is_number(value: Cell) -> bool:
-    """Whether a cell is aligned to the right: a number, or text that is one, such as `12 %` or an index."""
+    """Whether a cell is right-aligned: a number, or text that is one, such as `12 %`."""
     return not isinstance(value, Note) and bool(re.fullmatch("[-+<\N{MINUS SIGN}]?[\\d.,]+\\s?%?", show_cell(value)))
+
+
+def note_of(check: Check) -> Note:
+    """A check as one sentence of a summary: its name, what was measured, and what follows."""
+    measured = check.name if check.value == NOTHING else f"{check.name}: {check.value}"
+    return Note(f"{measured}. {check.meaning}", check.verdict)
+
+
+def summarise(checks: Sequence[Check]) -> tuple[Note, ...]:
+    """The checks that belong into a summary: warnings first, then headlines."""
+    warnings = [check for check in checks if check.verdict == "warning"]
+    headlines = [check for check in checks if check.headline and check.verdict != "warning"]
+    return tuple(note_of(check) for check in (*warnings, *headlines))
+
+
+def percent(count: int, of: int) -> str:
+    """A share in percent; one that is not 0 is never rounded to 0."""
+    return f"{count / of:.1%}" if count == 0 or count / of >= 0.0005 else "<0.1%"
+
+
+def check_pictures(pictures: Sequence[Rgba | None], count: int, what: str) -> None:
+    """Refuse pictures that are not one for each place.
+
+    Raises:
+        InputError: there are more or fewer.
+    """
+    if len(pictures) != count:
+        raise InputError(f"{len(pictures)} {what} pictures for {count} places: expected one for each")
 
 
 def _address(kind: str, buffer: io.BytesIO) -> str:

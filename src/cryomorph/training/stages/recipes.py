@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from time import perf_counter
 
 import torch
@@ -24,13 +24,12 @@ from cryomorph.particles.projection_class import CLASSES, projection_classes
 from cryomorph.poses.refine import refine_poses
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
-from cryomorph.runs.provenance import write_json
 from cryomorph.runs.snapshot import with_refined
 from cryomorph.training.build import LinearStart, first_lesson
-from cryomorph.training.checks import check
 from cryomorph.training.device import compile_network, release
 from cryomorph.training.distillation import average_transfer, warm_start
 from cryomorph.training.loop import train
+from cryomorph.training.measure import measure_trained
 from cryomorph.training.session import Session, TrainedConfig, required, threads_for
 from cryomorph.training.stages.linear import consensus_stage, linear_stage
 from cryomorph.training.stages.refine_poses import refine_given_poses
@@ -272,10 +271,8 @@ def finish(session: Session, mean: Float32[Tensor, "n zdim"], std: Float32[Tenso
     if not session.config.zdim:
         volume = model.representation.volume(mean[0], session.store.box)
         write_map(run.path / "map.mrc", volume.numpy(), session.store.pixel_A)
-    checks = check(model, session.store, (mean, std), consensus=required(session.consensus).map)
-    write_json(run.path / "checks.json", asdict(checks))
-    for sentence in checks.warnings():
-        run.warn(sentence)
+    consensus_map = required(session.consensus).map
+    measure_trained(model, session.store, (mean, std), consensus=consensus_map).write(run.path)
     extra = {"prior_std": model.prior_std, "whitening": model.whitening}
     if model.encoder is not None and network_kind(model.encoder):
         extra |= {f"encoder.{name}": value for name, value in model.encoder.state_dict().items()}

@@ -1,0 +1,1 @@
+"""The report of `cryomorph analyze`: one file for each section; `page` puts them together."""
