@@ -14,13 +14,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from cryomorph.benchmark import compare as comparing
 from cryomorph.benchmark import oracle
-from cryomorph.benchmark.compare import compare
+from cryomorph.benchmark import score_runs as module
+from cryomorph.benchmark.map_scorer import MapScorer
 from cryomorph.benchmark.oracle import ceiling, coordinate_step, kernel, sum_states
-from cryomorph.benchmark.score import MapScorer
-from cryomorph.benchmark.sets import TruthSet
-from cryomorph.benchmark.table import print_table, write_json
+from cryomorph.benchmark.score_runs import score_runs
+from cryomorph.benchmark.table import print_table
+from cryomorph.benchmark.truth_set import TruthSet
 from cryomorph.cli.main import main
 from cryomorph.config.errors import InputError
 from cryomorph.config.simulate import SimulateConfig
@@ -172,13 +172,13 @@ class PerfectRun(RunFolder):
 def test_a_perfect_run_closes_the_gap(tmp_path: Path, classes: TruthSet, monkeypatch: pytest.MonkeyPatch) -> None:
     keep = np.random.default_rng(0).permutation(300)[:200]
     run = PerfectRun(classes, tmp_path, keep)
-    monkeypatch.setattr(comparing, "RunFolder", SimpleNamespace(open=lambda _: run))
-    report = compare([run.path], classes.folder, count=30)
+    monkeypatch.setattr(module, "RunFolder", SimpleNamespace(open=lambda _: run))
+    report = score_runs([run.path], classes.folder, count=30)
     scores = report.runs[0].scores
     assert scores["auc"] == pytest.approx(1, abs=1e-4) and scores["ari_kmeans"] == pytest.approx(1)
     assert scores["gap"] > 1 and scores["gap_moving"] > 1
     assert report.consensus.scores["gap"] == pytest.approx(0) and report.oracle.scores["gap"] == pytest.approx(1)
-    write_json(report, tmp_path / "benchmark.json")
+    report.write(tmp_path / "benchmark.json")
     written = json.loads((tmp_path / "benchmark.json").read_text())
     assert [row["name"] for row in written["rows"]] == ["consensus", str(run.path), "oracle"]
     assert len(written["compared"]) == 30
@@ -194,15 +194,15 @@ def test_poses_that_were_found_are_scored_in_the_frame_of_the_true_ones(
     """The poses as given score nothing; of poses in another frame, all turned by 4 degrees, the errors are known."""
     keep = np.random.default_rng(1).permutation(300)[:200]
     run = PerfectRun(classes, tmp_path, keep)
-    monkeypatch.setattr(comparing, "RunFolder", SimpleNamespace(open=lambda _: run))
-    scores = compare([run.path], classes.folder, count=4, reconstruct=False).runs[0].scores
+    monkeypatch.setattr(module, "RunFolder", SimpleNamespace(open=lambda _: run))
+    scores = score_runs([run.path], classes.folder, count=4, reconstruct=False).runs[0].scores
     assert not {"rotation_deg", "frobenius", "shift_pixel", "shift_A"} & set(scores)
     frame = random_rotations(1, torch.Generator().manual_seed(2))[0].double()
     other = FrameChange(frame, True, torch.tensor([20.0, 30.0, -10.0], dtype=torch.float64)).apply(run.pose)
     axis = torch.nn.functional.normalize(torch.randn(200, 3, generator=torch.Generator().manual_seed(3)), dim=1)
     off = Pose(rotation_from_rotvec(np.radians(4.0) * axis) @ other.rotation, other.shift_A)
     vars(run).update(pose=off)
-    report = compare([run.path], classes.folder, count=4, reconstruct=False)
+    report = score_runs([run.path], classes.folder, count=4, reconstruct=False)
     scores = report.runs[0].scores
     assert scores["rotation_deg"] == pytest.approx(4, abs=0.4)
     assert scores["frobenius"] == pytest.approx(8 * np.sin(np.radians(2)) ** 2, rel=0.2)
@@ -210,7 +210,7 @@ def test_poses_that_were_found_are_scored_in_the_frame_of_the_true_ones(
     assert scores["shift_A"] < 2.6 and scores["shift_pixel"] == pytest.approx(scores["shift_A"] / 10)
     console = Console(record=True, width=300)
     print_table(report, console)
-    assert "rotation °" in console.export_text()
+    assert "rotation (°)" in console.export_text()
 
 
 def test_a_run_with_a_consensus_has_a_row_for_reconstructions(
@@ -219,14 +219,14 @@ def test_a_run_with_a_consensus_has_a_row_for_reconstructions(
     run = PerfectRun(classes, tmp_path, np.arange(300))
     (run.path / "consensus").mkdir()
     (run.path / "consensus" / "spectra.safetensors").touch()
-    monkeypatch.setattr(comparing, "RunFolder", SimpleNamespace(open=lambda _: run))
-    monkeypatch.setattr(comparing, "Neighbourhoods", SimpleNamespace(of=lambda _: None))
+    monkeypatch.setattr(module, "RunFolder", SimpleNamespace(open=lambda _: run))
+    monkeypatch.setattr(module, "Neighbourhoods", SimpleNamespace(of=lambda _: None))
     nearby = [SimpleNamespace(map=classes.read_map(0))] * 10
-    monkeypatch.setattr(comparing, "reconstruct_near", lambda *_: iter(nearby))
-    report = compare([run.path], classes.folder, count=10)
+    monkeypatch.setattr(module, "reconstruct_near", lambda *_: iter(nearby))
+    report = score_runs([run.path], classes.folder, count=10)
     assert [row.name for row in report.runs] == [str(run.path), f"{run.path}, reconstructed"]
     assert report.runs[1].scores["auc"] < report.runs[0].scores["auc"]
-    assert len(compare([run.path], classes.folder, count=10, reconstruct=False).runs) == 1
+    assert len(score_runs([run.path], classes.folder, count=10, reconstruct=False).runs) == 1
 
 
 def test_the_command_scores_a_set_without_runs(
@@ -243,11 +243,11 @@ def test_a_run_of_other_particles_is_refused(
     tmp_path: Path, classes: TruthSet, continuum: TruthSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = PerfectRun(continuum, tmp_path, np.arange(390))
-    monkeypatch.setattr(comparing, "RunFolder", SimpleNamespace(open=lambda _: run))
+    monkeypatch.setattr(module, "RunFolder", SimpleNamespace(open=lambda _: run))
     with pytest.raises(InputError, match="up to number 390"):
-        compare([run.path], classes.folder)
+        score_runs([run.path], classes.folder)
     with pytest.raises(InputError, match="--pick 0"):
-        compare([run.path], classes.folder, count=0)
+        score_runs([run.path], classes.folder, count=0)
 
 
 @pytest.mark.accept

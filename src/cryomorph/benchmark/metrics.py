@@ -1,4 +1,7 @@
-"""Scores on plain arrays: how well maps match the truth, and how much of the truth a latent space knows."""
+"""Scores on plain arrays: how well maps match the truth, and how well a latent space predicts it.
+
+docs/methods.md, "Metrics".
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,22 @@ from cryomorph.config.errors import InputError
 
 NEIGHBOURS_REGRESSION = 50
 NEIGHBOURS_CLASS = 25
-SMALLEST_GAP = 1e-3  # between consensus and oracle: below it, noise decides what share is closed
+SMALLEST_GAP = 1e-3  # between consensus and oracle: for smaller gaps noise dominates the share that is closed
 
 
 def fsc_area(curve: Num[np.ndarray, " shells"], *, clip: bool = True) -> float:
-    """Area under an FSC curve: its mean over shells 1 to `box/2 - 1`, negative values counted as 0.
+    """Area under an FSC curve: its mean over shells 1 to `box/2 - 1`, with negative values set to 0.
 
     Args:
-        curve: entry `i` is shell `i`; shell 0 is left out, since a map's mean is arbitrary.
-        clip: False keeps negative values, as the referee's `auc` does; the two differ where shells hold noise alone.
+        curve: entry `i` is shell `i`; shell 0 is left out, since the mean of a map is arbitrary.
+        clip: False keeps negative values; it matters in shells that contain only noise.
     """
     values = curve[1:].astype(np.float64)
     return float((np.clip(values, 0, None) if clip else values).mean())
 
 
 def gap_closed(method: float, consensus: float, oracle: float) -> float:
-    """How far a score lies from the consensus (0) to the oracle (1); NaN where they are closer than 0.001."""
+    """Position of a score between the consensus (0) and the oracle (1); NaN where these differ by less than 0.001."""
     gap = oracle - consensus
     return float((method - consensus) / gap) if gap >= SMALLEST_GAP else float("nan")
 
@@ -37,7 +40,7 @@ def principal_components(z: Num[np.ndarray, "n q"]) -> Float[np.ndarray, "n q"]:
 
 
 def rank_correlation(z: Num[np.ndarray, "n q"], coord: Num[np.ndarray, "n d"]) -> tuple[float, float]:
-    """|Spearman| of PC1, and of the best principal component, with the true coordinate; the mean over coordinates."""
+    """|Spearman| correlation of PC1, and of the best PC, with the true coordinates; means over coordinates."""
     from scipy.stats import rankdata
 
     def standardised(values: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n k"]:
@@ -62,7 +65,7 @@ def knn_r2(z: Num[np.ndarray, "n q"], coord: Num[np.ndarray, "n d"], *, seed: in
 
 
 def knn_accuracy(z: Num[np.ndarray, "n q"], label: Int64[np.ndarray, " n"], *, seed: int = 0) -> float:
-    """Share of states told rightly by the 25 nearest latents: one random half predicts the other."""
+    """Share of states predicted correctly from the 25 nearest latent points: one random half predicts the other."""
     from sklearn.neighbors import KNeighborsClassifier
 
     known, asked = _halves(len(z), seed)
@@ -102,14 +105,14 @@ def cluster_scores(z: Num[np.ndarray, "n q"], label: Int64[np.ndarray, " n"], *,
 def latent_scores(
     z: Num[np.ndarray, "n q"], label: Int64[np.ndarray, " n"], coord: Num[np.ndarray, "n d"], *, discrete: bool
 ) -> dict[str, float]:
-    """All that a latent space is scored by: clusters against states where they are discrete, else rank and regression.
+    """All scores of a latent space: clusters against states where they are discrete, else rank and regression.
 
     Raises:
         InputError: a latent is not finite.
     """
     if not np.isfinite(z).all():
         row = int(np.flatnonzero(~np.isfinite(z).all(axis=1))[0])
-        raise InputError(f"the latent of particle {row} (0-based) is not finite: the training diverged; run it again")
+        raise InputError(f"the latent of particle {row} (0-based) is not finite: the training diverged; train again")
     if z.shape[1] == 0 or len(z) < 4 or len(np.unique(label)) < 2:
         return {}
     if discrete:

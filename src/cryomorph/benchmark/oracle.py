@@ -1,4 +1,4 @@
-"""The floor and the ceiling of a set: back-projection of all particles, and back-projection that knows every label."""
+"""Lower and upper reference of a set: back-projection of all particles, and back-projection that knows all states."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from cryomorph.benchmark.score import MapScorer
-from cryomorph.benchmark.sets import TruthSet
+from cryomorph.benchmark.map_scorer import MapScorer
+from cryomorph.benchmark.truth_set import TruthSet
 from cryomorph.config.console import track
 from cryomorph.config.errors import InputError
 from cryomorph.particles.metadata import Particles, read_particles
@@ -26,13 +26,13 @@ from cryomorph.volumes.backproject import Accumulator, batch_size_for, inside_ba
 from cryomorph.volumes.masks import spherical_mask
 
 WIDTHS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 32.0)  # of the kernel, in steps of the true coordinate
-TRIED = 12  # states on which the kernel's width is chosen
+TRIED = 12  # states from which the width of the kernel is chosen
 SMALLEST_SHARE = 1e-3
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Back-projection sums of each state's particles, on disk: a row of the grid's band for each state."""
+class StateSums:
+    """Back-projection sums of the particles of each state, on disk: a row for each state."""
 
     box: int
     inside: Int64[Tensor, " rows"]  # rows of the padded grid that lie within the band
@@ -40,17 +40,17 @@ class Sums:
     weight: np.memmap
 
     def solve(self, share: Float[np.ndarray, " k"]) -> Float32[Tensor, "z y x"]:
-        """The map of all states' particles, each state counting by its share.
+        """The map of the particles of all states, each state weighted by its share.
 
-        The regularisation is a twentieth of the mean weight. Beyond the box's inscribed sphere, where noise alone lies,
-        the map is 0, as all back-projections of this package are.
+        The regularisation is a twentieth of the mean weight. Outside the inscribed sphere of the box the map is 0, as
+        in all back-projections of this package.
         """
         numerator = np.zeros(len(self.inside), np.complex64)
         weight = np.zeros(len(self.inside), np.float32)
         for state in np.flatnonzero(share > SMALLEST_SHARE):
             numerator += np.float32(share[state]) * self.numerator[state]
             weight += np.float32(share[state]) * self.weight[state]
-        # without any particle the map is 0
+        # without particles the map is 0
         prior = 0.05 * float(weight[weight > 0].mean()) if (weight > 0).any() else 1.0
         grid = padded_grid(self.box)
         estimate = torch.zeros(grid.rows, 1, dtype=torch.complex64)
@@ -58,7 +58,7 @@ class Sums:
         return grid.to_volumes(estimate)[0] * spherical_mask(self.box, 0.9 * self.box / 2, 0.1 * self.box / 2)
 
 
-def sum_states(truth: TruthSet, folder: Path) -> Sums:
+def sum_states(truth: TruthSet, folder: Path) -> StateSums:
     """Back-project every state's particles apart; the sums lie in files of `folder`.
 
     Raises:
@@ -69,7 +69,7 @@ def sum_states(truth: TruthSet, folder: Path) -> Sums:
     if len(particles) != len(truth) or particles.box != truth.box or pose is None:
         raise InputError(
             f"{truth.particles}: {len(particles)} particles of box {particles.box}, expected {len(truth)} of box "
-            f"{truth.box} with orientations, as truth.npz has; make the set again"
+            f"{truth.box} with orientations, as in truth.npz; simulate the set again"
         )
     box = truth.box
     inside, _ = inside_band(padded_grid(box))
@@ -83,11 +83,11 @@ def sum_states(truth: TruthSet, folder: Path) -> Sums:
         folded = sums.folded()
         numerator[state] = folded.numerator[inside, 0].numpy()
         weight[state] = folded.weight[inside, 0].numpy()
-    return Sums(box, inside, numerator, weight)
+    return StateSums(box, inside, numerator, weight)
 
 
 def _batches(particles: Particles, pose: Pose, index: Int64[np.ndarray, " m"]) -> Iterator[Batch]:
-    """Particles as centred Fourier coefficients; simulated noise is white, so it needs no weighting."""
+    """Particles as centred Fourier coefficients; simulated noise is white and needs no weighting."""
     disk = fourier_disk(particles.box)
     size = batch_size_for(disk.size)
     frequency = disk.frequency / disk.box
@@ -103,7 +103,7 @@ def _batches(particles: Particles, pose: Pose, index: Int64[np.ndarray, " m"]) -
 
 @dataclass(frozen=True)
 class Ceiling:
-    """Scores of the consensus and of the oracle, and the oracle's kernel width for each score, in coordinate steps."""
+    """Scores of the consensus and of the oracle, and the width of the oracle's kernel for each, in coordinate steps."""
 
     consensus: dict[str, float]
     oracle: dict[str, float]
@@ -111,13 +111,13 @@ class Ceiling:
 
 
 def ceiling(scorer: MapScorer, count: Int64[np.ndarray, " k"]) -> Ceiling:
-    """Score one back-projection of everything, and back-projections that know every particle's state.
+    """Score the back-projection of all particles, and back-projections that know the state of every particle.
 
-    The oracle uses a Gaussian kernel over the true coordinate, with the width of `WIDTHS` that is best for each score;
-    classes get none. Sums are kept in a temporary folder (see TMPDIR) while it works.
+    The oracle averages over a Gaussian kernel in the true coordinate, whose width is the one of `WIDTHS` that is best
+    for each score; discrete classes are not averaged. Sums are kept in a temporary folder (TMPDIR).
 
     Args:
-        count: how many of the picked particles each state has.
+        count: number of picked particles in each state.
     """
     truth = scorer.truth
     states = np.flatnonzero(count).tolist()
@@ -142,9 +142,9 @@ def ceiling(scorer: MapScorer, count: Int64[np.ndarray, " k"]) -> Ceiling:
 
 
 def kernel(truth: TruthSet, state: int, width: float) -> Float[np.ndarray, " k"]:
-    """How much each state's particles count for one state: a Gaussian of `width` steps of the true coordinate."""
+    """Weight of the particles of each state for one state: a Gaussian of `width` steps of the true coordinate."""
     distance = np.linalg.norm(truth.state_coord - truth.state_coord[state], axis=1)
-    # a state without particles borrows those of the nearest one that has some
+    # a state without particles takes those of the nearest state that has some
     empty = np.bincount(truth.label, minlength=truth.states) == 0
     if width == 0:
         nearest = np.where(empty, np.inf, distance)
@@ -153,7 +153,7 @@ def kernel(truth: TruthSet, state: int, width: float) -> Float[np.ndarray, " k"]
 
 
 def coordinate_step(truth: TruthSet) -> float:
-    """The median distance of a state from its nearest neighbour in the true coordinate."""
+    """Median distance between neighbouring states in the true coordinate."""
     distance = np.linalg.norm(truth.state_coord[:, None] - truth.state_coord[None], axis=2)
     np.fill_diagonal(distance, np.inf)
     return float(np.median(distance.min(axis=1)))

@@ -1,4 +1,4 @@
-"""`cryomorph benchmark`: runs scored against a set's truth."""
+"""`cryomorph benchmark`: runs scored against the truth of a simulated set."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from cryomorph.config.benchmark import BenchmarkConfig
 
 
 def benchmark(config: BenchmarkConfig) -> None:
-    """Score the runs, print the table, write the JSON."""
-    from cryomorph.benchmark.compare import compare
-    from cryomorph.benchmark.table import print_table, write_json
+    """Score the runs, print the table and write the scores."""
+    from cryomorph.benchmark.score_runs import score_runs
+    from cryomorph.benchmark.table import print_table
     from cryomorph.config.console import say
 
-    report = compare(config.runs, config.truth, count=config.pick, reconstruct=config.reconstruct)
-    write_json(report, config.output)
-    print_table(report)
-    say(f"{config.output}: all scores, and the particles that were compared")
+    found = score_runs(config.runs, config.truth, count=config.pick, reconstruct=config.reconstruct)
+    found.write(config.output)
+    print_table(found)
+    say(f"{config.output}: all scores, and which particles were compared")

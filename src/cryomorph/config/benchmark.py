@@ -1,4 +1,4 @@
-"""What `cryomorph benchmark` may be asked."""
+"""Options of `cryomorph benchmark`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class BenchmarkConfig:
     """Score runs on a simulated set against its truth."""
 
     truth: Path
-    """The set's folder, made by `cryomorph simulate`: its truth.npz and maps/ are what runs are scored against."""
+    """The folder of the set, made by `cryomorph simulate`: runs are scored against its truth.npz and maps/."""
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Run folders trained on that set's particles; without any, only the consensus and the oracle are scored."""
+    """Run folders trained on the particles of that set; without any, only consensus and oracle are scored."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("benchmark.json")
     """JSON file for all scores."""
     pick: int = 100
-    """How many particles, spread over the true coordinate, are decoded and compared with their own truth."""
+    """Number of particles, spread over the true coordinate, that are decoded and compared with their true maps."""
     reconstruct: bool = True
-    """Beside the decoder's maps, score maps back-projected from the particles near each latent: the slowest part."""
+    """Also score maps reconstructed from the particles near each latent point; this takes most of the time."""

@@ -1,4 +1,4 @@
-"""Sets with known truth, read from disk: what each particle is, the true maps, and where they differ."""
+"""Simulated sets with known truth: the state of each particle, the true maps, and where they differ."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cryomorph.io.mrc import read_map
 from cryomorph.physics.pose import Pose
 from cryomorph.volumes.masks import auto_mask, soften
 
-DISCRETE = 12  # up to so many states are classes, more are a continuum
+DISCRETE = 12  # up to this many states are discrete classes, more are a continuum
 
 
 @dataclass(frozen=True)
 class TruthSet:
-    """A simulated set: states of its particles (`label`), coordinates, true poses, and a map for each state on disk."""
+    """A simulated set: the state (`label`) and true pose of each particle, coordinates and a map of each state."""
 
     folder: Path
     label: Int64[np.ndarray, " n"]
@@ -35,10 +35,10 @@ class TruthSet:
 
     @classmethod
     def open(cls, folder: Path) -> TruthSet:
-        """Read and check the truth that `cryomorph simulate` (or the referee) wrote.
+        """Read and check the truth that `cryomorph simulate` wrote.
 
         Raises:
-            InputError: the folder is no such set, or its parts do not belong together.
+            InputError: the folder is not such a set, or its files do not belong together.
         """
         path = folder / "truth.npz"
         try:
@@ -46,7 +46,7 @@ class TruthSet:
                 label = truth["label"].astype(np.int64)
                 coord = truth["conf_coord"].astype(np.float64)
                 pixel_A = float(truth["apix"])
-                # the set says where the content lies, a pose what centres it
+                # the set has the position of the content, a pose the shift that centres it
                 pose = Pose(torch.from_numpy(truth["R"]).double(), -torch.from_numpy(truth["shift"]).double())
         except FileNotFoundError:
             raise InputError(f"{folder} has no truth.npz: expected a folder that `cryomorph simulate` made") from None
@@ -70,22 +70,22 @@ class TruthSet:
 
     @property
     def states(self) -> int:
-        """How many states there are."""
+        """Number of states."""
         return len(self.maps)
 
     @property
     def discrete(self) -> bool:
-        """Whether the states are classes and not steps along a coordinate."""
+        """Whether the states are discrete classes, not steps along a coordinate."""
         return self.states <= DISCRETE
 
     @property
     def particles(self) -> Path:
-        """The particles' metadata file."""
+        """The metadata file of the particles."""
         return self.folder / "particles.star"
 
     @cached_property
     def name(self) -> str:
-        """The name that the set was made under, or its folder's."""
+        """The name under which the set was simulated, or that of its folder."""
         made = self.folder / "made.json"
         try:
             return str(json.loads(made.read_text())["name"])
@@ -97,14 +97,14 @@ class TruthSet:
         return torch.from_numpy(read_map(self.maps[state])[0].copy())
 
     def pick(self, count: int, *, seed: int = 0) -> Int64[np.ndarray, " k"]:
-        """Particles (0-based, ascending) spread evenly over the true coordinate: ranks at equal distance."""
+        """Particles (0-based, ascending) spread evenly over the true coordinate: equally spaced ranks."""
         chance = np.random.default_rng(seed).random(len(self))
         order = np.lexsort((chance, *self.coord.T[::-1]))
         ranks = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64))
         return np.sort(order[ranks])
 
     def truth_mask(self, state: int) -> Float32[Tensor, "z y x"]:
-        """The soft mask of a state's own map."""
+        """The soft mask of the map of a state."""
         return auto_mask(self.read_map(state), self.pixel_A)
 
     @cached_property
@@ -115,7 +115,7 @@ class TruthSet:
         """
         if self.states < 2:
             return None
-        # one map in memory at a time (Welford)
+        # Welford: one map in memory at a time
         mean = torch.zeros(self.box, self.box, self.box, dtype=torch.float64)
         squares = torch.zeros_like(mean)
         for count, state in enumerate(range(self.states), 1):

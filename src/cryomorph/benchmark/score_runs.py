@@ -1,10 +1,13 @@
-"""A benchmark: each run's maps and latents against the truth of the set it was trained on."""
+"""Scores of runs: their maps, latents and poses against the truth of the set they were trained on."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +16,18 @@ from torch import Tensor
 
 from cryomorph.analysis.decode import decode_at
 from cryomorph.analysis.neighbours import Neighbourhoods, reconstruct_near
+from cryomorph.benchmark.map_scorer import MapScorer
 from cryomorph.benchmark.metrics import gap_closed, latent_scores
 from cryomorph.benchmark.oracle import Ceiling, ceiling
-from cryomorph.benchmark.score import MapScorer
-from cryomorph.benchmark.sets import TruthSet
+from cryomorph.benchmark.truth_set import TruthSet
 from cryomorph.config.errors import InputError
+from cryomorph.io.atomic import atomic_path
 from cryomorph.io.star import read_star
 from cryomorph.physics.pose import Pose, rotation_distance_deg
 from cryomorph.physics.pose_align import compare_poses
 from cryomorph.runs.folder import RunFolder
 
-SAME_DEG, SAME_PIXEL = 0.05, 0.01  # what digits of a file and single precision may do to a pose
+SAME_DEG, SAME_PIXEL = 0.05, 0.01  # rounding in files and in single precision
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a benchmark found; `picked` are the particles (0-based) that were compared."""
+class Benchmark:
+    """The scores of a set's runs; `picked` are the particles (0-based) whose maps were compared."""
 
     folder: Path
     name: str
@@ -48,34 +52,51 @@ class Report:
     oracle_width: dict[str, float]
     runs: list[Row]
 
-    @property
-    def compared(self) -> int:
-        """How many particles were compared."""
-        return len(self.picked)
+    def write(self, path: Path) -> None:
+        """Write everything as JSON; a number that is not finite becomes null."""
+        rows = [self.consensus, *self.runs, self.oracle]
+        content: dict[str, Any] = {
+            "set": self.name,
+            "folder": str(self.folder),
+            "particles": self.particles,
+            "states": self.states,
+            "compared": self.picked,
+            "oracle_width": self.oracle_width,
+            "rows": [{"name": row.name, **{key: _finite(value) for key, value in row.scores.items()}} for row in rows],
+        }
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def compare(runs: Sequence[Path], truth_folder: Path, *, count: int = 100, reconstruct: bool = True) -> Report:
-    """Score runs: FSC areas of particles decoded at their own latents, the gap closed, and the latent space.
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
-    Each run has a row for its decoder's maps and, where it has a consensus, one for maps that are back-projected from
-    the particles near each latent (`reconstruct`). Poses that are not the true ones are scored too (`pose_scores`).
 
-    `gap` is `(run - consensus) / (oracle - consensus)` of the unmasked area, `gap_moving` of that where truths differ.
+def score_runs(runs: Sequence[Path], truth_folder: Path, *, count: int = 100, reconstruct: bool = True) -> Benchmark:
+    """Score runs: FSC areas of maps decoded at particles, the share of the gap closed, and the latent space.
+
+    Each run has a row for its decoder's maps and, where it has a consensus, one for maps that are reconstructed from
+    the particles near each latent point (`reconstruct`). Poses other than the true ones are scored (`pose_scores`).
+
+    `gap` is `(run - consensus) / (oracle - consensus)` of the unmasked area, `gap_moving` that of the moving part.
+
+    Args:
+        count: particles, spread over the true coordinate, whose maps are compared.
 
     Raises:
-        InputError: a run was not trained on the set, or asks for fewer than one particle.
+        InputError: a run was not trained on the set, or `count` is below one.
     """
     if count < 1:
         raise InputError(f"--pick {count}: expected at least one particle")
     truth = TruthSet.open(truth_folder)
     folders = [RunFolder.open(path) for path in runs]
-    rows_of = [truth_rows(run, truth) for run in folders]  # wrong runs fail before the work begins
+    rows_of = [truth_rows(run, truth) for run in folders]  # runs of other sets are refused before the work begins
     scorer = MapScorer(truth)
     picked = truth.pick(count)
     found = ceiling(scorer, np.bincount(truth.label[picked], minlength=truth.states))
     scored = []
     for path, run, rows in zip(runs, folders, rows_of, strict=True):
-        chosen = Chosen.of(run, rows, truth, picked=picked)
+        chosen = PickedParticles.of(run, rows, truth, picked=picked)
         other = latent_scores(run.latent_mean(), truth.label[rows], truth.coord[rows], discrete=truth.discrete)
         other |= pose_scores(run.store().pose, truth.pose[torch.from_numpy(rows)], truth.pixel_A)
         scored.append(
@@ -84,7 +105,7 @@ def compare(runs: Sequence[Path], truth_folder: Path, *, count: int = 100, recon
         if reconstruct and run.has_consensus:
             maps = reconstruct_near(Neighbourhoods.of(run), chosen.z, f"reconstructing {path.name}")
             scored.append(Row(f"{path}, reconstructed", with_gaps(chosen.score((m.map for m in maps), scorer), found)))
-    return Report(
+    return Benchmark(
         truth_folder,
         truth.name,
         len(truth),
@@ -98,7 +119,7 @@ def compare(runs: Sequence[Path], truth_folder: Path, *, count: int = 100, recon
 
 
 def with_gaps(scores: dict[str, float], reference: Ceiling) -> dict[str, float]:
-    """Map scores with the share of the gap between consensus and oracle that they close."""
+    """Map scores, with the share of the gap between consensus and oracle that they close."""
     gaps = {
         gap: gap_closed(scores[area], reference.consensus[area], reference.oracle[area])
         for gap, area in (("gap", "auc"), ("gap_moving", "auc_moving"))
@@ -108,7 +129,7 @@ def with_gaps(scores: dict[str, float], reference: Ceiling) -> dict[str, float]:
 
 
 def pose_scores(found: Pose | None, true: Pose, pixel_A: float) -> dict[str, float]:
-    """Median errors of poses in the frame of the true ones; nothing where no pose differs from its true one.
+    """Median errors of poses, aligned with the true ones; nothing where all poses are the true ones.
 
     Rotations in degrees and as `||R - R_true||_F^2`, shifts in Angstrom and in pixels of the set's images.
     """
@@ -124,8 +145,8 @@ def pose_scores(found: Pose | None, true: Pose, pixel_A: float) -> dict[str, flo
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The picked particles that a run has: their states in ascending order, and the run's latents of them."""
+class PickedParticles:
+    """The picked particles that a run has, in ascending order of their states, and their latent points."""
 
     state: Int64[np.ndarray, " k"]
     z: Float32[np.ndarray, "k q"]
@@ -133,11 +154,11 @@ class Chosen:
     @classmethod
     def of(
         cls, run: RunFolder, rows: Int64[np.ndarray, " m"], truth: TruthSet, *, picked: Int64[np.ndarray, " p"]
-    ) -> Chosen:
-        """Look the picked particles up in a run.
+    ) -> PickedParticles:
+        """Find the picked particles in a run.
 
         Args:
-            rows: the particle of the set that each of the run's particles is.
+            rows: for each particle of the run, its number in the set.
 
         Raises:
             InputError: the run has none of them.
@@ -147,20 +168,20 @@ class Chosen:
         here = picked[position[picked] >= 0]
         if not len(here):
             raise InputError(f"{run.path}: none of the picked particles is in this run; raise --pick")
-        here = here[np.argsort(truth.label[here], kind="stable")]  # a mask is kept while the state stays the same
+        here = here[np.argsort(truth.label[here], kind="stable")]  # masks are cached by state
         return cls(truth.label[here], run.latent_mean()[position[here]])
 
     def score(self, maps: Iterable[Float32[Tensor, "z y x"]], scorer: MapScorer) -> dict[str, float]:
-        """Mean scores of a map for each of the particles, in their order."""
+        """Mean scores of maps, one for each of the particles, in their order."""
         once = np.ones(scorer.truth.states, dtype=np.int64)
         return scorer.mean(zip(self.state.tolist(), maps, strict=True), once)
 
 
 def truth_rows(run: RunFolder, truth: TruthSet) -> Int64[np.ndarray, " m"]:
-    """Which particle of the set each of a run's particles is, by its place in the set's image stack.
+    """For each particle of a run, its number in the set, from its place in the image stack.
 
     Raises:
-        InputError: the run has other particles than the set.
+        InputError: the run has particles that are not of the set.
     """
     store = run.store()
     n = len(run.latent_mean())
@@ -174,6 +195,6 @@ def truth_rows(run: RunFolder, truth: TruthSet) -> Int64[np.ndarray, " m"]:
     if stacks != {"particles.mrcs"} or number.max() >= len(truth) or len(np.unique(number)) != n:
         raise InputError(
             f"{run.path}: trained on images of {', '.join(sorted(stacks))} up to number {number.max() + 1}, expected "
-            f"those of {truth.folder}, which has {len(truth)}; give the set that the run was trained on"
+            f"those of {truth.folder}, which has {len(truth)} images; give the set that the run was trained on"
         )
     return number
