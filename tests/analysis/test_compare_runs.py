@@ -219,7 +219,7 @@ def test_what_is_said_of_a_comparison(tiny_run, part_run):
     for part in ("300 particles, matched by image name", "held-out half", "most similar to the other run"):
         assert part in page
     table = {what: value for what, value, _ in lines(found)}
-    r2 = [table[f"latent space of {which}, R^2"] for which in ("B predicted from A", "A predicted from B")]
+    r2 = [table[f"latent space of {which}, R²"] for which in ("B predicted from A", "A predicted from B")]
     assert r2 == [f"{value:.3f}" for value in found.r2] and r2[0] != r2[1]
     assert table["maps most similar to that of the same particle"] == f"{found.maps.matched} of 4"
     same, others = found.maps.mean_fsc

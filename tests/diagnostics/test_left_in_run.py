@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryomorph.analysis.compare import ComparisonSummary
+from cryomorph.analysis.comparison import ComparisonSummary
 from cryomorph.cli.main import main
 from cryomorph.commands.landscape import landscape
 from cryomorph.config.landscape import LandscapeConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryomorph.analysis.compare import ComparisonSummary, MapAgreementSummary
+from cryomorph.analysis.comparison import ComparisonSummary, MapAgreementSummary
 from cryomorph.analysis.latent import outliers
 from cryomorph.analysis.selection_map import Agreement
 from cryomorph.analysis.state_maps import StateMap
@@ -58,8 +58,8 @@ def compared(r2: tuple[float, float], *, same_points: bool = False, matched: int
 @pytest.mark.parametrize(
     ("values", "verdict", "said"),
     [
-        ([0.9, 0.6], "good", "2 of 2 components are reproducible between half sets of the particles."),
-        ([0.9, 0.5], "good", "2 of 2 components"),
+        ([0.9, 0.6], "good", "All 2 components are reproducible between half sets of the particles."),
+        ([0.9, 0.5], "good", "All 2 components"),
         ([0.9, 0.4, 0.2], "warning", "1 of 3 components is reproducible"),
         ([0.9, 0.4, 0.2], "warning", "do not interpret components 2 and 3."),
         ([0.1], "warning", "0 of 1 components are reproducible between half sets of the particles: do not interpret"),
@@ -99,10 +99,10 @@ def test_held_out_loss(held, verdict, value):
     ("held_out", "said", "verdict"),
     [
         ([2.1, 1.6, 1.5, 1.4, 1.399], "Held-out loss has levelled off", "good"),
-        ([2.0, 1.8, 1.6, 1.4, 1.0], "Held-out loss still changing: last epoch 40% of its range", "info"),
+        ([2.0, 1.8, 1.6, 1.4, 1.0], "Held-out loss is still changing: last epoch 40% of its range", "info"),
         ([2.0, 1.2, 1.0, 1.1, 1.3], "Held-out loss has risen since epoch 3", "warning"),
-        ([2.0], "Held-out loss: too few epochs to compare", "info"),
-        ([np.nan] * 5, "Training loss still changing: last epoch 50% of its range", "info"),
+        ([2.0], "Held-out loss has too few epochs to compare", "info"),
+        ([np.nan] * 5, "Training loss is still changing: last epoch 50% of its range", "info"),
     ],
 )
 def test_how_a_training_ended(held_out, said, verdict):
@@ -110,7 +110,8 @@ def test_how_a_training_ended(held_out, said, verdict):
     count = len(held_out)
     loss, band = np.array([2.0, 1.5, 1.4, 1.3, 1.2])[:count], np.array([16.0, 24.0, 32.0, 32.0, 32.0])[:count]
     found = TrainingRecord(np.arange(1, count + 1), loss, np.array(held_out), np.ones((count, 1)), band)
-    assert course(found) == (said, verdict)
+    name, text, found_verdict = course(found)
+    assert (f"{name} {text}", found_verdict) == (said, verdict)
 
 
 def test_skipped_steps():

@@ -46,7 +46,7 @@ def test_a_training_of_one_epoch_without_held_out_particles_can_be_drawn(record)
     )
     left, right = training_plot(short).axes
     assert [line.get_label() for line in left.lines] == ["training, without KL"]
-    assert left.get_title(loc="left") == "Training loss: too few epochs to compare"
+    assert left.get_title(loc="left") == "Training loss has too few epochs to compare"
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["1", "30"]
 
 

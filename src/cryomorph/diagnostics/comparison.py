@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-from cryomorph.analysis.compare import TURNED_DEG, ComparisonSummary
+from cryomorph.analysis.compare import TURNED_DEG
+from cryomorph.analysis.comparison import ComparisonSummary
 from cryomorph.diagnostics.check import Check
 
 ALIKE, PARTLY = 0.8, 0.5  # held-out R^2 of one latent from the other above which runs agree, and agree in part
 CLUSTERS_ALIKE = 0.9  # of what one run's clusters reach with themselves
 MAPS_ALIKE = 0.8  # share of particles
 
+SECOND_RUN = "Agreement with a second run"
+EXPECTED_R2 = f"held-out R² of one latent space from the other above {ALIKE}"
 SHARED = "Both runs have the same latent points, from a stage that they share, so their agreement means nothing."
 
 
 def comparison_checks(found: ComparisonSummary) -> tuple[Check, ...]:
     """All checks of a comparison."""
-    checks = [latents_check(found), clusters_check(found.clusters, found.ceiling)]
+    checks = [latents_check(found, name="Latent spaces"), clusters_check(found.clusters, found.ceiling)]
     if found.maps is not None:
         checks.append(maps_check(found.maps.matched, found.maps.points))
     return (*checks, poses_check(found.turn_deg))
 
 
-def latents_check(found: ComparisonSummary) -> Check:
+def latents_check(found: ComparisonSummary, *, name: str = SECOND_RUN) -> Check:
     """Whether each run's latent space predicts the other's."""
     value = f"R² {found.r2[0]:.2f} (B from A) and {found.r2[1]:.2f} (A from B)"
     if found.maps is not None:
         same, others = found.maps.mean_fsc, found.maps.others_mean_fsc
         value += f"; mean FSC of maps at the same particles {same:.2f}, at different particles {others:.2f}"
-    name, expected = "Agreement with a second run", f"held-out R² of one latent space from the other above {ALIKE}"
     low = min(found.r2)
     if found.same_points:
-        return Check(name, value, expected, "warning", SHARED, headline=True)
+        return Check(name, value, EXPECTED_R2, "warning", SHARED, headline=True)
     if low > ALIKE:
-        return Check(name, value, expected, "good", "Both runs found the same landscape.", headline=True)
+        return Check(name, value, EXPECTED_R2, "good", "Both runs found the same landscape.", headline=True)
     if low > PARTLY:
-        return Check(name, value, expected, "info", "The runs agree in part.", headline=True)
+        return Check(name, value, EXPECTED_R2, "info", "The runs agree in part.", headline=True)
     text = "The runs found different landscapes: do not interpret what only one of them shows."
-    return Check(name, value, expected, "warning", text, headline=True)
+    return Check(name, value, EXPECTED_R2, "warning", text, headline=True)
 
 
 def clusters_check(agreement: float, ceiling: float) -> Check:
@@ -70,7 +72,7 @@ def maps_check(matched: int, points: int) -> Check:
         "good" if good else "warning",
         "The runs decode the same structure for the same particle."
         if good
-        else "The runs decode different structures for the same particle.",
+        else f"At the other {points - matched}, a map at a different particle is more similar.",
         headline=True,
     )
 

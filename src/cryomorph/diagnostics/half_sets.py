@@ -24,8 +24,10 @@ def half_sets_check(agreement: Float[np.ndarray, " q"] | None, *, start: bool) -
     value = ", ".join(f"{one:.2f}" for one in agreement.clip(min=0))
     if len(good) > LISTED:
         value = f"lowest {max(agreement.min(), 0):.2f}, median {max(np.median(agreement), 0):.2f}"
-    count, of = int(good.sum()), f" of {len(good)} components" + " of the linear start" * start
-    meaning = f"{count}{of} {'is' if count == 1 else 'are'} reproducible between half sets of the particles"
+    count, total = int(good.sum()), len(good)
+    which = f"All {total} components" if good.all() and total > 1 else f"{count} of {total} components"
+    verb = "is" if count == 1 else "are"
+    meaning = f"{which}{' of the linear start' * start} {verb} reproducible between half sets of the particles"
     if not good.all():
         meaning += f": do not interpret {named('component', (np.flatnonzero(~good) + 1).tolist())}"
     tail = " The network itself was trained once, on all particles." if start else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cryomorph.analysis.landscape.embedding import ENOUGH
-from cryomorph.diagnostics.check import Check, named
+from cryomorph.diagnostics.check import Check
 
 RARE = 0.02  # share of the particles below which a state is called rare
 ONE_CURVE = 0.9  # of the spread, which a curve and noise must explain together for one motion
@@ -25,7 +25,7 @@ def placement_check(r2: float, held_out: int) -> Check:
         f"{r2:.4f} ({held_out} maps)",
         f"{ENOUGH} or more",
         "good" if good else "warning",
-        "States and coordinates of all particles are those of the maps the model decodes for them."
+        "States and coordinates of single particles are as reliable as the maps of the model."
         if good
         else "Too low to place single particles: give `cryomorph landscape` more --pairs, or train a smoother model.",
         headline=True,
@@ -43,7 +43,7 @@ def states_check(used: int, suggested: int, *, clear: bool, again: str) -> Check
     """
     name, expected = "Discrete states", "as many as the maps suggest"
     if not clear:
-        return Check(name, f"{used}, with no clear separation", expected, "info", CONTINUUM, headline=True)
+        return Check(name, f"{used}, not clearly separated", expected, "info", CONTINUUM, headline=True)
     value = f"{used}, and {suggested} suggested"
     if used == suggested:
         return Check(name, value, expected, "good", f"The maps fall into {used} well-separated states.", headline=True)
@@ -62,9 +62,9 @@ def rare_states_check(counts: Sequence[int], particles: int) -> Check:
     name, expected = "Rare states", "no bound"
     if not rare:
         return Check(name, "none", expected, "info", f"Every state has at least {RARE:.0%} of the particles.")
-    value = f"{named('state', rare)} ({', '.join(f'{counts[state]:,}' for state in rare)} particles)"
+    value = ", ".join(f"state {state} ({counts[state]:,} particle{'s' * (counts[state] != 1)})" for state in rare)
     return Check(
-        name, value, expected, "info", "Look at the map: junk, outliers or a rare conformation.", headline=True
+        name, value, expected, "info", "Look at the maps: junk, outliers or a rare conformation.", headline=True
     )
 
 

@@ -38,7 +38,7 @@ def outliers_check(found: Outliers) -> Check:
     """How many particles lie far from the others."""
     count, share = len(found.index), len(found.index) / max(len(found.norm), 1)
     many = share > MANY_OUTLIERS
-    meaning = "They lie far from all others in latent space; see the section on outliers."
+    meaning = "Particles that lie far from all others in latent space; see the section on outliers."
     if many:
         meaning = "So many particles far from all others suggest junk, wrong poses, or a model that has not converged."
     if not count:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
 
-from cryomorph.analysis.compare import ComparisonSummary
+from cryomorph.analysis.comparison import ComparisonSummary
 from cryomorph.analysis.particle_columns import STATES, read_labels
 from cryomorph.config.errors import InputError
 from cryomorph.diagnostics.check import Verdict

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from cryomorph.analysis.compare import ComparisonSummary
+from cryomorph.analysis.comparison import ComparisonSummary
 from cryomorph.analysis.latent import Outliers
 from cryomorph.analysis.state_maps import StateMap
 from cryomorph.diagnostics.check import Check, not_measured
-from cryomorph.diagnostics.comparison import ALIKE, latents_check
+from cryomorph.diagnostics.comparison import EXPECTED_R2, SECOND_RUN, latents_check
 from cryomorph.diagnostics.half_sets import half_sets_check
 from cryomorph.diagnostics.landscape import placement_check, rare_states_check, states_check
 from cryomorph.diagnostics.latent_space import outliers_check, posterior_width_check
@@ -83,6 +83,5 @@ def _landscape_checks(found: RunResults) -> tuple[Check, ...]:
 
 def _comparison_check(found: ComparisonSummary | Absent) -> Check:
     if isinstance(found, Absent):
-        expected = f"held-out R² of one latent space from the other above {ALIKE}"
-        return not_measured("Agreement with a second run", expected, found.reason)
+        return not_measured(SECOND_RUN, EXPECTED_R2, found.reason)
     return latents_check(found)

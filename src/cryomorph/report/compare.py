@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cryomorph.analysis.compare import Comparison, LabelAgreement, MapAgreement, NeighbourOverlap
+from cryomorph.analysis.comparison import Comparison, LabelAgreement, MapAgreement, NeighbourOverlap
 from cryomorph.diagnostics.comparison import comparison_checks
 from cryomorph.report.page import Block, Figure, Report, Section, Table, note_of
 from cryomorph.report.style import BLUE, FAINT, VERMILLION, canvas, resolution_axis, styled
@@ -33,13 +33,13 @@ def lines(found: Comparison) -> Iterator[tuple[str, str, str]]:
         yield "landscape states, ARI", f"{states.ari:.3f}", "chance: 0"
     for size, recall, jaccard, chance in zip(*_columns(overlap), strict=True):
         yield f"shared among {size} nearest neighbours", f"{recall:.3f}", f"chance: {chance:.3f}; Jaccard {jaccard:.3f}"
-    yield "latent space of B predicted from A, R^2", f"{found.r2[0]:.3f}", "held-out half; chance: 0"
-    yield "latent space of A predicted from B, R^2", f"{found.r2[1]:.3f}", "held-out half; chance: 0"
+    yield "latent space of B predicted from A, R²", f"{found.r2[0]:.3f}", "held-out half; chance: 0"
+    yield "latent space of A predicted from B, R²", f"{found.r2[1]:.3f}", "held-out half; chance: 0"
     if found.maps is not None:
         maps = found.maps
         at = np.array(maps.resolution_05_A)
-        others = f"worst {at.max():.1f} A; at different particles {maps.others_05_A:.1f} A"
-        yield "maps at the same particles, FSC 0.5", f"{np.median(at):.1f} A", others
+        others = f"worst {at.max():.1f} Å; at different particles {maps.others_05_A:.1f} Å"
+        yield "maps at the same particles, FSC 0.5", f"{np.median(at):.1f} Å", others
         same, different = maps.mean_fsc
         yield "maps at the same particles, mean FSC", f"{same:.3f}", f"at different particles {different:.3f}"
         yield (

@@ -80,7 +80,7 @@ def _draw_losses(axes: Axes, record: TrainingRecord) -> None:
         axes.axvline(epoch - 0.5, color=FAINT, linestyle=":", label=None if number else "band limit grows")
     axes.set(ylabel="loss per coefficient")
     axes.ticklabel_format(axis="y", useOffset=False)
-    axes.set_title(course(record)[0])
+    axes.set_title(" ".join(course(record)[:2]))
     axes.legend(fontsize=8)
 
 

@@ -91,6 +91,21 @@ def test_failed_checks_are_said_and_kept_in_the_log(run, capsys):
     assert (run.path / "run.log").read_text() == before
 
 
+def test_train_and_abinit_end_with_the_checks_that_failed(run, monkeypatch):
+    from cryomorph.commands.abinit import abinit
+    from cryomorph.commands.train import train
+    from cryomorph.config.abinit import AbinitConfig
+    from cryomorph.config.linear import LinearConfig
+
+    ModelMeasurements(1.0, -0.2, [1.0], 0.0).write(run.path)
+    monkeypatch.setattr("cryomorph.methods.linear.train_linear", lambda config: run)
+    monkeypatch.setattr("cryomorph.abinit.find_poses.find_poses", lambda config: run)
+    monkeypatch.setattr("cryomorph.report.abinit.write_abinit_report", lambda found: found.path)
+    for number, (command, config) in enumerate(((train, LinearConfig), (abinit, AbinitConfig)), 1):
+        command(config(run.path / "particles.star", run.path))
+        assert (run.path / "run.log").read_text().count("do not trust this model") == number
+
+
 def test_maps_agree_with_themselves_in_any_box_and_not_with_noise(tiny_run):
     own = tiny_run.consensus_map()[None]
     assert resolutions_05_A(tiny_run, own, own) == [pytest.approx(32)]  # Nyquist of 16 A pixels
