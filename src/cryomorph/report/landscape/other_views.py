@@ -20,7 +20,7 @@ def other_section(found: Landscape) -> Section:
         plot = by_state(
             points, found.states.sketch, (f"{name} 1", f"{name} 2"), title=f"{name} of the maps", numbers=name == "MDS"
         )
-        blocks.append(Figure(plot, f"{name} of the sketched maps, which {what}.", f"Maps by state in {name}"))
+        blocks.append(Figure(plot, f"{name} of the decoded maps, which {what}.", f"Maps by state in {name}"))
     pca = principal_components(found.z)
     if len(pca.components) > 1:
         plot = by_state(

@@ -57,7 +57,7 @@ def write_landscape_report(
     facts = {
         "Method": str(run.config()["method"]),
         "Particles": f"{len(found.z):,}",
-        "Maps": f"{len(found.sketch.particles)} of {found.sketch.box} voxels of {pixel_A:.2f} Å",
+        "Maps": f"{len(found.sketch.particles)}, box {found.sketch.box} voxels of {pixel_A:.2f} Å",
         "Mask": f"{len(found.space.voxels):,} voxels" + ("" if config.mask is None else f" ({config.mask})"),
         "States": f"{found.states.count} by {config.linkage} linkage",
         "Held-out R²": f"{found.placement.r2:.4f}",

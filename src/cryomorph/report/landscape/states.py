@@ -31,9 +31,9 @@ def state_section(found: Landscape, paint: Painter, means: Float32[Tensor, "m z 
             coordinates[:, first : first + 2], states.sketch, names, title=f"{len(coordinates)} maps by state"
         )
         caption = (
-            "The sketched maps. Rare states are often clear in one plane and hidden in another."
+            "The decoded maps. Rare states are often clear in one plane and hidden in another."
             if first
-            else "The sketched maps, coloured by state. Agglomerative clustering joins the most similar maps first, so "
+            else "The decoded maps, coloured by state. Agglomerative clustering joins the most similar maps first, so "
             "maps unlike all others (rare states or junk) stay separate until the end."
         )
         blocks.append(Figure(plot, caption, f"Maps by state in {names[0]} and {names[1]}"))
@@ -74,8 +74,8 @@ def state_section(found: Landscape, paint: Painter, means: Float32[Tensor, "m z 
         Table(
             ("state", "maps", "particles", "share", "central particle"),
             rows,
-            "Each particle is assigned to the state of the sketched map nearest to its own. The central particle is "
-            "the one whose sketched map is nearest the mean of its state. Numbers are 0-based.",
+            "Each particle is assigned to the state of the decoded map nearest to its own. The central particle is "
+            "the one whose decoded map is nearest the mean of its state. Numbers are 0-based.",
         )
     )
     return Section("States", tuple(blocks), "Groups of similar maps, and the particles that belong to them.")

@@ -36,7 +36,7 @@ def space_section(found: Landscape, paint: Painter, canvas: Float32[Tensor, "z y
     blocks.append(
         Figure(
             explained_variance(space.ratio),
-            "Share of the variance of the sketched maps along each volume component. A motion that carries density "
+            "Share of the variance of the decoded maps along each volume component. A motion that carries density "
             "farther than its own width needs several components: their number is not the number of motions.",
             "Explained variance",
             vector=True,
