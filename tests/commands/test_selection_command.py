@@ -364,7 +364,7 @@ def test_compare_prints_a_table_and_writes_a_report(analysed, tmp_path, capsys):
     assert run(*argv) == 0
     told = capsys.readouterr()
     assert "400 particles shared, by image name" in told.err
-    assert "maps nearest to their own" in told.out and "3 of 3" in told.out
+    assert "maps most similar to that of the same particle" in told.out and "3 of 3" in told.out
     assert run(*argv, "-o", tmp_path / "out") == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["compare.json", "report.html"]
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["kmeans"]["ari"] == 1

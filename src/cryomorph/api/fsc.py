@@ -49,7 +49,7 @@ class Fsc:
 
     def plot(self) -> Figure:
         """The curves against resolution."""
-        from cryomorph.report.plots import fsc_curves
+        from cryomorph.report.fsc_plots import fsc_curves
 
         curves = {name: None if curve is None else curve.numpy() for name, curve in self.report.curves().items()}
         return fsc_curves(curves, pixel_A=self.report.pixel_A, box=self.report.box)
