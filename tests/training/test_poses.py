@@ -237,7 +237,7 @@ def test_a_training_killed_while_poses_are_refined_and_again_at_its_end_ends_the
 ):
     """The second time the refined poses are written already: they must not be added once more."""
     asked = replace(config, output=tmp_path / "run")
-    for module, name in ((poses, "fit_halves"), (recipes, "check")):
+    for module, name in ((poses, "fit_halves"), (recipes, "measure_trained")):
         call = 2 if name == "fit_halves" else 1
         with monkeypatch.context() as patched, pytest.raises(Killed):
             patched.setattr(module, name, killed_at(call, getattr(module, name))[0])
