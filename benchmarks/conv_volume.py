@@ -66,7 +66,7 @@ def training(given: argparse.Namespace) -> None:
     for box in given.boxes:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            made = SimulateConfig("uniform", folder / "set", n=given.images, box=box, apix=EXTENT_A / box)
+            made = SimulateConfig("uniform", folder / "set", n=given.images, box=box, pixel_A=EXTENT_A / box)
             source = simulate_set(made) / "particles.star"
             plan = TrainingConfig(epochs=1, band_share=0.0, final_model="last", device=given.device)
             ways: dict[str, ConvVolumeConfig | NeuralFieldConfig] = {}

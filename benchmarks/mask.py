@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--set", type=Path, help="folder of a simulated set; without, one is made and removed")
     parser.add_argument("-n", type=int, default=3000, help="how many particles; of --set, the first so many")
     parser.add_argument("--box", type=int, default=48)
-    parser.add_argument("--apix", type=float, default=6.0)
+    parser.add_argument("--pixel-A", type=float, default=6.0)
     parser.add_argument("--snr", type=float, default=0.05)
     parser.add_argument("--zdim", type=int, default=6)
     parser.add_argument("--seed", type=int, default=0)
@@ -48,7 +48,7 @@ def main() -> None:
         folder = given.set
         if folder is None:
             folder = work / "set"
-            form = ("--box", given.box, "--apix", given.apix, "--snr", given.snr, "--seed", given.seed)
+            form = ("--box", given.box, "--pixel-A", given.pixel_A, "--snr", given.snr, "--seed", given.seed)
             cryomorph("simulate", "two-hinge", "-o", folder, "-n", given.n, *form)
         with np.load(folder / "truth.npz", allow_pickle=False) as truth:
             coord = truth["conf_coord"][truth["label"]][: given.n]

@@ -155,7 +155,7 @@ class Reached(Exception):
 def warm_table(given: argparse.Namespace, device: torch.device, work: Path) -> None:
     """Print the steps in which each optimiser brings the field to each share of the linear maps' power."""
     star = simulate_set(
-        SimulateConfig("uniform", work / "set", n=given.n, box=given.warm_box, apix=256 / given.warm_box, snr=0.1)
+        SimulateConfig("uniform", work / "set", n=given.n, box=given.warm_box, pixel_A=256 / given.warm_box, snr=0.1)
     )
     run = train_linear(LinearConfig(star / "particles.star", work / "linear", zdim=given.zdim))
     store, found = run.store(), consensus_stage(run, run.store())

@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from cryomorph.abinit.initial_model import unposed
 from cryomorph.io.mrc import read_map
 from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.store import Batch, ParticleStore
@@ -40,24 +39,24 @@ from cryomorph.volumes.backproject import reconstruct
 OFFSET = random_rotations(1, torch.Generator().manual_seed(0))[0]
 
 
-def batches(store: ParticleStore, count: int, band: float) -> Iterator[Batch]:
+def batches(store: ParticleStore, count: int, radius: float) -> Iterator[Batch]:
     """The first particles, as they lie."""
-    yield from ParticleLoader(unposed(store), 256, radius=band, subset=torch.arange(count))
+    yield from ParticleLoader(store.unposed(), 256, radius=radius, subset=torch.arange(count))
 
 
 def search(store: ParticleStore, map: torch.Tensor, plan: SearchPlan, count: int) -> FoundPoses:
     """Poses of the first particles."""
-    band = plan.levels[-1].band
-    disk = store.disk.within(band)
-    return search_poses(LinearSubspace(map[None]), batches(store, count, band), plan, disk=disk, offset=OFFSET)
+    radius = plan.levels[-1].radius
+    disk = store.disk.within(radius)
+    return search_poses(LinearSubspace(map[None]), batches(store, count, radius), plan, disk=disk, offset=OFFSET)
 
 
 def recall(store: ParticleStore, map: torch.Tensor, plan: SearchPlan, count: int) -> list[float]:
     """Share of images with a candidate near the truth after each level."""
-    disk = store.disk.within(plan.levels[-1].band)
+    disk = store.disk.within(plan.levels[-1].radius)
     known = MapsOnGrid.of(map[None], plan, disk=disk, offset=OFFSET)
     near = torch.zeros(len(plan.levels))
-    for batch in batches(store, count, plan.levels[-1].band):
+    for batch in batches(store, count, plan.levels[-1].radius):
         true = store.pose.rotation[batch.index]
         found = first_level(batch, known, plan, disk=disk)
         for number, level in enumerate(plan.levels):
@@ -74,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set", type=Path)
     parser.add_argument("-n", type=int, default=1000, help="how many particles; all of them serve the map's scale")
-    parser.add_argument("--band", type=int, default=20, help="of the last level, in Fourier pixels")
+    parser.add_argument("--radius", type=int, default=20, help="of the last level, in Fourier pixels")
     given = parser.parse_args()
     for needed in ("particles.star", "maps/000.mrc"):
         if not (given.set / needed).is_file():
@@ -94,7 +93,7 @@ def main() -> None:
         store = ParticleStore.open(folder)
         map = torch.from_numpy(read_map(given.set / "maps" / "000.mrc")[0].copy())
         map *= (map * reconstruct(store).map).sum() / map.square().sum()
-        plan, count = usual_plan(store.box, given.band), min(given.n, len(store))
+        plan, count = usual_plan(store.box, given.radius), min(given.n, len(store))
         for scale in (1.0, 0.3, 3.0):
             begin = time.perf_counter()
             found = search(store, scale * map, plan, count)
@@ -108,7 +107,7 @@ def main() -> None:
             )
         shares = recall(store, map, plan, count)
         for level, share in zip(plan.levels, shares, strict=True):
-            print(f"level {level.grid}, band {level.band}, {level.beams} candidates: recall {100 * share:.1f} %")
+            print(f"level {level.grid}, radius {level.radius}, {level.beams} candidates: recall {100 * share:.1f} %")
         with profile(activities=[ProfilerActivity.CPU]) as record:
             search(store, map, plan, min(count, 500))
         times = {event.key: event.self_cpu_time_total for event in record.key_averages()}

@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="for the set, unless it is there, and the store")
     parser.add_argument("-n", "--n", type=int, default=100_000, help="particles of the store")
     parser.add_argument("--box", type=int, default=128)
-    parser.add_argument("--apix", type=float, default=2.0)
+    parser.add_argument("--pixel-A", type=float, default=2.0)
     parser.add_argument("--distinct", type=int, default=3000, help="images simulated and repeated")
     parser.add_argument("--profiled", type=int, default=3000, help="images of the profile")
     parser.add_argument("--skip-em", action="store_true")
@@ -160,7 +160,7 @@ def main() -> None:
         raise SystemExit(f"{given.workdir} needs {1.2 * needed / 1e9:.1f} GB")
     command, own = ("-m", "cryomorph.cli.main"), (__file__, *sys.argv[1:], "--step")
     if not source.exists():
-        form = ("-n", given.distinct, "--box", given.box, "--apix", given.apix)
+        form = ("-n", given.distinct, "--box", given.box, "--pixel-A", given.pixel_A)
         step("simulate", *command, "simulate", "uniform", "-o", source.parent, *form)
     step("repeat", *own, "repeat")
     seconds = step("prepare", *command, "prepare", many, "-o", store, "--overwrite", "--box", given.box)

@@ -42,7 +42,7 @@ def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from cryomorph.simulation.sets import simulate_set
 
     folder = tmp_path_factory.mktemp("tiny") / "set"
-    return simulate_set(SimulateConfig("uniform", folder, n=400, box=16, apix=16.0, snr=1.0, seed=3))
+    return simulate_set(SimulateConfig("uniform", folder, n=400, box=16, pixel_A=16.0, snr=1.0, seed=3))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import dis
 import re
 from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 from types import CodeType
@@ -160,6 +161,36 @@ def test_pages_name_only_files_that_exist():
             named += [page.parent / path for path in re.findall(r"\]\(([\w/.-]+)\)", text)]
         missing = [str(path) for path in named if not path.exists()]
         assert not missing, f"{page} names {missing}"
+
+
+def imported_files(path: Path) -> set[str]:
+    """Files of the package that a file imports, inside functions too, but not those under `if TYPE_CHECKING`."""
+    package = ["cryomorph", *path.relative_to(SOURCE).parts[:-1]]
+    modules, pending = set(), list(ast.iter_child_nodes(tree_of(path)))
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            pending += node.orelse
+            continue
+        pending += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            modules |= {module} | {f"{module}.{alias.name}" for alias in node.names}  # a name may be a module
+    return {MODULES[module] for module in modules if module in MODULES} - {name_of(path)}
+
+
+MODULES = {
+    ".".join(["cryomorph", *name_of(path)[:-3].split("/")]).removesuffix(".__init__"): name_of(path) for path in FILES
+}
+
+
+def test_no_import_cycles_between_files():
+    graph = {name_of(path): imported_files(path) for path in FILES}
+    assert graph["cli/main.py"], "the imports were found"
+    TopologicalSorter(graph).prepare()  # names the files of a cycle
 
 
 def loaded_globals(code: CodeType) -> Iterator[str]:

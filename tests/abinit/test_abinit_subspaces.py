@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from cryomorph.abinit import find_poses as abinit
+from cryomorph.abinit import random_starts
 from cryomorph.abinit import rounds as abinit_rounds
-from cryomorph.abinit import starts as random_starts
 from cryomorph.abinit.find_poses import find_poses
-from cryomorph.abinit.half_sets import Poses, mapped
-from cryomorph.abinit.initial_model import StartPlan, unposed
-from cryomorph.abinit.rounds import ROUNDS, latents_stage, references, rounds_stage
-from cryomorph.abinit.starts import STARTS, Starts
+from cryomorph.abinit.half_sets import PosedHalfSets, reconstruct_halves
+from cryomorph.abinit.initial_model import InitialModelPlan
+from cryomorph.abinit.random_starts import STARTS, RandomStarts
+from cryomorph.abinit.rounds import ROUNDS_FILE, latents_stage, references, rounds_stage
 from cryomorph.config.abinit import AbinitConfig
 from cryomorph.config.linear import LinearConfig
 from cryomorph.io.mrc import read_map
@@ -27,10 +27,10 @@ from cryomorph.physics.pose import Pose, random_rotations
 from cryomorph.physics.pose_align import compare_poses
 from cryomorph.poses import search as pose_search
 from cryomorph.poses.posterior import MarginalLatents
-from cryomorph.representations.linear import rebox
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.training.stages.linear import consensus_stage, linear_stage
 from cryomorph.training.start import start_run
+from cryomorph.volumes.grid import rebox
 
 N, BOX, PIXEL_A = 400, 16, 16.0
 SUBSET = torch.arange(0, N, 2)
@@ -40,12 +40,16 @@ SUBSET = torch.arange(0, N, 2)
 def quick():
     """Few iterations, few candidates, one search of all particles."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(random_starts, "StartPlan", partial(StartPlan, first_band=3, iterations=10, batch=100, level=0))
+        patch.setattr(
+            random_starts,
+            "InitialModelPlan",
+            partial(InitialModelPlan, first_radius=3, iterations=10, batch=100, level=0),
+        )
         for stage in (abinit, abinit_rounds):
             patch.setattr(stage, "LinearConfig", partial(LinearConfig, iterations=1, final_iterations=1))
-        for name, value in {"LATENT_SEARCHES": 0, "LATENT_BEAMS": 24, "POSSIBLE_POSES": 8}.items():
+        for name, value in {"LATENT_SEARCHES": 0, "LATENT_BEAMS": 24, "MARGINAL_BEAMS": 8}.items():
             patch.setattr(abinit_rounds, name, value)
-        patch.setattr(pose_search, "BANK", 1 << 21)
+        patch.setattr(pose_search, "MAX_BANK", 1 << 21)
         yield
 
 
@@ -58,8 +62,8 @@ def config(tiny_set, tmp_path) -> AbinitConfig:
         zdim=1,
         starts=1,
         start_images=200,
-        start_band=5,
-        search_band=7,
+        start_radius=5,
+        search_radius=7,
         search_rounds=1,
         polish_rounds=1,
         seed=1,
@@ -69,7 +73,7 @@ def config(tiny_set, tmp_path) -> AbinitConfig:
 
 @pytest.fixture(scope="module")
 def store(tiny_store) -> ParticleStore:
-    return unposed(tiny_store)
+    return tiny_store.unposed()
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +82,9 @@ def true(tiny_store) -> Pose:
 
 
 @pytest.fixture(scope="module")
-def found(store, true) -> Poses:
+def found(store, true) -> PosedHalfSets:
     """The true poses of half of the particles."""
-    return mapped(store, true, SUBSET, radius=BOX // 2)
+    return reconstruct_halves(store, true, SUBSET, radius=BOX // 2)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +106,7 @@ def alike(map: torch.Tensor, other: torch.Tensor) -> float:
 def test_without_components_they_are_half_maps_times_what_the_other_half_confirms(store, found, config):
     made = references(store, found, replace(config, zdim=0))
     assert made.shape == (2, 1, BOX, BOX, BOX)
-    assert torch.equal(made[:, 0], found.halves())
+    assert torch.equal(made[:, 0], found.references())
 
 
 @pytest.mark.parametrize("half", [0, 1])
@@ -123,7 +127,7 @@ def test_the_subspace_of_a_half_set_is_fitted_to_its_own_particles_of_the_subset
 @pytest.mark.parametrize("radius", [BOX // 2, 7])
 def test_the_half_sets_subspaces_hold_the_motion(store, true, motion, config, radius):
     """Also where the maps of the round before reach less far than the box."""
-    made = references(store, mapped(store, true, SUBSET, radius=radius), config)
+    made = references(store, reconstruct_halves(store, true, SUBSET, radius=radius), config)
     for maps in rebox(made, BOX):
         assert alike(maps[0], motion[0]) > 0.95
         assert abs(alike(maps[1], motion[1])) > 0.75
@@ -134,7 +138,7 @@ def test_rounds_against_a_subspace_bring_moving_particles_nearer_the_truth(store
     turned = []
     for zdim in (0, 1):
         asked = replace(config, zdim=zdim, output=config.output / str(zdim))
-        starts = Starts(rebox(motion[: 1 + zdim], 10)[None], found.noise[None, :6], torch.ones(1))
+        starts = RandomStarts(rebox(motion[: 1 + zdim], 10)[None], found.noise[None, :6], torch.ones(1))
         last = rounds_stage(start_run(asked, "abinit"), store, starts, config=asked, device=torch.device("cpu"))
         assert torch.equal(last.subset, torch.arange(N))
         turned.append(float(compare_poses(last.pose, true).errors.rotation_deg.median()))
@@ -150,14 +154,14 @@ def fit(tiny_set, tiny_store, tmp_path_factory, quick) -> LinearFit:
 
 
 def latents_of(fit: LinearFit, store: ParticleStore, true: Pose, config: AbinitConfig) -> MarginalLatents:
-    everything = mapped(store, true, torch.arange(N), radius=BOX // 2)
+    everything = reconstruct_halves(store, true, torch.arange(N), radius=BOX // 2)
     run = start_run(config, "abinit")
     return latents_stage(run, store, fit, found=everything, config=config, device=torch.device("cpu"))
 
 
 def test_latent_points_over_all_poses_are_those_of_the_fit_at_the_true_ones(fit, store, true, config, monkeypatch):
     """Of the images that say most of them; in the same units."""
-    monkeypatch.setattr(abinit_rounds, "POSSIBLE_POSES", 64)
+    monkeypatch.setattr(abinit_rounds, "MARGINAL_BEAMS", 64)
     found = latents_of(fit, store, true, config)
     assert found.mean.shape == found.std.shape == (N, 1) and found.certain.shape == (N,)
     sure = found.std[:, 0].argsort()[: N * 2 // 5]
@@ -200,7 +204,7 @@ def test_killed_and_resumed_ends_the_same(config, monkeypatch):
     assert load_tensors(asked.output / STARTS)[0]["maps"].shape == (1, 2, 10, 10, 10)
     killed(replace(asked, resume=True))
     killed(replace(asked, resume=True))
-    assert load_tensors(asked.output / ROUNDS)[0]["steps"].shape == (2, 4)
+    assert load_tensors(asked.output / ROUNDS_FILE)[0]["steps"].shape == (2, 4)
     run = find_poses(replace(asked, resume=True))
     pose, expected = (each.store().require_pose() for each in (run, whole))
     assert torch.equal(pose.rotation, expected.rotation) and torch.equal(pose.shift_A, expected.shift_A)

@@ -10,14 +10,13 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from cryomorph.abinit import half_sets as pose_rounds
-from cryomorph.abinit.half_sets import Poses, mapped, polish_round, search_round
-from cryomorph.abinit.initial_model import unposed
+from cryomorph.abinit.half_sets import PosedHalfSets, polish_round, reconstruct_halves, search_round
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.pose import Pose, rotation_distance_deg
 from cryomorph.poses.search import Level, SearchPlan
-from cryomorph.representations.linear import rebox
 from cryomorph.volumes.backproject import reconstruct, residual_noise
 from cryomorph.volumes.fsc import FscReport
+from cryomorph.volumes.grid import rebox
 
 N, BOX, PIXEL_A = 300, 16, 2.0
 CPU = torch.device("cpu")
@@ -48,7 +47,7 @@ def made(blobs, simulated, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def store(made):
-    return unposed(made.store)
+    return made.store.unposed()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +69,7 @@ def off(found: Pose, true: Pose, subset: torch.Tensor) -> tuple[float, float]:
     return float(turned.median()), float(away.median())
 
 
-def searched(store, maps: torch.Tensor, **changes: object) -> Poses:
+def searched(store, maps: torch.Tensor, **changes: object) -> PosedHalfSets:
     options = {"subset": SUBSET, "plan": PLAN, "noise": UNIT, "seed": 0, "device": CPU, "advance": lambda count: None}
     return search_round(store, maps, **(options | changes))
 
@@ -82,14 +81,14 @@ def both(blobs) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def found(store, both) -> Poses:
+def found(store, both) -> PosedHalfSets:
     return searched(store, both)
 
 
 @pytest.fixture(scope="module")
-def perturbed(store, true) -> Poses:
+def perturbed(store, true) -> PosedHalfSets:
     """All poses a little off, and the half maps that they give."""
-    return mapped(store, a_little_off(true), torch.arange(N), radius=8)
+    return reconstruct_halves(store, a_little_off(true), torch.arange(N), radius=8)
 
 
 def test_a_search_finds_the_poses_of_its_subset_in_angstrom(found, true):
@@ -110,8 +109,8 @@ def test_the_maps_are_those_of_the_subset_at_the_poses_found(store, found):
 
 
 def test_maps_reach_beyond_the_band_compared(store, true, monkeypatch):
-    assert mapped(store, true, SUBSET, radius=5).result.map.shape[-1] == 10
-    monkeypatch.setattr(pose_rounds, "BEYOND", 1)
+    assert reconstruct_halves(store, true, SUBSET, radius=5).result.map.shape[-1] == 10
+    monkeypatch.setattr(pose_rounds, "MARGIN", 1)
     narrow = replace(PLAN, levels=(Level(1, 4.0, 4),))
     maps = torch.zeros(2, 1, 8, 8, 8)
     maps[:, :, 4, 4, 4] = 1
@@ -132,18 +131,18 @@ def test_poses_of_a_half_set_depend_on_its_own_map_alone(store, both, found, hal
     assert float(away.median()) > 20
 
 
-def refined(store, before: Poses, maps: torch.Tensor, **changes: object) -> Poses:
-    options = {"band": 8, "device": CPU, "advance": lambda count: None}
+def refined(store, before: PosedHalfSets, maps: torch.Tensor, **changes: object) -> PosedHalfSets:
+    options = {"radius": 8, "device": CPU, "advance": lambda count: None}
     return polish_round(store, before, maps, **(options | changes))
 
 
 @pytest.mark.parametrize("half", [0, 1])
 def test_refined_poses_of_a_half_set_depend_on_its_own_map_alone(store, perturbed, half):
-    maps = perturbed.halves()[:, None]
-    one = refined(store, perturbed, maps, band=6)
+    maps = perturbed.references()[:, None]
+    one = refined(store, perturbed, maps, radius=6)
     emptied = maps.clone()
     emptied[1 - half] = 0
-    other = refined(store, perturbed, emptied, band=6)
+    other = refined(store, perturbed, emptied, radius=6)
     own = store.half == half
     assert torch.equal(other.pose.rotation[own], one.pose.rotation[own])
     assert torch.equal(other.pose.shift_A[own], one.pose.shift_A[own])
@@ -169,7 +168,7 @@ def moving(blobs_of, simulated, tmp_path_factory) -> Moving:
     varied = blobs_of.of(zdim=1, strength=12.0)
     made = simulated(varied, tmp_path_factory.mktemp("moving") / "store", n=N)
     pose = Pose(torch.from_numpy(made.rotation).float(), torch.from_numpy(PIXEL_A * made.shift_px).float())
-    return Moving(unposed(made.store), pose, varied.maps().repeat(2, 1, 1, 1, 1))
+    return Moving(made.store.unposed(), pose, varied.maps().repeat(2, 1, 1, 1, 1))
 
 
 def test_particles_that_move_are_searched_against_a_subspace(moving):
@@ -182,7 +181,7 @@ def test_particles_that_move_are_searched_against_a_subspace(moving):
 
 def test_particles_that_move_are_refined_against_a_subspace(moving):
     everything = torch.arange(N)
-    before = mapped(moving.store, a_little_off(moving.true), everything, radius=8)
+    before = reconstruct_halves(moving.store, a_little_off(moving.true), everything, radius=8)
     one, other = (refined(moving.store, before, maps) for maps in (moving.maps, moving.maps[:, :1]))
     (turned, away), (rigid, _) = (off(each.pose, moving.true, everything) for each in (one, other))
     assert turned < 0.5 * off(before.pose, moving.true, everything)[0] and away < 0.15
@@ -202,15 +201,15 @@ def test_every_image_is_told_of_once(store, both, perturbed):
     searched(store, both, advance=told.append)
     assert sum(told) == len(SUBSET)
     told.clear()
-    refined(store, perturbed, perturbed.halves()[:, None], band=6, advance=told.append)
+    refined(store, perturbed, perturbed.references()[:, None], radius=6, advance=told.append)
     assert sum(told) == N
 
 
 def test_a_refinement_brings_poses_nearer_the_truth(store, perturbed, true):
     """Of all its images, in the map's own frame, which the perturbed poses hold; and half maps agree better."""
     everything = torch.arange(N)
-    once = refined(store, perturbed, perturbed.halves()[:, None])
-    twice = refined(store, once, once.halves()[:, None])
+    once = refined(store, perturbed, perturbed.references()[:, None])
+    twice = refined(store, once, once.references()[:, None])
     before, after, last = (off(each.pose, true, everything) for each in (perturbed, once, twice))
     assert before[0] > 3 and before[1] > 0.3
     assert after[0] < 0.6 * before[0] and after[1] < 0.4 * before[1]
@@ -219,7 +218,7 @@ def test_a_refinement_brings_poses_nearer_the_truth(store, perturbed, true):
     assert torch.equal(once.subset, everything)
 
 
-def with_curve(poses: Poses, values: list[float]) -> Poses:
+def with_curve(poses: PosedHalfSets, values: list[float]) -> PosedHalfSets:
     report = FscReport(PIXEL_A, BOX, torch.tensor(values))
     return replace(poses, result=replace(poses.result, fsc=report))
 
@@ -227,7 +226,7 @@ def with_curve(poses: Poses, values: list[float]) -> Poses:
 def test_references_are_half_maps_times_what_the_other_half_confirms(perturbed):
     """Coefficient by coefficient of numpy's transform; negative correlation is none, beyond the curve is none."""
     curve = [0.2, 1.0, 0.9, 0.5, 0.25, -0.3, 0.1, 0.05]
-    halves = with_curve(perturbed, curve).halves().double().numpy()
+    halves = with_curve(perturbed, curve).references().double().numpy()
     k = np.fft.fftfreq(BOX, 1 / BOX)
     radius = np.sqrt(k[:, None, None] ** 2 + k[None, :, None] ** 2 + k**2)
     shell = np.round(radius).astype(int)
@@ -248,17 +247,17 @@ def test_references_are_half_maps_times_what_the_other_half_confirms(perturbed):
     ],
 )
 def test_half_maps_agree_to_the_last_shell_before_the_first_that_does_not(perturbed, curve, shell):
-    assert with_curve(perturbed, curve).agreed == shell
+    assert with_curve(perturbed, curve).trusted_radius == shell
 
 
 def test_images_are_whitened_by_the_noise_of_their_shell(store):
     """Beyond the shells that a map reaches the last one counts; the noise of shell 0 is not known."""
     noise = torch.tensor([0.0, 4.0, 2.0, 0.5])
     told: list[int] = []
-    batches = pose_rounds.whitened(store, SUBSET, 6, noise=noise, device=CPU, advance=told.append)
+    batches = pose_rounds.whitened_batches(store, SUBSET, 6, noise=noise, device=CPU, advance=told.append)
     whole = [batch.index for batch in batches]
     assert torch.equal(torch.cat(whole), SUBSET)
-    batch = next(iter(pose_rounds.whitened(store, SUBSET, 6, noise=noise, device=CPU, advance=told.append)))
+    batch = next(iter(pose_rounds.whitened_batches(store, SUBSET, 6, noise=noise, device=CPU, advance=told.append)))
     raw = store.batch(batch.index, store.disk.count(6))
     amplitude = np.sqrt(np.array([4.0, 4.0, 2.0, 0.5, 0.5, 0.5, 0.5]))[store.disk.shell[: raw.image.shape[1]].numpy()]
     np.testing.assert_allclose(batch.image.numpy(), raw.image.numpy() / amplitude, rtol=1e-5)

@@ -12,13 +12,12 @@ import torch
 
 from cryomorph.abinit import initial_model as module
 from cryomorph.abinit.initial_model import (
+    InitialModel,
+    InitialModelPlan,
     Moments,
-    Start,
-    StartPlan,
     expectation,
-    held_out_likelihood,
-    random_start,
-    unposed,
+    held_out_log_likelihood,
+    make_initial_model,
 )
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.io.mrc import read_map
@@ -31,9 +30,10 @@ from cryomorph.physics.slicing import locate_slices, padded_grid
 from cryomorph.physics.so3_grid import grid_rotations, grid_size
 from cryomorph.poses.search import Level, SearchPlan, search_poses
 from cryomorph.poses.slice_bank import SliceBank, shift_grid
-from cryomorph.representations.linear import LinearSubspace, rebox
+from cryomorph.representations.linear import LinearSubspace
 from cryomorph.simulation.sets import simulate_set
 from cryomorph.volumes.align import align_maps, moved_map
+from cryomorph.volumes.grid import rebox
 
 BOX = 8
 DISK = fourier_disk(BOX)
@@ -116,7 +116,7 @@ def looped(bank, batch) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("scores", [1 << 22, 1, 3 * 9 * grid_size(0)])
 def test_the_sums_are_those_of_a_loop_over_all_poses(bank, batch, looped, monkeypatch, scores):
     """However many images are taken at a time."""
-    monkeypatch.setattr(module, "SCORES", scores)
+    monkeypatch.setattr(module, "MAX_SCORES", scores)
     found = expectation(batch, bank, disk=DISK, shifts=SHIFTS)
     for name, expected in looped.items():
         value = getattr(found, name).numpy()
@@ -153,54 +153,59 @@ def test_a_clear_image_is_certain_of_its_pose(bank):
 
 
 @pytest.mark.parametrize(
-    "plan", [StartPlan(), StartPlan(iterations=7, first_band=3, last_band=12), StartPlan(first_band=6, last_band=6)]
+    "plan",
+    [
+        InitialModelPlan(),
+        InitialModelPlan(iterations=7, first_radius=3, last_radius=12),
+        InitialModelPlan(first_radius=6, last_radius=6),
+    ],
 )
 def test_the_band_grows_from_the_first_to_the_last(plan):
-    bands = [plan.band(iteration) for iteration in range(plan.iterations)]
-    assert bands == sorted(bands) and bands[0] == plan.first_band and bands[-1] == plan.last_band
+    bands = [plan.radius(iteration) for iteration in range(plan.iterations)]
+    assert bands == sorted(bands) and bands[0] == plan.first_radius and bands[-1] == plan.last_radius
     # some iterations are left for the last band
-    assert bands.count(plan.last_band) >= 0.25 * plan.iterations
+    assert bands.count(plan.last_radius) >= 0.25 * plan.iterations
 
 
-PLAN = StartPlan(images=600, batch=200, iterations=30, first_band=3, last_band=6, level=0)
+PLAN = InitialModelPlan(images=600, batch=200, iterations=30, first_radius=3, last_radius=6, level=0)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A rigid phantom: 700 images of little noise, off centre by up to a pixel."""
     target = tmp_path_factory.mktemp("rigid") / "set"
-    return simulate_set(SimulateConfig("rigid", target, n=700, box=32, apix=7.0, snr=2.0, shift=1.0, seed=3))
+    return simulate_set(SimulateConfig("rigid", target, n=700, box=32, pixel_A=7.0, snr=2.0, shift=1.0, seed=3))
 
 
 @pytest.fixture(scope="module")
 def store(folder: Path) -> ParticleStore:
     """Its particles, of whose poses nothing is known."""
     prepare(read_particles(folder / "particles.star"), folder.parent / "store")
-    return unposed(ParticleStore.open(folder.parent / "store"))
+    return ParticleStore.open(folder.parent / "store").unposed()
 
 
-def start_of(store: ParticleStore, plan: StartPlan, seed: int, told: list | None = None) -> Start:
-    def report(iteration: int, state: Start, moments: Moments) -> None:
+def start_of(store: ParticleStore, plan: InitialModelPlan, seed: int, told: list | None = None) -> InitialModel:
+    def report(iteration: int, state: InitialModel, moments: Moments) -> None:
         if told is not None:
-            told.append((iteration, state.band, moments))
+            told.append((iteration, state.radius, moments))
 
-    return random_start(store, torch.arange(600), plan, shift_pixel=1.0, seed=seed, report=report)
+    return make_initial_model(store, torch.arange(600), plan, shift_pixel=1.0, seed=seed, report=report)
 
 
 @pytest.fixture(scope="module")
-def starts(store) -> list[Start]:
+def starts(store) -> list[InitialModel]:
     return [start_of(store, PLAN, seed) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")
 def truth(folder) -> torch.Tensor:
     """The true map in the starts' box."""
-    return rebox(torch.from_numpy(np.array(read_map(folder / "maps" / "000.mrc")[0])).float(), 2 * PLAN.last_band)
+    return rebox(torch.from_numpy(np.array(read_map(folder / "maps" / "000.mrc")[0])).float(), 2 * PLAN.last_radius)
 
 
-def likelihood(store: ParticleStore, start: Start, **changes: object) -> float:
+def likelihood(store: ParticleStore, start: InitialModel, **changes: object) -> float:
     options = {"level": 1, "shift_pixel": 1.0, "seed": 0} | changes
-    return held_out_likelihood(store, torch.arange(600, 700), start, **options)
+    return held_out_log_likelihood(store, torch.arange(600, 700), start, **options)
 
 
 def test_unposed_particles_lie_as_in_their_images(store):
@@ -223,7 +228,7 @@ def test_what_varies_is_found_along_with_the_map(blobs_of, simulated, tmp_path):
     """Blobs whose weights are linear in z: the component, laid upon the truth with the mean, and each image's own z."""
     blobs = blobs_of.of(zdim=1, strength=2.0)
     made = simulated(blobs, tmp_path / "store", n=700)
-    store = unposed(made.store)
+    store = made.store.unposed()
     start = start_of(store, replace(PLAN, iterations=24, zdim=1), 1)
     truth = rebox(blobs.maps(), 12)
     laid = align_maps(start.maps[0], truth[0])
@@ -240,36 +245,36 @@ def test_what_varies_is_found_along_with_the_map(blobs_of, simulated, tmp_path):
 
 def test_the_right_map_explains_more_than_noise(store, starts, truth):
     """The truth in the right scale, turned anyhow, more than any start; noise of the same power less."""
-    images = store.batch(torch.arange(600, 700), store.disk.count(PLAN.last_band))
+    images = store.batch(torch.arange(600, 700), store.disk.count(PLAN.last_radius))
     best = max(starts, key=lambda start: likelihood(store, start))
     scaled = truth * float(best.maps.norm() / truth.norm())
-    right = likelihood(store, Start(scaled[None], best.noise))
+    right = likelihood(store, InitialModel(scaled[None], best.noise))
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(truth.shape, generator=generator)
-    wrong = likelihood(store, Start((noise * (best.maps.norm() / noise.norm()))[None], best.noise))
-    nothing = likelihood(store, Start(torch.zeros_like(truth)[None], best.noise))
+    wrong = likelihood(store, InitialModel((noise * (best.maps.norm() / noise.norm()))[None], best.noise))
+    nothing = likelihood(store, InitialModel(torch.zeros_like(truth)[None], best.noise))
     assert nothing == pytest.approx(0, abs=1e-3)
     assert right > 0.9 * likelihood(store, best) > 50
     assert right > wrong + 50
     # another turn of the grid says about the same
-    assert likelihood(store, Start(scaled[None], best.noise), seed=1) == pytest.approx(right, rel=0.05)
+    assert likelihood(store, InitialModel(scaled[None], best.noise), seed=1) == pytest.approx(right, rel=0.05)
     assert right < float(images.image.abs().square().sum(1).mean())
 
 
 @pytest.mark.parametrize("zdim", [0, 2])
 def test_each_iteration_is_told(store, zdim):
     told: list = []
-    plan = StartPlan(batch=50, iterations=4, first_band=3, last_band=5, level=0, zdim=zdim)
+    plan = InitialModelPlan(batch=50, iterations=4, first_radius=3, last_radius=5, level=0, zdim=zdim)
     last = start_of(store, plan, 1, told)
     assert [row[0] for row in told] == [0, 1, 2, 3]
-    assert [row[1] for row in told] == [plan.band(iteration) for iteration in range(4)]
-    assert last.maps.shape == (1 + zdim, 10, 10, 10) and last.noise.shape == (6,) and last.band == 5
+    assert [row[1] for row in told] == [plan.radius(iteration) for iteration in range(4)]
+    assert last.maps.shape == (1 + zdim, 10, 10, 10) and last.noise.shape == (6,) and last.radius == 5
     assert all(row[2].certain.shape == (50,) for row in told)
     assert float(told[-1][2].log_likelihood.mean()) > float(told[0][2].log_likelihood.mean())
 
 
 def test_the_seed_alone_decides(store, starts):
-    plan = StartPlan(batch=60, iterations=3, first_band=3, last_band=4, level=0, zdim=1)
+    plan = InitialModelPlan(batch=60, iterations=3, first_radius=3, last_radius=4, level=0, zdim=1)
     one, same, other = (start_of(store, plan, seed) for seed in (4, 4, 5))
     assert torch.equal(one.maps, same.maps) and torch.equal(one.noise, same.noise)
     for a, b in zip(one.maps, other.maps, strict=True):
@@ -278,17 +283,17 @@ def test_the_seed_alone_decides(store, starts):
 
 def test_poses_that_are_given_are_not_looked_at(store):
     """Not even where the store was left with some: the rotations of a batch say nothing to the sums."""
-    plan = StartPlan(batch=60, iterations=3, first_band=3, last_band=4, level=0)
+    plan = InitialModelPlan(batch=60, iterations=3, first_radius=3, last_radius=4, level=0)
     rotation = random_rotations(700, torch.Generator().manual_seed(2))
-    scrambled = unposed(store.with_pose(Pose(rotation, 20 * torch.randn(700, 2))))
+    scrambled = store.with_pose(Pose(rotation, 20 * torch.randn(700, 2))).unposed()
     assert torch.equal(start_of(scrambled, plan, 4).maps, start_of(store, plan, 4).maps)
 
 
 @pytest.mark.parametrize(("memory", "zdim"), [(0.0, 0), (0.9, 0), (0.9, 1)])
 def test_memory_is_the_share_of_the_maps_before(store, memory, zdim, monkeypatch):
     """The last iteration's maps lie between those of the one before and those of a start without memory of them."""
-    plan = StartPlan(batch=100, iterations=3, first_band=4, last_band=4, level=0, memory=memory, zdim=zdim)
-    seen: list[Start] = []
+    plan = InitialModelPlan(batch=100, iterations=3, first_radius=4, last_radius=4, level=0, memory=memory, zdim=zdim)
+    seen: list[InitialModel] = []
     fresh: list[torch.Tensor] = []
     solve = module.m_step
 
@@ -297,7 +302,7 @@ def test_memory_is_the_share_of_the_maps_before(store, memory, zdim, monkeypatch
         return fresh[-1]
 
     monkeypatch.setattr(module, "m_step", keep)
-    random_start(
+    make_initial_model(
         store, torch.arange(600), plan, shift_pixel=1.0, seed=3, report=lambda i, state, moments: seen.append(state)
     )
     expected = memory * seen[1].maps + (1 - memory) * fresh[-1] * module._sphere(8)

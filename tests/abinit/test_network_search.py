@@ -19,7 +19,6 @@ from scipy.stats import kstest
 
 from cryomorph.abinit import network_search as abinit_paper
 from cryomorph.abinit.find_poses import find_poses
-from cryomorph.abinit.initial_model import unposed
 from cryomorph.abinit.network_search import (
     PoseSearch,
     final_config,
@@ -58,7 +57,7 @@ from cryomorph.training.trainer import Trainer
 
 N, BOX, PIXEL_A = 400, 32, 7.0
 ASKED = AbinitConfig(
-    Path("some.star"), Path("nowhere"), recipe="paper", search_band=8, shift_range=0.04, seed=1, device="cpu"
+    Path("some.star"), Path("nowhere"), recipe="paper", search_radius=8, shift_range=0.04, seed=1, device="cpu"
 )
 SMALL = PaperConfig(
     random_images=400,
@@ -76,7 +75,7 @@ SMALL = PaperConfig(
 def folder(tmp_path_factory) -> Path:
     """A rigid phantom: images of little noise in box 32, off centre by up to a pixel."""
     target = tmp_path_factory.mktemp("rigid") / "set"
-    return simulate_set(SimulateConfig("rigid", target, n=N, box=BOX, apix=PIXEL_A, snr=2.0, shift=1.0, seed=3))
+    return simulate_set(SimulateConfig("rigid", target, n=N, box=BOX, pixel_A=PIXEL_A, snr=2.0, shift=1.0, seed=3))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +94,7 @@ def molecule(folder) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def store(folder, tmp_path_factory) -> ParticleStore:
     """The phantom's particles as if nothing were known of their poses."""
-    return unposed(prepare(read_particles(folder / "particles.star"), tmp_path_factory.mktemp("store") / "store"))
+    return prepare(read_particles(folder / "particles.star"), tmp_path_factory.mktemp("store") / "store").unposed()
 
 
 @pytest.fixture
@@ -166,8 +165,8 @@ def test_what_is_asked_of_networks_and_training_is_done():
 
 @pytest.mark.parametrize(("asked", "band"), [(4, 4), (8, 8), (15, 15), (20, 15)])
 def test_the_search_is_limited_by_what_was_asked_and_by_the_box(store, asked, band):
-    plan = search_plan(store, replace(ASKED, search_band=asked, shift_range=0.1))
-    assert plan.levels[-1].band == band
+    plan = search_plan(store, replace(ASKED, search_radius=asked, shift_range=0.1))
+    assert plan.levels[-1].radius == band
     assert plan.shift_pixel == pytest.approx(0.1 * BOX)
 
 
@@ -263,7 +262,7 @@ class Centred(Encoder):
 
 def test_encoders_see_particles_as_in_the_training(tiny_store):
     """Whitened and centred by the poses found so far, which are not the store's."""
-    lying, maps = unposed(tiny_store), subspace(2)
+    lying, maps = tiny_store.unposed(), subspace(2)
     model = model_of(lying, maps, Centred())
     shift = torch.randn(400, 2, generator=torch.Generator().manual_seed(4))
     model.poses.offset[:, 3:] = shift
@@ -486,10 +485,10 @@ def test_with_a_latent_space_poses_are_searched_against_what_the_coming_particle
     search = search_of(store, run, maps, encoder=TableEncoder(z, torch.full_like(z, 1e-6)), random_images=0)
     search.before_step()
     coming = served(search, 10).double()
-    mean, component = (band_of(map) for map in maps)
+    mean, component = (coefficients_of(map) for map in maps)
     tolerance = {"rtol": 0, "atol": 1e-4 * np.abs(mean).max()}
-    np.testing.assert_allclose(band_of(given[0]), mean + float(coming.mean()) * component, **tolerance)
-    found, expected = band_of(given[1]), float(coming.std(correction=0)) * component
+    np.testing.assert_allclose(coefficients_of(given[0]), mean + float(coming.mean()) * component, **tolerance)
+    found, expected = coefficients_of(given[1]), float(coming.std(correction=0)) * component
     sign = np.sign((found.conj() * expected).real.sum())
     np.testing.assert_allclose(sign * found, expected, **tolerance)
     search.before_epoch()
@@ -498,7 +497,7 @@ def test_with_a_latent_space_poses_are_searched_against_what_the_coming_particle
     torch.testing.assert_close(written, maps[0] + 199.5 * maps[1], atol=1e-4, rtol=0)
 
 
-def band_of(map: torch.Tensor) -> np.ndarray:
+def coefficients_of(map: torch.Tensor) -> np.ndarray:
     """The map's transform over the band of the search, 8 Fourier pixels to either side."""
     transform = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(map.double().numpy())))
     middle = slice(len(map) // 2 - 8, len(map) // 2 + 9)
@@ -718,7 +717,7 @@ def test_the_command_line_takes_the_schedule_and_the_networks():
         ({"paper": PaperConfig(final_width=128)}, "final-width", "paper"),
         ({"recipe": "paper", "starts": 2}, "starts", "default"),
         ({"recipe": "paper", "start_images": 300}, "start-images", "default"),
-        ({"recipe": "paper", "start_band": 8}, "start-band", "default"),
+        ({"recipe": "paper", "start_radius": 8}, "start-radius", "default"),
         ({"recipe": "paper", "search_rounds": 2}, "search-rounds", "default"),
         ({"recipe": "paper", "polish_rounds": 0}, "polish-rounds", "default"),
     ],

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from cryomorph.abinit import find_poses as abinit
+from cryomorph.abinit import random_starts
 from cryomorph.abinit import rounds as abinit_rounds
-from cryomorph.abinit import starts as random_starts
 from cryomorph.abinit.find_poses import find_poses
-from cryomorph.abinit.initial_model import StartPlan
+from cryomorph.abinit.initial_model import InitialModelPlan
+from cryomorph.abinit.random_starts import RandomStarts
 from cryomorph.abinit.rounds import Step, next_step
-from cryomorph.abinit.starts import Starts
 from cryomorph.config.abinit import AbinitConfig
 from cryomorph.config.errors import InputError
 from cryomorph.config.linear import LinearConfig
@@ -49,7 +49,7 @@ ORIGINS = ["rlnOriginXAngst", "rlnOriginYAngst"]
 def folder(tmp_path_factory) -> Path:
     """A rigid phantom: images of little noise in box 32, off centre by up to a pixel."""
     target = tmp_path_factory.mktemp("rigid") / "set"
-    return simulate_set(SimulateConfig("rigid", target, n=N, box=32, apix=PIXEL_A, snr=2.0, shift=1.0, seed=3))
+    return simulate_set(SimulateConfig("rigid", target, n=N, box=32, pixel_A=PIXEL_A, snr=2.0, shift=1.0, seed=3))
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ def config(folder) -> AbinitConfig:
         Path("nowhere"),
         starts=2,
         start_images=320,
-        start_band=6,
-        search_band=8,
+        start_radius=6,
+        search_radius=8,
         search_rounds=2,
         polish_rounds=1,
         shift_range=0.04,
@@ -72,11 +72,15 @@ def config(folder) -> AbinitConfig:
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_starts():
-    """Starts of a few iterations over the coarsest grid, and searches without large banks."""
+    """RandomStarts of a few iterations over the coarsest grid, and searches without large banks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(random_starts, "StartPlan", partial(StartPlan, first_band=3, iterations=30, batch=200, level=0))
+        patch.setattr(
+            random_starts,
+            "InitialModelPlan",
+            partial(InitialModelPlan, first_radius=3, iterations=30, batch=200, level=0),
+        )
         # fine slices are interpolated: their bank takes longer to make than it saves on few images
-        patch.setattr(pose_search, "BANK", 1 << 21)
+        patch.setattr(pose_search, "MAX_BANK", 1 << 21)
         yield
 
 
@@ -239,7 +243,7 @@ def test_poses_are_found_and_a_linear_subspace_is_fitted_where_components_are_as
     config, tmp_path, true, monkeypatch
 ):
     """Of particles that do not move: they are found as well among maps that could."""
-    for name, value in {"LATENT_SEARCHES": 0, "LATENT_BEAMS": 24, "POSSIBLE_POSES": 8}.items():
+    for name, value in {"LATENT_SEARCHES": 0, "LATENT_BEAMS": 24, "MARGINAL_BEAMS": 8}.items():
         monkeypatch.setattr(abinit_rounds, name, value)
     for stage in (abinit, abinit_rounds):
         monkeypatch.setattr(stage, "LinearConfig", partial(LinearConfig, iterations=1, final_iterations=1))
@@ -257,8 +261,8 @@ def test_poses_are_found_and_a_linear_subspace_is_fitted_where_components_are_as
         ({"starts": 0}, "--starts 0: expected 1 or more"),
         ({"starts": 51}, "--starts 51: expected 50 at most"),
         ({"start_images": 199}, "--start-images 199: expected 200 or more"),
-        ({"start_band": 3}, "--start-band 3: expected 4 or more"),
-        ({"search_band": 3}, "--search-band 3: expected 4 or more"),
+        ({"start_radius": 3}, "--start-radius 3: expected 4 or more"),
+        ({"search_radius": 3}, "--search-radius 3: expected 4 or more"),
         ({"search_rounds": 0}, "--search-rounds 0: expected 1 or more"),
         ({"polish_rounds": -1}, "--polish-rounds -1: expected 0 or more"),
         ({"zdim": -1}, "--zdim -1: expected 0 or more"),
@@ -285,7 +289,7 @@ def test_too_few_particles_are_refused_and_leave_nothing(config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-ASKED = AbinitConfig(Path("some.star"), Path("run"), search_band=20, search_rounds=3, polish_rounds=3)
+ASKED = AbinitConfig(Path("some.star"), Path("run"), search_radius=20, search_rounds=3, polish_rounds=3)
 SEARCHES = [Step("search", 10, False, 8.0), Step("search", 14, False, 12.0), Step("search", 20, True, 18.0)]
 
 
@@ -317,7 +321,7 @@ def refined(*reach: float) -> list[Step]:
 )
 def test_what_comes_next(done, agreed, expected):
     step = next_step(done, agreed, ASKED, box=64)
-    assert (None if step is None else (step.kind, step.band, step.whole)) == expected
+    assert (None if step is None else (step.kind, step.radius, step.whole)) == expected
 
 
 def test_where_there_are_components_all_particles_are_searched_some_more_times():
@@ -336,10 +340,10 @@ def test_a_small_box_bounds_the_bands():
     assert next_step([], 6, replace(ASKED, search_rounds=1), box=64) == Step("search", 6, True)
 
 
-def starts_of(*maps: torch.Tensor) -> Starts:
-    """Starts of which the first explains most."""
+def starts_of(*maps: torch.Tensor) -> RandomStarts:
+    """RandomStarts of which the first explains most."""
     likelihood = torch.arange(len(maps), 0, -1).float()
-    return Starts(torch.stack(maps)[:, None], torch.ones(len(maps), 9), likelihood)
+    return RandomStarts(torch.stack(maps)[:, None], torch.ones(len(maps), 9), likelihood)
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +368,7 @@ def test_the_best_start_is_the_one_that_explains_most(molecule):
 
 
 def test_a_start_that_explains_nothing_is_said(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(random_starts, "held_out_likelihood", lambda *args, **options: 0.01)
+    monkeypatch.setattr(random_starts, "held_out_log_likelihood", lambda *args, **options: 0.01)
     told: list[str] = []
     monkeypatch.setattr(RunFolder, "warn", lambda self, text: told.append(text))
     monkeypatch.setattr(abinit, "rounds_stage", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -376,7 +380,7 @@ def test_a_start_that_explains_nothing_is_said(config, tmp_path, monkeypatch):
 def test_more_starts_are_made_while_none_agree_and_then_it_is_said(config, tmp_path, monkeypatch):
     """Twice as many as asked, and a warning; a run that is cut there goes on."""
     alone = property(lambda self: [float(number == self.best) for number in range(len(self.maps))])
-    monkeypatch.setattr(Starts, "shared", alone)
+    monkeypatch.setattr(RandomStarts, "shared", alone)
     asked, stop = replace(config, output=tmp_path / "run"), Stop("starts", 1)
     told: list[str] = []
     monkeypatch.setattr(RunFolder, "warn", lambda self, text: told.append(text))

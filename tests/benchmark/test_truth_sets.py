@@ -50,7 +50,7 @@ def small_states(count: int) -> Conformations:
 def make(folder: Path, count: int, n: int, **options: object) -> TruthSet:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PHANTOMS, "uniform", lambda: small_states(count))
-        simulate_set(SimulateConfig("uniform", folder, n=n, box=24, apix=10.0, **options))  # type: ignore[arg-type]
+        simulate_set(SimulateConfig("uniform", folder, n=n, box=24, pixel_A=10.0, **options))  # type: ignore[arg-type]
     return TruthSet.open(folder)
 
 

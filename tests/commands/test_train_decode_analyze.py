@@ -152,7 +152,7 @@ def test_analyze_refuses(run, tmp_path, capsys):
 def test_demo_from_nothing_to_scores(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("cryomorph.analysis.latent.umap_embedding", lambda z, **options: z[:, :2].astype(np.float64))
     out = tmp_path / "demo"
-    argv = ["demo", "-o", str(out), "-n", "300", "--box", "16", "--apix", "16", "--zdim", "2"]
+    argv = ["demo", "-o", str(out), "-n", "300", "--box", "16", "--pixel-A", "16", "--zdim", "2"]
     assert main(argv) == 0
     told = capsys.readouterr().out
     for line in told.splitlines()[-6:-1]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cryomorph.latents import empirical_bayes as landscape_prior
-from cryomorph.latents.empirical_bayes import LEAST_SPREAD, SUPPORT, under_landscape
+from cryomorph.latents.empirical_bayes import MAX_SUPPORT, MIN_STD, empirical_bayes_posterior
 
 
 def observed(truth: np.ndarray, noise: np.ndarray, prior: np.ndarray, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -44,10 +44,10 @@ def test_it_is_the_posterior_on_the_support_points(iterations):
     prior = np.array([1.5, 0.7, 1.0])
     noise = rng.uniform(0.3, 1.2, (40, 3))
     mean, std = observed(rng.normal(size=(40, 3)) * prior, noise, prior)
-    found, spread = under_landscape(mean, std, torch.from_numpy(prior).float(), iterations=iterations)
+    found, spread = empirical_bayes_posterior(mean, std, torch.from_numpy(prior).float(), iterations=iterations)
     expected, width = brute_force(mean, std, prior, iterations)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(spread, np.maximum(width, LEAST_SPREAD * prior), rtol=5e-3, atol=1e-4)
+    np.testing.assert_allclose(spread, np.maximum(width, MIN_STD * prior), rtol=5e-3, atol=1e-4)
 
 
 def test_clusters_shrink_within_and_never_across():
@@ -57,7 +57,7 @@ def test_clusters_shrink_within_and_never_across():
     truth = np.stack([10 * side, np.zeros(600)], axis=1) + 0.1 * rng.normal(size=(600, 2))
     prior = truth.std(0) + 1
     mean, std = observed(truth, np.ones((600, 2)), prior)
-    found, spread = under_landscape(mean, std, torch.from_numpy(prior).float())
+    found, spread = empirical_bayes_posterior(mean, std, torch.from_numpy(prior).float())
     x = found.numpy()
     assert (np.sign(x[:, 0]) == side).all()
     for sign in (-1.0, 1.0):
@@ -82,7 +82,7 @@ def test_a_gaussian_population_shrinks_to_the_posterior_under_its_own_prior():
     v = float(mean.numpy().var())
     gain = v / (v + noise**2)
     after = gain**2 * best.var() + gain * noise**2
-    found, spread = under_landscape(mean, std, torch.tensor([prior]))
+    found, spread = empirical_bayes_posterior(mean, std, torch.tensor([prior]))
     expected = best.mean() + (best - best.mean()) * after / (after + noise**2)
     near = np.abs(best) < 2 * best.std()  # in the tails support points are few
     np.testing.assert_allclose(found.numpy()[near], expected[near], atol=0.12)
@@ -96,7 +96,7 @@ def test_many_iterations_find_the_prior_that_was_there():
     n, sigma, noise = 3000, 1.0, 0.8
     truth = sigma * np.random.default_rng(3).normal(size=(n, 1))
     mean, std = observed(truth, np.full((n, 1), noise), np.array([sigma]))
-    found, _ = under_landscape(mean, std, torch.tensor([sigma]), iterations=30)
+    found, _ = empirical_bayes_posterior(mean, std, torch.tensor([sigma]), iterations=30)
     best = mean.numpy() * (1 + noise**2 / sigma**2)
     exact = best * sigma**2 / (sigma**2 + noise**2)
     # as good as the exact posterior means that know the prior
@@ -109,7 +109,7 @@ def test_a_particle_of_which_its_image_says_nothing_lies_at_the_mean_of_the_othe
     prior = np.array([3.0, 3.0])
     mean, std = observed(truth, np.full((200, 2), 0.05), prior)
     mean[0], std[0] = 0.0, torch.from_numpy(prior).float()
-    found, spread = under_landscape(mean, std, torch.from_numpy(prior).float(), iterations=0)
+    found, spread = empirical_bayes_posterior(mean, std, torch.from_numpy(prior).float(), iterations=0)
     # the support holds the particle itself too
     expected = mean.mean(0)
     torch.testing.assert_close(found[0], expected, atol=0.02, rtol=0)
@@ -124,7 +124,7 @@ def test_a_coordinate_of_which_the_image_says_nothing_is_told_by_the_others():
     noise = np.full((400, 2), 0.05)
     noise[:50, 1] = 1e3
     mean, std = observed(truth, noise, prior)
-    found, _ = under_landscape(mean, std, torch.from_numpy(prior).float(), iterations=1)
+    found, _ = empirical_bayes_posterior(mean, std, torch.from_numpy(prior).float(), iterations=1)
     # the 50 lie on the support with the coordinate at 0 themselves: the others outweigh them
     error = np.abs(found.numpy()[:50, 1] - truth[:50, 1])
     assert np.median(error) < 0.4 * np.median(np.abs(truth[:50, 1]))
@@ -133,20 +133,20 @@ def test_a_coordinate_of_which_the_image_says_nothing_is_told_by_the_others():
 def test_chunks_change_nothing(monkeypatch):
     rng = np.random.default_rng(6)
     mean, std = observed(rng.normal(size=(100, 2)), np.full((100, 2), 0.6), np.ones(2))
-    whole = under_landscape(mean, std, torch.ones(2))
+    whole = empirical_bayes_posterior(mean, std, torch.ones(2))
     monkeypatch.setattr(landscape_prior, "CHUNK", 700)
-    found = under_landscape(mean, std, torch.ones(2))
+    found = empirical_bayes_posterior(mean, std, torch.ones(2))
     torch.testing.assert_close(found, whole)
 
 
 def test_a_large_set_is_supported_by_some_of_its_particles(monkeypatch):
     """The choice is the seed's; every answer lies among the support points, so does that of the few."""
-    assert SUPPORT >= 1000
-    monkeypatch.setattr(landscape_prior, "SUPPORT", 60)
+    assert MAX_SUPPORT >= 1000
+    monkeypatch.setattr(landscape_prior, "MAX_SUPPORT", 60)
     rng = np.random.default_rng(7)
     mean, std = observed(rng.normal(size=(500, 1)), np.full((500, 1), 0.5), np.ones(1))
-    one, again = (under_landscape(mean, std, torch.ones(1), seed=1)[0] for _ in range(2))
-    other = under_landscape(mean, std, torch.ones(1), seed=2)[0]
+    one, again = (empirical_bayes_posterior(mean, std, torch.ones(1), seed=1)[0] for _ in range(2))
+    other = empirical_bayes_posterior(mean, std, torch.ones(1), seed=2)[0]
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
     assert float((one - other).abs().mean()) < 0.2
@@ -159,6 +159,6 @@ def test_points_far_from_the_origin_lose_no_digits():
     truth = rng.normal(size=(60, 2))
     prior = np.array([1e4, 1e4])  # flat, so that an offset stays one
     mean, std = observed(truth, np.full((60, 2), 0.3), prior)
-    at_home, _ = under_landscape(mean, std, torch.from_numpy(prior).float())
-    away, _ = under_landscape(mean + 20, std, torch.from_numpy(prior).float())
+    at_home, _ = empirical_bayes_posterior(mean, std, torch.from_numpy(prior).float())
+    away, _ = empirical_bayes_posterior(mean + 20, std, torch.from_numpy(prior).float())
     torch.testing.assert_close(away - 20, at_home, atol=2e-2, rtol=0)

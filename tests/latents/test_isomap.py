@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import ortho_group, spearmanr
 
-from cryomorph.latents.isomap import along_landscape, unrolled
+from cryomorph.latents.isomap import curve_coordinate, isomap_coordinate
 
 N = 800
 LINE = np.array([1.0, 2.0, -1.0, 0.5, 1.5]) / np.linalg.norm([1.0, 2.0, -1.0, 0.5, 1.5])
@@ -37,14 +37,14 @@ class Seen:
     best: np.ndarray
     best_std: np.ndarray
 
-    def unrolled(self, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        return unroll(self.points, self.noise, seed)
+    def curve_coordinate(self, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        return curve_coordinate_of(self.points, self.noise, seed)
 
 
-def unroll(points: np.ndarray, noise: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def curve_coordinate_of(points: np.ndarray, noise: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Coordinate and spread in double precision of points with noise of these standard deviations."""
     information = np.broadcast_to(noise**-2.0, points.shape)
-    found = unrolled(torch.from_numpy(points).float(), torch.from_numpy(information.copy()).float(), seed=seed)
+    found = curve_coordinate(torch.from_numpy(points).float(), torch.from_numpy(information.copy()).float(), seed=seed)
     along, spread = (part.double().numpy() for part in found)
     return along, spread
 
@@ -74,14 +74,14 @@ def gauge(along: np.ndarray, length: np.ndarray) -> np.polynomial.Polynomial:
 
 
 def test_a_curve_is_ordered_as_well_as_by_who_knows_it(seen):
-    along, _ = seen.unrolled()
+    along, _ = seen.curve_coordinate()
     found, best = (abs(spearmanr(value, seen.length)[0]) for value in (along, seen.best))
     assert found > 0.99
     assert found > best - 5e-4
 
 
 def test_the_coordinate_grows_along_the_whole_curve(seen):
-    along, _ = seen.unrolled()
+    along, _ = seen.curve_coordinate()
     middle = np.linspace(0.03, 0.97, 60) * seen.length.max()
     slope = gauge(along, seen.length).deriv()(middle)
     assert (np.sign(slope) == np.sign(slope[0])).all()
@@ -89,7 +89,7 @@ def test_the_coordinate_grows_along_the_whole_curve(seen):
 
 def test_the_spread_is_the_error_in_the_coordinate_s_own_scale(seen):
     """In that scale at each place; one factor for the whole curve does not do, for the coordinate is not its length."""
-    along, spread = seen.unrolled()
+    along, spread = seen.curve_coordinate()
     score = (along - gauge(along, seen.length)(seen.length)) / spread
     assert 0.8 < score.std() < 1.25
     assert np.abs(score).max() < 5
@@ -98,7 +98,7 @@ def test_the_spread_is_the_error_in_the_coordinate_s_own_scale(seen):
 
 
 def test_the_spread_is_that_of_who_knows_the_curve(seen):
-    along, spread = seen.unrolled()
+    along, spread = seen.curve_coordinate()
     slope = np.abs(gauge(along, seen.length).deriv()(seen.length))
     inner = np.abs(seen.length / seen.length.max() - 0.5) < 0.4
     ratio = spread[inner] / (slope * seen.best_std)[inner]
@@ -108,7 +108,7 @@ def test_the_spread_is_that_of_who_knows_the_curve(seen):
 
 
 def test_the_result_has_mean_0_and_standard_deviation_1(seen):
-    along, spread = seen.unrolled()
+    along, spread = seen.curve_coordinate()
     assert along.mean() == pytest.approx(0, abs=1e-5)
     assert along.std(ddof=1) == pytest.approx(1, rel=1e-5)
     assert (spread > 0).all() and (spread < 1).all()
@@ -116,13 +116,13 @@ def test_the_result_has_mean_0_and_standard_deviation_1(seen):
 
 def test_the_same_seed_gives_the_same_to_rounding(seen):
     """The sign too. Not to the last digit: Isomap's eigensolver starts from numpy's own random state."""
-    for one, same in zip(seen.unrolled(3), seen.unrolled(3), strict=True):
+    for one, same in zip(seen.curve_coordinate(3), seen.curve_coordinate(3), strict=True):
         np.testing.assert_allclose(one, same, atol=1e-5)
 
 
 def test_a_shift_changes_nothing_but_the_sign(seen):
-    along, spread = seen.unrolled()
-    moved, width = unroll(seen.points + np.array([3.0, -2.0, 0.5, 1.0, -4.0]), seen.noise)
+    along, spread = seen.curve_coordinate()
+    moved, width = curve_coordinate_of(seen.points + np.array([3.0, -2.0, 0.5, 1.0, -4.0]), seen.noise)
     same_but_for_sign(moved, along)
     np.testing.assert_allclose(width, spread, atol=1e-3)
 
@@ -133,8 +133,8 @@ def test_with_equal_noise_a_rotation_changes_nothing_but_the_sign(curve):
     points = curve(rng.random(N)) + 0.3 * rng.normal(size=(N, 5))
     turn = ortho_group.rvs(5, random_state=1)
     noise = np.full(5, 0.3)
-    along, spread = unroll(points, noise)
-    turned, width = unroll(points @ turn.T, noise)
+    along, spread = curve_coordinate_of(points, noise)
+    turned, width = curve_coordinate_of(points @ turn.T, noise)
     same_but_for_sign(turned, along)
     np.testing.assert_allclose(width, spread, atol=1e-3)
 
@@ -148,7 +148,7 @@ def test_points_on_a_straight_line_are_projected_on_it():
     """With equal noise the posterior of a line is the projection; its noise is that of one coordinate."""
     rng = np.random.default_rng(3)
     points = 2 + 10 * rng.random((N, 1)) * LINE + 0.3 * rng.normal(size=(N, 5))
-    along, spread = unroll(points, np.full(5, 0.3))
+    along, spread = curve_coordinate_of(points, np.full(5, 0.3))
     projected = points @ LINE
     assert abs(np.corrcoef(along, projected)[0, 1]) > 0.9995
     assert abs(spearmanr(along, projected)[0]) > 0.9995
@@ -160,7 +160,7 @@ def test_coordinates_that_say_more_weigh_more():
     rng = np.random.default_rng(5)
     noise = np.array([0.15, 1.5, 0.15, 0.15, 1.5])
     points = 10 * rng.random((N, 1)) * LINE + noise * rng.normal(size=(N, 5))
-    along, _ = unroll(points, noise)
+    along, _ = curve_coordinate_of(points, noise)
     weighted = points @ (LINE / noise**2)
     assert abs(np.corrcoef(along, weighted)[0, 1]) > 0.998
     assert abs(np.corrcoef(along, points @ LINE)[0, 1]) < 0.97
@@ -172,7 +172,7 @@ def test_three_clusters_apart_are_ordered_as_they_lie_on_their_arc(noise):
     label = rng.integers(0, 3, 600)
     t = np.array([0.05, 0.5, 0.95])[label] + 0.02 * rng.normal(size=600)
     points = half_circle(t) + noise * rng.normal(size=(600, 5))
-    along, _ = unroll(points, np.full(5, noise))
+    along, _ = curve_coordinate_of(points, np.full(5, noise))
     low, high = (np.array([pick(along[label == k]) for k in range(3)]) for pick in (np.min, np.max))
     if low[0] > low[2]:
         low, high = -high, -low
@@ -182,6 +182,6 @@ def test_three_clusters_apart_are_ordered_as_they_lie_on_their_arc(noise):
 def test_isomap_starts_from_the_length_along_the_curve():
     """Without noise the order is that of the curve, from -0.9 to 0.9, and so for points that are no landmarks."""
     t = np.random.default_rng(6).permutation(np.linspace(0, 1, 2500))
-    along = along_landscape(spiral(t).astype(np.float32)).numpy()
+    along = isomap_coordinate(spiral(t).astype(np.float32)).numpy()
     assert along.min() == pytest.approx(-0.9) and along.max() == pytest.approx(0.9)
     assert abs(spearmanr(along, t)[0]) > 0.9999

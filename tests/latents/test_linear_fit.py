@@ -14,7 +14,7 @@ from scipy.linalg import subspace_angles
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.latents.linear_fit import (
     FIRST_RADIUS,
-    FIRST_TIMES,
+    FIRST_REPEATS,
     HalfState,
     LinearFit,
     Schedule,
@@ -193,7 +193,7 @@ def whole(tiny_run) -> tuple[list[HalfState], list[float], LinearFit]:
 
 def test_fit_finds_the_hinge(whole, tiny_set):
     states, likelihoods, finished = whole
-    assert len(states) == 2 * (FIRST_TIMES + len(growing_radii(8)) - 1)
+    assert len(states) == 2 * (FIRST_REPEATS + len(growing_radii(8)) - 1)
     assert [state.step for state in states] == list(range(1, len(states) + 1))
     assert len(likelihoods) == len(states) + 2
     coord = np.load(tiny_set / "truth.npz")["coord"]
@@ -264,7 +264,7 @@ def test_contrast_is_estimated_when_asked(tiny_run, whole):
 def noise_store(tmp_path_factory) -> ParticleStore:
     """Images of next to nothing but noise."""
     folder: Path = tmp_path_factory.mktemp("noise")
-    simulate_set(SimulateConfig("rigid", folder / "set", n=400, box=16, apix=16.0, snr=1e-6, seed=5))
+    simulate_set(SimulateConfig("rigid", folder / "set", n=400, box=16, pixel_A=16.0, snr=1e-6, seed=5))
     return prepare(read_particles(folder / "set" / "particles.star"), folder / "store", invert="no")
 
 

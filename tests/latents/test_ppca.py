@@ -9,7 +9,7 @@ from scipy.linalg import subspace_angles
 from scipy.stats import multivariate_normal
 
 from cryomorph.latents.ppca import (
-    CONTRAST_SD,
+    CONTRAST_STD,
     CONTRASTS,
     EmProblem,
     LatentPosterior,
@@ -24,7 +24,7 @@ from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.pose import random_rotations
 from cryomorph.physics.slicing import locate_slices, padded_grid
-from cryomorph.volumes.backproject import inside_band
+from cryomorph.volumes.backproject import rows_in_band
 from cryomorph.volumes.masks import spherical_mask
 
 BOX = 16
@@ -95,7 +95,7 @@ def test_contrast_is_the_grid_s_best_by_the_marginal_and_its_prior():
     found = posterior_of(*whole_plane_sums(columns, images), estimate_contrast=True)
     grid = CONTRASTS.numpy().astype(float)
     for b in range(len(images)):
-        score = [marginal(columns[b], images[b], a) - 0.5 * ((a - 1) / CONTRAST_SD) ** 2 for a in grid]
+        score = [marginal(columns[b], images[b], a) - 0.5 * ((a - 1) / CONTRAST_STD) ** 2 for a in grid]
         best = int(np.argmax(score))
         chosen = int(np.argmin(np.abs(grid - float(found.contrast[b]))))
         assert score[chosen] == pytest.approx(score[best], abs=5e-3)
@@ -342,7 +342,7 @@ def test_m_step_is_least_squares_at_every_grid_point():
         solved.append(np.linalg.lstsq(rows, np.r_[image[:, m], np.zeros(ZDIM + 1)].astype(complex), rcond=None)[0])
     expected = on_grid(np.stack(solved))
     torch.testing.assert_close(maps, grid.to_volumes(expected), rtol=1e-4, atol=1e-6)
-    inside, _ = inside_band(grid)
+    inside, _ = rows_in_band(grid)
     assert len(inside) < grid.rows
 
 

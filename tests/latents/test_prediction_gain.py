@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.table import TableEncoder
-from cryomorph.latents.prediction_gain import SURE, Rival, Verdict, prediction_gain
+from cryomorph.latents.prediction_gain import SIGNIFICANT, LinearReference, PredictionGain, prediction_gain
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.physics.disk import FourierDisk
 from cryomorph.representations.base import Representation
@@ -51,14 +51,14 @@ class BentField(Representation):
         raise NotImplementedError("no test asks for its map")
 
 
-def verdict_of(trained: Representation, linear: LinearSubspace, made) -> Verdict:
+def gain_of(trained: Representation, linear: LinearSubspace, made) -> PredictionGain:
     """Both models know the population: a standard normal one, whose points the table holds."""
     zdim = made.z.shape[1]
     table = TableEncoder(torch.from_numpy(made.z).float(), torch.full((N, zdim), 0.1))
     size = made.store.disk.size
     model = Heterogeneous(trained, table, prior_std=torch.ones(zdim), whitening=torch.ones(size))
-    rival = Rival(linear, torch.ones(zdim))
-    return prediction_gain(model, made.store, rival, held=HELD, half_precision=False)
+    reference = LinearReference(linear, torch.ones(zdim))
+    return prediction_gain(model, made.store, reference, held=HELD, half_precision=False)
 
 
 @pytest.fixture(scope="module")
@@ -80,25 +80,25 @@ def straight(blobs_of, simulated, tmp_path_factory):
     ],
 )
 def test_a_verdict_is_clear_where_one_model_is_sure_and_the_other_does_not_object(by_trained, by_linear, clear):
-    assert Verdict(by_trained, by_linear).clear is clear
+    assert PredictionGain(by_trained, by_linear).is_significant is clear
 
 
 def test_models_that_are_the_same_gain_nothing(straight):
     blobs, made = straight
     linear = LinearSubspace(blobs.maps())
-    verdict = verdict_of(linear, linear, made)
-    assert verdict.by_trained == verdict.by_linear
-    assert abs(verdict.by_trained[0]) < 1e-3
-    assert not verdict.clear
+    gain_found = gain_of(linear, linear, made)
+    assert gain_found.by_trained == gain_found.by_linear
+    assert abs(gain_found.by_trained[0]) < 1e-3
+    assert not gain_found.is_significant
 
 
 def test_the_same_molecule_in_closed_form_gains_nothing_beyond_doubt(straight):
     """Blobs as a formula and as maps on a grid, which interpolation tells apart a little."""
     blobs, made = straight
-    verdict = verdict_of(blobs.representation(), LinearSubspace(blobs.maps()), made)
-    for gain, error in (verdict.by_trained, verdict.by_linear):
-        assert abs(gain) < 0.1 and abs(gain) < SURE * error
-    assert not verdict.clear
+    gain_found = gain_of(blobs.representation(), LinearSubspace(blobs.maps()), made)
+    for gain, error in (gain_found.by_trained, gain_found.by_linear):
+        assert abs(gain) < 0.1 and abs(gain) < SIGNIFICANT * error
+    assert not gain_found.is_significant
 
 
 def test_the_gain_is_that_of_two_regressions_on_every_second_coefficient(straight):
@@ -141,8 +141,8 @@ def test_the_gain_is_that_of_two_regressions_on_every_second_coefficient(straigh
 
     of_trained, of_linear = columns(trained), columns(linear)
     first, second = located(of_linear), located(of_trained)
-    verdict = verdict_of(trained, linear, made)
-    for found, judge in ((verdict.by_trained, of_trained), (verdict.by_linear, of_linear)):
+    gain_found = gain_of(trained, linear, made)
+    for found, judge in ((gain_found.by_trained, of_trained), (gain_found.by_linear, of_linear)):
         gain = nll(judge, first) - nll(judge, second)
         assert found[0] == pytest.approx(gain.mean(), rel=0.02, abs=0.02)
         assert found[1] == pytest.approx(gain.std(ddof=1) / len(gain) ** 0.5, rel=0.02, abs=0.01)
@@ -152,8 +152,8 @@ def test_the_gain_is_that_of_two_regressions_on_every_second_coefficient(straigh
 def test_the_true_model_of_a_bent_molecule_gains_over_its_linear_part(blobs_of, simulated, tmp_path, seed):
     blobs = blobs_of.of(zdim=2, strength=1.0, seed=seed)
     made = simulated(Bent(blobs), tmp_path / "store", n=N)
-    verdict = verdict_of(BentField(blobs.representation()), LinearSubspace(blobs.maps()[:2]), made)
-    gain, error = verdict.by_trained
+    gain_found = gain_of(BentField(blobs.representation()), LinearSubspace(blobs.maps()[:2]), made)
+    gain, error = gain_found.by_trained
     assert gain > 3 * error
 
 
@@ -163,8 +163,8 @@ def test_the_true_model_is_clearly_better_where_the_linear_one_misses_what_noise
     """Blobs so weak that one coefficient says little: the linear part's own points are no better by its own maps."""
     blobs = blobs_of.of(zdim=2, strength=0.3, seed=1)
     made = simulated(Bent(blobs), tmp_path / "store", n=N)
-    verdict = verdict_of(BentField(blobs.representation()), LinearSubspace(blobs.maps()[:2]), made)
-    assert verdict.by_trained[0] > 0.1 and verdict.clear
+    gain_found = gain_of(BentField(blobs.representation()), LinearSubspace(blobs.maps()[:2]), made)
+    assert gain_found.by_trained[0] > 0.1 and gain_found.is_significant
 
 
 @pytest.mark.parametrize("amplitude", [0.3, 1.0])
@@ -174,11 +174,11 @@ def test_a_model_that_holds_noise_is_not_believed_however_good_it_finds_its_own_
     maps = blobs.maps()
     noise = amplitude * maps.std() * torch.randn(maps.shape, generator=torch.Generator().manual_seed(0))
     noise[0] = maps[0]
-    verdict = verdict_of(LinearSubspace(noise), LinearSubspace(maps), made)
-    gain, error = verdict.by_trained
-    assert gain > SURE * error  # by its own maps alone it would be believed
-    assert verdict.by_linear[0] < -1
-    assert not verdict.clear
+    gain_found = gain_of(LinearSubspace(noise), LinearSubspace(maps), made)
+    gain, error = gain_found.by_trained
+    assert gain > SIGNIFICANT * error  # by its own maps alone it would be believed
+    assert gain_found.by_linear[0] < -1
+    assert not gain_found.is_significant
 
 
 def test_the_model_that_is_judged_is_left_as_it_was(straight):
@@ -187,8 +187,8 @@ def test_the_model_that_is_judged_is_left_as_it_was(straight):
     size = made.store.disk.size
     model = Heterogeneous(blobs.representation(), table, prior_std=torch.ones(2), whitening=torch.ones(size))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    rival = Rival(LinearSubspace(blobs.maps()), torch.ones(2))
-    prediction_gain(model, made.store, rival, held=HELD[:8], half_precision=False)
+    reference = LinearReference(LinearSubspace(blobs.maps()), torch.ones(2))
+    prediction_gain(model, made.store, reference, held=HELD[:8], half_precision=False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -197,6 +197,6 @@ def test_only_a_table_s_points_can_be_compared(straight):
     size = made.store.disk.size
     encoder = MlpEncoder(size, 2, width=8, layers=1)
     model = Heterogeneous(blobs.representation(), encoder, prior_std=torch.ones(2), whitening=torch.ones(size))
-    rival = Rival(LinearSubspace(blobs.maps()), torch.ones(2))
+    reference = LinearReference(LinearSubspace(blobs.maps()), torch.ones(2))
     with pytest.raises(ValueError, match="table"):
-        prediction_gain(model, made.store, rival, held=HELD, half_precision=False)
+        prediction_gain(model, made.store, reference, held=HELD, half_precision=False)

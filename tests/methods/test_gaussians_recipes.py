@@ -52,7 +52,7 @@ def test_poses_are_refined_against_the_model_after_an_epoch_and_at_the_end(confi
 
 
 def test_one_unit_of_a_trimer_is_free_and_every_particle_has_three_places(config, tmp_path):
-    made = simulate_set(SimulateConfig("trimer", tmp_path / "set", n=200, box=16, apix=16.0, snr=2.0, seed=2))
+    made = simulate_set(SimulateConfig("trimer", tmp_path / "set", n=200, box=16, pixel_A=16.0, snr=2.0, seed=2))
     asked = replace(config, particles=made / "particles.star", output=tmp_path / "run", symmetry="C3")
     run = train_gaussians(replace(asked, network=replace(SMALL, gaussians=60)))
     model, z = run.representation(), torch.from_numpy(run.latent_mean())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cryomorph.objectives.smoothness import Smoothness
-from cryomorph.representations.linear import rebox
+from cryomorph.volumes.grid import rebox
 
 BOX = 10
 

@@ -36,7 +36,7 @@ C3 = point_group("C3")
 def folder(tmp_path_factory):
     """A trimer of which one unit's arm opens."""
     path = tmp_path_factory.mktemp("trimer") / "set"
-    return simulate_set(SimulateConfig("trimer", path, n=N, box=BOX, apix=16.0, snr=2.0, seed=2))
+    return simulate_set(SimulateConfig("trimer", path, n=N, box=BOX, pixel_A=16.0, snr=2.0, seed=2))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import multivariate_normal
 
-from cryomorph.poses.evidence import Evidence
+from cryomorph.poses.evidence import PoseEvidence
 
 IMAGES, SHIFTS, ROTATIONS, COEFFICIENTS = 2, 3, 4, 25
 
@@ -47,7 +47,7 @@ class Posed:
         seen = self.slices[:, h].conj() if turned else self.slices[:, h]
         return self.image[b, t], (self.ctf[b] * seen).T
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> PoseEvidence:
         """Of all poses, from products that are summed here; the Gram matrix is that of the slice as it is."""
         overlap = torch.zeros(len(self.slices), IMAGES, SHIFTS, 2, ROTATIONS)
         for pose in self.poses:
@@ -55,7 +55,7 @@ class Posed:
             overlap[:, *pose] = torch.from_numpy((columns.conj().T @ image).real)
         shown = self.ctf[:, None, None] * self.slices
         gram = np.einsum("bkhm,blhm->bhkl", shown, shown.conj()).real
-        return Evidence.of(overlap, torch.from_numpy(gram).float()[:, None, None])
+        return PoseEvidence.of(overlap, torch.from_numpy(gram).float()[:, None, None])
 
 
 def noise_of(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -75,7 +75,7 @@ def marginal(image: np.ndarray, columns: np.ndarray, amplitude: float) -> float:
     return float(shown - multivariate_normal(np.zeros(len(x)), alone).logpdf(x))
 
 
-def whole(evidence: Evidence, amplitude: float) -> np.ndarray:
+def whole(evidence: PoseEvidence, amplitude: float) -> np.ndarray:
     """The logarithm at an amplitude, by what the fields say of themselves."""
     found = evidence.constant + amplitude * evidence.linear - amplitude**2 * evidence.quadratic / 2
     return found.double().numpy()
@@ -166,7 +166,7 @@ def test_the_posterior_is_that_of_ridge_regression(zdim):
 def test_without_components_it_is_that_of_one_map():
     """`2 <C X, S> - <C^2, |S|^2>`, and `<C X, S>_+^2 / <C^2, |S|^2>` at the best amplitude."""
     overlap, power = torch.tensor([3.0, 0.4, 0.0, -2.0]), torch.tensor([2.0, 5.0, 1.0, 1.0])
-    evidence = Evidence.of(overlap[None], power[:, None, None])
+    evidence = PoseEvidence.of(overlap[None], power[:, None, None])
     torch.testing.assert_close(evidence.at_one(), 2 * overlap - power)
     torch.testing.assert_close(evidence.at_best(), torch.tensor([4.5, 0.032, 0.0, 0.0]))
     assert evidence.latent().shape == (0, 4) and evidence.covariance.shape == (4, 0, 0)
@@ -176,7 +176,7 @@ def test_a_component_along_the_mean_is_an_amplitude_that_varies():
     """`X = (a + s z) C S_0`: along the mean noise has the variance `1/2 + s^2 P`, `P = <C^2, |S_0|^2>`."""
     power, spread, overlap = 400.0, 0.3, 350.0
     slope = torch.tensor([1.0, spread])
-    evidence = Evidence.of(overlap * slope[:, None], (power * torch.outer(slope, slope))[None])
+    evidence = PoseEvidence.of(overlap * slope[:, None], (power * torch.outer(slope, slope))[None])
     narrowed = 1 + 2 * spread**2 * power
     assert float(evidence.linear) == pytest.approx(2 * overlap / narrowed, rel=1e-3)
     assert float(evidence.quadratic) == pytest.approx(2 * power / narrowed, rel=1e-3)
@@ -186,7 +186,7 @@ def test_a_component_along_the_mean_is_an_amplitude_that_varies():
 
 @pytest.mark.parametrize("zdim", [0, 2])
 def test_where_there_is_no_map_nothing_is_gained_or_lost(zdim):
-    nothing = Evidence.of(torch.zeros(zdim + 1, 3), torch.zeros(3, zdim + 1, zdim + 1))
+    nothing = PoseEvidence.of(torch.zeros(zdim + 1, 3), torch.zeros(3, zdim + 1, zdim + 1))
     assert torch.equal(nothing.at_best(), torch.zeros(3)) and torch.equal(nothing.at_one(), torch.zeros(3))
     # the posterior is the prior
     assert torch.equal(nothing.covariance, torch.eye(zdim).expand(3, -1, -1))
@@ -221,14 +221,14 @@ def test_gram_matrices_that_poses_share_count_as_if_each_had_its_own():
     roots = torch.from_numpy(rng.normal(size=(2, 1, 1, 4, 3, 6))).float()
     gram = roots @ roots.mT
     given = overlap.clone(), gram.clone()
-    shared = Evidence.of(overlap, gram)
+    shared = PoseEvidence.of(overlap, gram)
     assert shared.quadratic.shape == (2, 1, 1, 4) and shared.bound.shape == (2, 2, 1, 1, 4)
     assert shared.covariance.shape == (2, 1, 1, 4, 2, 2)
     assert shared.constant.shape == shared.linear.shape == (2, 5, 2, 4)
-    own = Evidence.of(overlap, gram.expand(2, 5, 2, 4, 3, 3).contiguous())
+    own = PoseEvidence.of(overlap, gram.expand(2, 5, 2, 4, 3, 3).contiguous())
     for name in ("at_one", "at_best", "latent"):
         torch.testing.assert_close(getattr(shared, name)(), getattr(own, name)(), atol=1e-5, rtol=1e-4)
-    single = Evidence.of(overlap[:, 1, 3, 0, 2], gram[1, 0, 0, 2])
+    single = PoseEvidence.of(overlap[:, 1, 3, 0, 2], gram[1, 0, 0, 2])
     assert float(single.at_best()) == pytest.approx(float(shared.at_best()[1, 3, 0, 2]), rel=1e-4)
     assert torch.equal(overlap, given[0]) and torch.equal(gram, given[1])
 
@@ -242,6 +242,6 @@ def test_no_slice_explains_more_than_there_is_where_a_component_is_nearly_the_me
     overlap = torch.stack([torch.full_like(angle, 0.9), 0.9 * angle.cos()])
     # sums of thousands of coefficients in single precision
     rounded = 1 + 1e-6 * torch.randn(2, 200, generator=generator)
-    found = Evidence.of((power * overlap * rounded).float(), (power * gram).float())
+    found = PoseEvidence.of((power * overlap * rounded).float(), (power * gram).float())
     # the whole plane of an image of `power` over half of it
     assert float(found.at_best().max()) < 2 * power

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from cryomorph.abinit.initial_model import unposed
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.pose import random_rotations
@@ -31,7 +30,7 @@ EVERYTHING = Level(0, 5.0, grid_size(0))
 @pytest.fixture(autouse=True)
 def small_banks(monkeypatch):
     """The finest level is interpolated: its bank takes longer to make than it saves on a few images."""
-    monkeypatch.setattr(pose_search, "BANK", 1 << 21)
+    monkeypatch.setattr(pose_search, "MAX_BANK", 1 << 21)
 
 
 def images_of(blobs, n: int, *, noise: float = 1.0, seed: int = 0) -> Batch:
@@ -136,7 +135,7 @@ def test_it_is_the_mean_and_spread_of_a_mixture_over_rotations_at_their_best_shi
 @pytest.mark.parametrize("bank", [0, 1 << 25])
 def test_the_last_level_s_poses_and_band_count_alone(blobs_of, bank, monkeypatch):
     """All rotations of the finer grid, whether their slices were made at once or one by one."""
-    monkeypatch.setattr(pose_search, "BANK", bank)
+    monkeypatch.setattr(pose_search, "MAX_BANK", bank)
     blobs = blobs_of.of(zdim=1, strength=0.8)
     batch, plan = images_of(blobs, 2), SearchPlan((EVERYTHING, Level(1, 4.0, grid_size(1))), 0.0)
     found = latents(blobs.maps(), batch, plan)
@@ -172,7 +171,7 @@ def test_an_image_whose_two_poses_are_equally_likely_is_halfway_between_with_a_s
 def test_images_with_clear_poses_get_their_latent_points(blobs_of, simulated, tmp_path, zdim):
     blobs = blobs_of.of(zdim=zdim, strength=25.0)
     made = simulated(blobs, tmp_path / "store", n=60)
-    found = latents(blobs.maps(), unposed(made.store).batch(torch.arange(60), DISK.size))
+    found = latents(blobs.maps(), made.store.unposed().batch(torch.arange(60), DISK.size))
     for own, true in zip(found.mean.T.numpy(), made.z.T, strict=True):
         assert np.corrcoef(own, true)[0, 1] > 0.97
         assert np.polyfit(true, own, 1)[0] == pytest.approx(1, abs=0.1)
@@ -182,7 +181,7 @@ def test_of_faint_images_they_are_nearer_the_truth_than_those_of_the_likeliest_p
     """And about as far off as they say."""
     blobs = blobs_of.of(zdim=1, strength=0.6)
     made = simulated(blobs, tmp_path / "store", n=200, seed=1)
-    batch = unposed(made.store).batch(torch.arange(200), DISK.size)
+    batch = made.store.unposed().batch(torch.arange(200), DISK.size)
     many, one = (
         latents(blobs.maps(), batch, SearchPlan((Level(1, 4.0, 96), Level(2, 6.0, beams)), RANGE)) for beams in (96, 1)
     )

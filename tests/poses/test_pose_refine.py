@@ -17,7 +17,7 @@ from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.poses import refine as pose_refine
 from cryomorph.poses.refine import (
-    WEAK,
+    WEAK_PRIOR,
     WIDTHS,
     Offsets,
     best_offsets,
@@ -75,8 +75,8 @@ def test_two_processes_find_the_width_of_all_particles_together():
         seen.append(likelihood)
         return likelihood
 
-    alone = prior_width(offset[200:], covariance[200:], GRID, total=keep)
-    first = prior_width(offset[:200], covariance[:200], GRID, total=lambda likelihood: likelihood + seen[0])
+    alone = prior_width(offset[200:], covariance[200:], GRID, all_reduce_sum=keep)
+    first = prior_width(offset[:200], covariance[:200], GRID, all_reduce_sum=lambda likelihood: likelihood + seen[0])
     assert first == whole
     assert alone != whole
 
@@ -97,7 +97,7 @@ def test_offsets_are_shrunk_by_the_formula_with_the_most_likely_width():
     facts = shrink(poses, Offsets(torch.from_numpy(particle), *tensors))
 
     names = ("rotation_deg", "shift_pixel")
-    for name, part, weak, unit in zip(names, (slice(3), slice(3, 5)), WEAK, (180 / np.pi, 1), strict=True):
+    for name, part, weak, unit in zip(names, (slice(3), slice(3, 5)), WEAK_PRIOR, (180 / np.pi, 1), strict=True):
         e, c = best[:, part], covariance[:, part, part]
         eye = np.eye(e.shape[1])
         widths = weak * WIDTHS.double().numpy()
@@ -134,9 +134,9 @@ def test_what_two_halves_agree_on_is_the_width_whatever_their_noise(width):
     assert shared_width(seen(np.stack([split[0], -split[0]])), part, trust) == 0
     sums: list[torch.Tensor] = []
     first, second = slice(0, 9000), slice(9000, None)
-    shared_width(seen(split, first), part, trust[first], total=lambda value: sums.append(value) or value)
+    shared_width(seen(split, first), part, trust[first], all_reduce_sum=lambda value: sums.append(value) or value)
     held = iter(sums)
-    together = shared_width(seen(split, second), part, trust[second], total=lambda value: value + next(held))
+    together = shared_width(seen(split, second), part, trust[second], all_reduce_sum=lambda value: value + next(held))
     assert together == pytest.approx(shared_width(seen(split), part, trust))
 
 
@@ -277,7 +277,7 @@ def test_a_model_without_a_table_of_poses_is_refused(blobs_of, simulated, tmp_pa
 
 
 def test_the_widths_looked_at_hold_every_offset_that_can_be_believed():
-    rotation, shift = WEAK[0] * WIDTHS, WEAK[1] * WIDTHS
+    rotation, shift = WEAK_PRIOR[0] * WIDTHS, WEAK_PRIOR[1] * WIDTHS
     assert np.degrees(float(rotation[0])) < 0.01
     assert np.degrees(float(rotation[-1])) > 5
     assert float(shift[0]) < 0.01
@@ -411,7 +411,7 @@ def test_what_a_free_latent_point_leaves_open_is_part_of_the_pose_s_covariance(b
         return image * np.exp(-2j * np.pi * k @ step[5:]) - blobs.slices(made.z + step[:2], turned, k)
 
     slope = np.stack([(residual(step) - residual(-step)) / 2e-4 for step in 1e-4 * np.eye(7)], axis=-1)
-    prior = np.diag(np.array([1.0] * 2 + [WEAK[0]] * 3 + [WEAK[1]] * 2) ** -2)
+    prior = np.diag(np.array([1.0] * 2 + [WEAK_PRIOR[0]] * 3 + [WEAK_PRIOR[1]] * 2) ** -2)
     information = 2 * np.einsum("bmp,bmq->bpq", slope.conj(), slope).real + prior
     expected = {True: np.linalg.inv(information)[:, 2:, 2:], False: np.linalg.inv(information[:, 2:, 2:])}
     found = {free: located(blobs, made, 1.0, free_latent=free).covariance.double().numpy() for free in (True, False)}

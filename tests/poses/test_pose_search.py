@@ -80,7 +80,7 @@ def seen(blobs) -> Seen:
 @pytest.fixture(autouse=True)
 def small_banks(monkeypatch):
     """The finest level is interpolated: its bank takes longer to make than it saves on a few images."""
-    monkeypatch.setattr(pose_search, "BANK", 1 << 21)
+    monkeypatch.setattr(pose_search, "MAX_BANK", 1 << 21)
 
 
 def found_in(maps: torch.Tensor, seen: Seen, plan: SearchPlan = PLAN) -> FoundPoses:
@@ -90,7 +90,7 @@ def found_in(maps: torch.Tensor, seen: Seen, plan: SearchPlan = PLAN) -> FoundPo
 @pytest.fixture(scope="module")
 def right(blobs, seen) -> FoundPoses:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pose_search, "BANK", 1 << 21)
+        patch.setattr(pose_search, "MAX_BANK", 1 << 21)
         return found_in(blobs.maps(), seen)
 
 
@@ -136,7 +136,7 @@ def scores(seen: Seen, image: int, slices: np.ndarray, shifts: np.ndarray) -> np
 
 
 def shifts_of(plan: SearchPlan) -> np.ndarray:
-    return shift_grid(plan.shift_pixel, shift_step(BOX, plan.levels[0].band)).double().numpy()
+    return shift_grid(plan.shift_pixel, shift_step(BOX, plan.levels[0].radius)).double().numpy()
 
 
 @pytest.mark.parametrize("zdim", [0, 1, 2])
@@ -144,7 +144,7 @@ def shifts_of(plan: SearchPlan) -> np.ndarray:
 def test_the_first_level_tries_every_rotation_and_every_shift(blobs_of, zdim, level, few, monkeypatch):
     """Against loops over all of them; however the batch is split."""
     if few:
-        monkeypatch.setattr(pose_search, "SCORES", 1)
+        monkeypatch.setattr(pose_search, "MAX_SCORES", 1)
     plan = SearchPlan((Level(level, 5.0, 7),), RANGE)
     maps = blobs_of.of(zdim=zdim, strength=25.0).maps()
     part = images_of(blobs_of.of(zdim=zdim, strength=25.0), 3, noise=1.0)
@@ -167,7 +167,7 @@ def test_the_first_level_tries_every_rotation_and_every_shift(blobs_of, zdim, le
 )
 def test_with_all_beams_the_next_level_tries_all_children_of_all(blobs_of, banked, few, zdim, monkeypatch):
     """Every rotation of the finer grid, at nine shifts half a step apart about its parent's best."""
-    monkeypatch.setattr(pose_search, "BANK", 1 << 25 if banked else 0)
+    monkeypatch.setattr(pose_search, "MAX_BANK", 1 << 25 if banked else 0)
     if few:
         monkeypatch.setattr(pose_search, "POINTS", 1)
     finer = Level(1, 6.0, 5)
@@ -368,7 +368,7 @@ def test_given_poses_begin_at_the_middle_of_the_latent_space(seen):
 @pytest.mark.parametrize(("box", "last"), [(32, 10.0), (64, 20.0), (128, 30.0), (64, 5.0)])
 def test_the_usual_plan_widens_the_band_with_the_grid(box, last):
     plan = usual_plan(box, last)
-    bands, beams = [level.band for level in plan.levels], [level.beams for level in plan.levels]
+    bands, beams = [level.radius for level in plan.levels], [level.beams for level in plan.levels]
     assert [level.grid for level in plan.levels] == [1, 2, 3]
     assert bands == sorted(bands) and bands[-1] == last
     assert beams == sorted(beams, reverse=True) and beams[-1] >= plan.polished

@@ -8,7 +8,7 @@ import torch
 
 from cryomorph.render.isosurface import VIEWS
 from cryomorph.render.map_renderer import SIZE, Painter, telling_view
-from cryomorph.representations.linear import rebox
+from cryomorph.volumes.grid import rebox
 
 BOX = 24
 

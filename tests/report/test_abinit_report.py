@@ -97,7 +97,7 @@ def test_starts_that_explain_nothing_are_a_warning_even_where_they_agree(run):
 def test_starts_that_do_not_agree_are_a_warning_that_says_what_to_do(run):
     found = verdict(run, agreeing=1, shared=[0.3, 1.0, 0.2])
     assert found.level == "warning" and found.text.startswith("No two of 3 random starts")
-    assert "--start-images" in found.text and "--start-band" in found.text
+    assert "--start-images" in found.text and "--start-radius" in found.text
 
 
 def tables(run: RunFolder) -> list[Table]:

@@ -15,8 +15,8 @@ from cryomorph.diagnostics.left_in_run import FoundLandscape
 from cryomorph.io.mrc import read_map
 from cryomorph.report.analyze.states import states_section
 from cryomorph.report.page import Figure, Gallery, Report, Table, render_report
-from cryomorph.representations.linear import rebox
 from cryomorph.volumes.backproject import mirror, reconstruct
+from cryomorph.volumes.grid import rebox
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,12 @@ from cryomorph.representations.encodings import frequency_matrix
 from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.gaussian_motion import CHANGES, GaussianShape
 from cryomorph.representations.gaussians import Gaussians
-from cryomorph.representations.linear import LinearSubspace, rebox
+from cryomorph.representations.linear import LinearSubspace
 from cryomorph.representations.neural_field import NeuralField
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.training.distillation import Lesson, warm_start
 from cryomorph.volumes.backproject import mirror
-from cryomorph.volumes.grid import fourier_crop, shell_amplitude
+from cryomorph.volumes.grid import fourier_crop, rebox, shell_amplitude
 
 BOX = 16
 ZDIM = 2
@@ -322,7 +322,7 @@ def test_linear_volume_is_mean_plus_components():
     mean, one, two = model.maps
     torch.testing.assert_close(model.volume(torch.tensor([2.0, -1.0]), BOX), mean + 2 * one - two)
     assert model.zdim == ZDIM
-    assert model.band == BOX
+    assert model.box == BOX
 
 
 @pytest.mark.parametrize("box", [8, 12, 24, 32])

@@ -21,7 +21,7 @@ def field(*, residual: bool = True, zdim: int = 3) -> NeuralField:
 
 
 def lattice(made: NeuralField, box: int, *, half_precision: bool = False) -> FieldLattice:
-    found = FieldLattice.of(made, box, half_precision=half_precision)
+    found = made.lattice(box, half_precision=half_precision)
     assert found is not None
     return found
 
@@ -57,8 +57,8 @@ def test_half_precision_is_near():
 
 def test_a_lattice_that_does_not_fit_is_left_to_the_field(monkeypatch):
     made, z = field(), torch.ones(3)
-    monkeypatch.setattr(field_lattice, "LARGEST", 1000)
-    assert FieldLattice.of(made, 16) is None
+    monkeypatch.setattr(field_lattice, "MAX_BYTES", 1000)
+    assert made.lattice(16) is None
     torch.testing.assert_close(made.decoder(16)(z), made.volume(z, 16), atol=0, rtol=0)
 
 
@@ -67,5 +67,5 @@ def test_what_a_lattice_takes_is_the_field_s_band_not_the_box(monkeypatch):
     made = field()
     size = lattice(made, 16).encoded.nbytes
     assert lattice(made, 32).encoded.nbytes == size
-    monkeypatch.setattr(field_lattice, "LARGEST", 1.2 * size)
-    assert FieldLattice.of(made, 32) is not None
+    monkeypatch.setattr(field_lattice, "MAX_BYTES", 1.2 * size)
+    assert made.lattice(32) is not None

@@ -31,7 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(output: Path, name: str = "compositional", **options: object) -> SimulateConfig:
-    defaults: dict[str, object] = {"n": 40, "box": 24, "apix": 10.0}
+    defaults: dict[str, object] = {"n": 40, "box": 24, "pixel_A": 10.0}
     return SimulateConfig(name, output, **(defaults | options))  # type: ignore[arg-type]
 
 
@@ -64,7 +64,7 @@ def test_a_seed_decides_everything_and_memory_nothing(tmp_path: Path, monkeypatc
 
 def test_the_truth_is_that_of_the_star_file_and_of_the_images(tmp_path: Path) -> None:
     """A noise-free image is the central slice of its true map, at the pose that the readers find."""
-    folder = simulate_set(config(tmp_path / "set", n=6, box=16, apix=16.0, snr=float("inf"), ctf=False))
+    folder = simulate_set(config(tmp_path / "set", n=6, box=16, pixel_A=16.0, snr=float("inf"), ctf=False))
     particles = read_particles(folder / "particles.star")
     with np.load(folder / "truth.npz", allow_pickle=False) as file:
         truth = dict(file)
@@ -87,7 +87,7 @@ def test_the_truth_is_that_of_the_star_file_and_of_the_images(tmp_path: Path) ->
 
 
 def test_the_layout_is_the_referees(tmp_path: Path) -> None:
-    folder = simulate_set(config(tmp_path / "set", "two-hinge", n=170, box=20, apix=12.0))
+    folder = simulate_set(config(tmp_path / "set", "two-hinge", n=170, box=20, pixel_A=12.0))
     assert sorted(p.name for p in folder.iterdir()) == [
         "made.json", "maps", "particles.mrcs", "particles.star", "truth.npz",
     ]  # fmt: skip
@@ -157,7 +157,7 @@ def test_a_set_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_command_makes_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "set"
-    arguments = ["simulate", "compositional", "-o", str(output), "-n", "4", "--box", "24", "--apix", "10"]
+    arguments = ["simulate", "compositional", "-o", str(output), "-n", "4", "--box", "24", "--pixel-A", "10"]
     assert main([*arguments, "--no-ctf", "--snr", "inf"]) == 0
     made = json.loads((output / "made.json").read_text())
     assert made["no_ctf"] and made["snr"] is None
@@ -172,7 +172,7 @@ def test_the_command_makes_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ({"snr": 0.0}, "--snr"),
         ({"snr": float("nan")}, "--snr"),
         ({"box": 25}, "even"),
-        ({"apix": 3.0}, "raise --box or --apix"),
+        ({"pixel_A": 3.0}, "raise --box or --pixel-A"),
         ({"shift": 12.0}, "--shift"),
         ({"seed": -1}, "--seed"),
         ({"defocus": (9000.0, 8000.0)}, "rising"),

@@ -57,7 +57,7 @@ class Known:
 
 def known_of(name: str, folder: Path, *, off: float = 1.0) -> Known:
     """A simulated set of little noise whose particle file has poses off by `off` times `OFF_DEG` and `OFF_PX`."""
-    made = simulate_set(SimulateConfig(name, folder / "set", n=N, box=16, apix=PIXEL_A, snr=2.0, seed=3))
+    made = simulate_set(SimulateConfig(name, folder / "set", n=N, box=16, pixel_A=PIXEL_A, snr=2.0, seed=3))
     truth = np.load(made / "truth.npz")
     rotation, shift_A = truth["R"].astype(float), -truth["shift"].astype(float)
     drawn = off * np.random.default_rng(0).normal(size=(N, 5)) * ([np.radians(OFF_DEG)] * 3 + [OFF_PX * PIXEL_A] * 2)

@@ -127,7 +127,7 @@ def test_the_band_grows_by_epoch_and_is_full_at_the_end(make_trainer):
     bands, sizes = [], []
     for epoch in range(8):
         trainer.progress.epoch = epoch
-        bands.append(trainer.disk.band)
+        bands.append(trainer.disk.max_radius)
         batch = next(iter(trainer.batches()))
         sizes.append(batch.image.shape[1])
         assert sizes[-1] == trainer.disk.size
@@ -137,13 +137,13 @@ def test_the_band_grows_by_epoch_and_is_full_at_the_end(make_trainer):
 
 
 def test_the_first_band_is_16_and_no_more_than_the_box(make_trainer):
-    assert make_trainer(first_band=None, band_share=0.5).disk.band == 8
+    assert make_trainer(first_band=None, band_share=0.5).disk.max_radius == 8
 
 
 def test_a_network_sees_all_coefficients_whatever_is_compared(make_trainer):
     trainer = make_trainer("mlp", epochs=4, first_band=4.0, band_share=1.0)
     batch = next(iter(trainer.batches()))
-    assert trainer.disk.band == 4
+    assert trainer.disk.max_radius == 4
     assert batch.image.shape[1] == trainer.store.disk.size
     trainer.step(batch, trainer.disk)
     assert math.isfinite(trainer.report()["nll"])

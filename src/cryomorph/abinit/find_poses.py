@@ -1,4 +1,7 @@
-"""Ab initio: from images without poses to a map, poses, and word on whether to trust them (METHODS 6)."""
+"""Ab initio reconstruction: from images without poses to poses, maps and latent points.
+
+See docs/methods.md, "Ab initio".
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,11 @@ from time import perf_counter
 
 import torch
 
-from cryomorph.abinit.half_sets import Poses
-from cryomorph.abinit.initial_model import unposed
+from cryomorph.abinit.half_sets import PosedHalfSets
 from cryomorph.abinit.network_search import find_by_network
-from cryomorph.abinit.record import keep_poses
-from cryomorph.abinit.rounds import FIRST_BAND, latents_stage, rounds_stage
-from cryomorph.abinit.starts import starts_stage
+from cryomorph.abinit.random_starts import random_starts_stage
+from cryomorph.abinit.record import write_poses
+from cryomorph.abinit.rounds import MIN_RADIUS, latents_stage, rounds_stage
 from cryomorph.compute.device import choose_device
 from cryomorph.config.abinit import AbinitConfig
 from cryomorph.config.errors import InputError
@@ -23,33 +25,34 @@ from cryomorph.runs.folder import RunFolder
 from cryomorph.training.stages.linear import consensus_stage, linear_stage
 from cryomorph.training.start import check_bounds, check_paths, start_run, take_particles
 
-FEWEST = 200  # particles
-SMALLEST_BOX = 16
-FEWEST_OF_A_HALF = 20
-WIDEST_START = 32  # Fourier pixels: a start goes through all rotations 15 degrees apart, which tell no finer details
-OWN = ("starts", "start_images", "start_band", "search_rounds", "polish_rounds")  # options that the paper's has not
-MOST_COMPONENTS = 4  # of the subspaces that poses are searched against: the cost goes with their square
+MIN_PARTICLES = 200
+MIN_BOX = 16
+MIN_HALF_SET = 20  # particles
+MAX_START_RADIUS = 32  # Fourier pixels: rotations 15 degrees apart, the grid of a start, resolve nothing finer
+MAX_COMPONENTS = 4  # of the subspaces that poses are searched against: the cost grows with their square
+DEFAULT_ONLY = ("starts", "start_images", "start_radius", "search_rounds", "polish_rounds")
+"""Options that `--recipe paper` does not use."""
 
 
 def find_poses(config: AbinitConfig) -> RunFolder:
-    """Find poses and map; returns the finished run.
+    """Estimate poses and maps; returns the finished run.
 
     Raises:
-        InputError: an option out of range, particles that cannot be used, or a run folder that is in use.
+        InputError: an option is out of range, the particles cannot be used, or the run folder is in use.
     """
     _check(config)
     begin = perf_counter()
     run = start_run(config, "abinit")
     if run.is_complete:
-        run.log(f"{run.path} is complete already: nothing to resume")
+        run.log(f"{run.path} is already complete: nothing to resume")
         return run
     given = take_particles(run, config, _check_particles, posed=False)
-    store = unposed(given)
+    store = given.unposed()
     device = choose_device(config.device)
     if config.recipe == "paper":
         find_by_network(run, given, store, config=config, device=device)
     else:
-        starts = starts_stage(run, store, config)
+        starts = random_starts_stage(run, store, config)
         found = rounds_stage(run, store, starts, config=config, device=device)
         _finish(run, given, found, config=config, device=device)
     written = run.path / given.manifest.metadata
@@ -58,45 +61,48 @@ def find_poses(config: AbinitConfig) -> RunFolder:
     return run
 
 
-def _finish(run: RunFolder, store: ParticleStore, found: Poses, *, config: AbinitConfig, device: torch.device) -> None:
-    """Poses, consensus and model; the model last."""
-    keep_poses(run, store, found.pose)
+def _finish(
+    run: RunFolder, store: ParticleStore, found: PosedHalfSets, *, config: AbinitConfig, device: torch.device
+) -> None:
+    """Write poses, consensus, latents and model; the model last."""
+    write_poses(run, store, found.pose)
     posed = store.with_pose(found.pose)
     consensus = consensus_stage(run, posed)
     if not config.zdim:
         run.save_latent(torch.zeros(len(store), 0), torch.zeros(len(store), 0))
         run.save_model(LinearSubspace(consensus.map[None]), {})
         return
-    asked = LinearConfig(config.particles, config.output, zdim=config.zdim, seed=config.seed)
-    fit = linear_stage(run, posed, consensus, config=asked)
+    linear = LinearConfig(config.particles, config.output, zdim=config.zdim, seed=config.seed)
+    fit = linear_stage(run, posed, consensus, config=linear)
     latents = latents_stage(run, store, fit, found=found, config=config, device=device)
     run.save_latent(latents.mean, latents.std)
     run.save_model(LinearSubspace(fit.maps), {"variance": fit.variance, "reproducibility": fit.reproducibility})
 
 
 def _check_particles(store: ParticleStore) -> None:
-    if store.box < SMALLEST_BOX:
-        raise InputError(f"box {store.box} is too small to find poses in: give a --box of at least {SMALLEST_BOX}")
-    if len(store) < FEWEST:
-        raise InputError(f"{len(store)} particles are too few to find their poses: give at least {FEWEST}")
+    """Refuse sets that are too small."""
+    if store.box < MIN_BOX:
+        raise InputError(f"box {store.box} is too small to find poses: give a --box of at least {MIN_BOX}")
+    if len(store) < MIN_PARTICLES:
+        raise InputError(f"{len(store)} particles are too few to find their poses: give at least {MIN_PARTICLES}")
     halves = torch.bincount(store.half, minlength=2)
-    if int(halves.min()) < FEWEST_OF_A_HALF:
+    if int(halves.min()) < MIN_HALF_SET:
         raise InputError(
-            f"half sets of {int(halves[0])} and {int(halves[1])} particles: expected at least {FEWEST_OF_A_HALF} in "
-            "each; take the column rlnRandomSubset (or alignments3D/split) away, or draw it anew"
+            f"half sets of {int(halves[0])} and {int(halves[1])} particles: expected at least {MIN_HALF_SET} in "
+            "each; remove the column rlnRandomSubset (or alignments3D/split), or assign half sets at random again"
         )
 
 
 def _check(config: AbinitConfig) -> None:
-    """Refuse what cannot work before anything is written."""
+    """Refuse options that cannot work before anything is written."""
     _check_recipe(config)
     paper = config.paper
     check_bounds(
         {
             "starts": (config.starts, 1),
-            "start-images": (config.start_images, FEWEST),
-            "start-band": (config.start_band, FIRST_BAND),
-            "search-band": (config.search_band, FIRST_BAND),
+            "start-images": (config.start_images, MIN_PARTICLES),
+            "start-radius": (config.start_radius, MIN_RADIUS),
+            "search-radius": (config.search_radius, MIN_RADIUS),
             "search-rounds": (config.search_rounds, 1),
             "polish-rounds": (config.polish_rounds, 0),
             "zdim": (config.zdim, 0),
@@ -112,10 +118,10 @@ def _check(config: AbinitConfig) -> None:
             "final-width": (paper.final_width, 1),
         },
         {
-            "zdim": (config.zdim, MOST_COMPONENTS),
+            "zdim": (config.zdim, MAX_COMPONENTS),
             "shift-range": (config.shift_range, 0.25),
             "starts": (config.starts, 50),
-            "start-band": (config.start_band, WIDEST_START),
+            "start-radius": (config.start_radius, MAX_START_RADIUS),
         },
     )
     choose_device(config.device)
@@ -123,10 +129,10 @@ def _check(config: AbinitConfig) -> None:
 
 
 def _check_recipe(config: AbinitConfig) -> None:
-    """Refuse options of the recipe that was not asked for: they would do nothing."""
+    """Refuse options of the other recipe, which would have no effect."""
     other, asked = ("paper", config.paper) if config.recipe == "default" else ("default", config)
     for option in fields(asked):
-        shared = other == "default" and option.name not in OWN
+        shared = other == "default" and option.name not in DEFAULT_ONLY
         if not shared and getattr(asked, option.name) != option.default:
             flag = option.name.replace("_", "-")
-            raise InputError(f"--{flag} belongs to --recipe {other}: leave it away, or give that recipe")
+            raise InputError(f"--{flag} applies to --recipe {other} only: omit it, or give that recipe")

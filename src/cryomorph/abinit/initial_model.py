@@ -1,10 +1,11 @@
-"""A first map from images alone: expectation-maximisation over all poses of a grid, on few images and a low band.
+"""An initial model from images without poses: expectation-maximisation over a grid of all poses, at low resolution.
 
-Every image counts at every rotation and shift by how likely it is there, so that no pose is decided while the map is
-still noise; poses become certain as the map does. Each iteration takes new images, a new turn of the grid and, now and
-then, a wider band (frequency marching). The noise of each shell is what the map leaves of the images, the map's own
-errors included: that is the annealing. Where particles move, components of a linear subspace are found along with the
-mean: each pose counts with its own posterior of the latent point (METHODS 2), so that all images share one frame.
+Every image contributes at every rotation and shift with its posterior probability, so that no pose is assigned while
+the map is still noise; poses become certain as the map does. Each iteration takes new images, rotates the grid as a
+whole and now and then increases the radius (frequency marching). The noise of each shell is the residual of the images,
+which includes the map's errors and so anneals. If the particles are flexible, the components of a linear subspace are
+estimated along with the mean: each pose has its own posterior of the latent point (docs/methods.md, "Linear subspace"),
+so that all images share one frame.
 """
 
 from __future__ import annotations
@@ -21,72 +22,70 @@ from cryomorph.latents.ppca import m_step
 from cryomorph.particles.store import Batch, ParticleStore
 from cryomorph.physics.disk import FourierDisk
 from cryomorph.physics.noise import residual_power
-from cryomorph.physics.pose import Pose, random_rotations, shift_phase
+from cryomorph.physics.pose import random_rotations, shift_phase
 from cryomorph.physics.slicing import locate_slices, padded_grid
-from cryomorph.poses.evidence import Evidence
+from cryomorph.poses.evidence import PoseEvidence
 from cryomorph.poses.slice_bank import SliceBank, shift_grid, shift_step
-from cryomorph.representations.linear import rebox
 from cryomorph.volumes.backproject import Accumulator
+from cryomorph.volumes.grid import rebox
 from cryomorph.volumes.masks import spherical_mask
 
-SCORES = 1 << 22  # probabilities held at once
-PRIOR = 0.1  # of a shell's mean weight: what a map's Wiener filter adds to it
-MARCH = 0.7  # of the iterations in which the band grows
-NOISE_MEMORY = 0.5
-TRUST = 0.5  # of a shell's power that counts as noise at least: images without any would decide on a hand at once
-FAINT = 0.5  # nats an image on images held out, below which a map explains nothing: one of pure noise has 0.01
-COMPONENT_AMPLITUDE = 0.3  # of the components that a start begins with, against the mean's
-COMPONENT_PRIOR = 10.0  # times the Wiener filter of the mean
+MAX_SCORES = 1 << 22  # log-likelihoods held in memory at once
+PRIOR_WEIGHT = 0.1  # regularisation of the map's Wiener filter, as a fraction of a shell's mean weight
+MARCHING_SHARE = 0.7  # of the iterations, during which the radius grows
+NOISE_MEMORY = 0.5  # weight of the previous iteration's noise
+MIN_NOISE_SHARE = 0.5  # of a shell's power: noiseless images would otherwise commit to one hand at once
+MIN_INFORMATIVE_NATS = 0.5  # per held-out image; a map of pure noise has 0.01
+COMPONENT_AMPLITUDE = 0.3  # of the random components to start from, relative to the mean map
+COMPONENT_PRIOR_FACTOR = 10.0  # regularisation of components, relative to the mean map's
 
 
 @dataclass(frozen=True)
-class StartPlan:
-    """How a random start is made.
+class InitialModelPlan:
+    """How an initial model is made.
 
-    Bands are in Fourier pixels, whatever the box: they say how many details fit across it.
+    Radii are in Fourier pixels, whatever the box: a radius is the number of details that fit across the box.
     """
 
     images: int = 2000
     batch: int = 250
     iterations: int = 60
-    first_band: int = 4
-    last_band: int = 10
+    first_radius: int = 4
+    last_radius: int = 10
     level: int = 1
+    """Level of the grid of rotations, see `so3_grid`."""
     memory: float = 0.5
-    """How much of the map before is kept in each iteration."""
+    """Weight of the previous iteration's map."""
     zdim: int = 0
-    """Components of a linear subspace that are found along with the map."""
+    """Components of a linear subspace that are estimated along with the map."""
 
-    def band(self, iteration: int) -> int:
-        """The band of an iteration."""
-        share = min(1.0, iteration / (MARCH * self.iterations))
-        return round(self.first_band + share * (self.last_band - self.first_band))
+    def radius(self, iteration: int) -> int:
+        """Radius of an iteration, in Fourier pixels."""
+        share = min(1.0, iteration / (MARCHING_SHARE * self.iterations))
+        return round(self.first_radius + share * (self.last_radius - self.first_radius))
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where a start stands: the mean map and its components, in a box of the band's diameter, and the noise they leave.
-
-    `noise` is that of each shell.
-    """
+class InitialModel:
+    """The mean map and its components, in a box of twice the radius, and the `noise` of each shell that they leave."""
 
     maps: Float32[Tensor, "c z y x"]
     noise: Float32[Tensor, " shells"]
 
     @property
-    def band(self) -> int:
-        """Band of the maps in Fourier pixels."""
+    def radius(self) -> int:
+        """Radius of the maps in Fourier pixels."""
         return int(self.maps.shape[-1]) // 2
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What images add to the slices of a bank, by the probabilities p of poses; `e = (1, z)`.
+    """Sums over images for each slice of a bank, weighted by the probabilities p of the poses; `e = (1, z)`.
 
-    `image` is `sum_i p_i E[e] C X_t`, `weight` is `sum_i p_i E[e e^T] C^2`, of each pair of maps once, as
-    `torch.triu_indices` has them. `log_likelihood` (b,) is `log mean exp` over all poses, less that of an image of
-    noise alone; `certain` (b,) the highest probability of a single pose; `model` (b, m) the slice times CTF of that
-    pose at its own latent point, as the image shows it.
+    `image` is `sum_i p_i E[e] C X_t`, `weight` is `sum_i p_i E[e e^T] C^2` for each pair of maps, in the order of
+    `torch.triu_indices`. `log_likelihood` (b,) is `log mean exp` over all poses, minus that of pure noise; `certain`
+    (b,) is the highest probability of a single pose; `model` (b, m) is the slice times the CTF at that pose and its
+    latent point, shifted to where the image shows it.
     """
 
     image: Complex64[Tensor, "c h m"]
@@ -96,27 +95,22 @@ class Moments:
     model: Complex64[Tensor, "b m"]
 
 
-def unposed(store: ParticleStore) -> ParticleStore:
-    """The same particles as if nothing were known of their poses: as they lie in their images."""
-    return store.with_pose(Pose(torch.eye(3).repeat(len(store), 1, 1), torch.zeros(len(store), 2)))
-
-
 @torch.no_grad()
 def expectation(batch: Batch, bank: SliceBank, *, disk: FourierDisk, shifts: Float32[Tensor, "t 2"]) -> Moments:
-    """How likely each image is at each rotation of a bank and at each shift, and the sums that this makes.
+    """E-step: the likelihood of each image at each rotation of a bank and each shift, and the sums of `Moments`.
 
     Args:
-        batch: images as they lie, whitened, of the disk's coefficients.
-        bank: of the mean map, then of the components of `z ~ N(0, I)`.
+        batch: whitened, uncentred images, of the disk's coefficients.
+        bank: slices of the mean map, then of the components of `z ~ N(0, I)`.
     """
     phase = shift_phase(disk.frequency.to(batch.ctf) / disk.box, shifts.to(batch.ctf))
     count, half, points = bank.slices.shape
     pairs = torch.triu_indices(count, count).T.tolist()
     image, weight = torch.zeros_like(bank.slices), bank.slices.real.new_zeros(len(pairs), half, points)
     likelihood, certain, model = [], [], []
-    for part in batch.split(max(1, SCORES // (count * len(shifts) * bank.columns))):
+    for part in batch.split(max(1, MAX_SCORES // (count * len(shifts) * bank.columns))):
         moved, power = (part.ctf * part.image)[:, None] * phase, part.ctf.square()
-        evidence = Evidence.of(*bank.products(moved, power))
+        evidence = PoseEvidence.of(*bank.products(moved, power))
         score, z = evidence.at_one(), evidence.latent()
         total = torch.logsumexp(score.flatten(1), 1)
         best, at = score.flatten(1).max(1)
@@ -145,105 +139,108 @@ def expectation(batch: Batch, bank: SliceBank, *, disk: FourierDisk, shifts: Flo
 
 
 def _with_one(z: Float32[Tensor, "q ..."]) -> Float32[Tensor, "c ..."]:
-    """What each map counts: 1 for the mean."""
+    """Weight of each map: 1 for the mean, then z."""
     return torch.cat([z.new_ones(1, *z.shape[1:]), z])
 
 
-def random_start(
+def make_initial_model(
     store: ParticleStore,
     subset: Int64[Tensor, " k"],
-    plan: StartPlan,
+    plan: InitialModelPlan,
     *,
     shift_pixel: float,
     seed: int,
-    report: Callable[[int, Start, Moments], None],
-) -> Start:
-    """A map from images whose poses are not known, from a random beginning that the seed chooses.
+    report: Callable[[int, InitialModel, Moments], None],
+) -> InitialModel:
+    """Estimate an initial model, starting from images back-projected at random poses.
 
     Args:
-        store: see `unposed`.
+        store: see `ParticleStore.unposed`.
         subset: the particles to draw from, ascending.
-        shift_pixel: how far from the image's centre a particle may lie along each axis.
-        report: hears of each iteration.
+        shift_pixel: largest distance of a particle from the image's centre along each axis.
+        seed: chooses the random poses, and the images of each iteration.
+        report: called after each iteration.
     """
     generator = torch.Generator().manual_seed(seed)
-    state: Start | None = None
+    state: InitialModel | None = None
     for iteration in range(plan.iterations):
-        band = plan.band(iteration)
-        disk = store.disk.within(band)
+        radius = plan.radius(iteration)
+        disk = store.disk.within(radius)
         drawn = torch.randperm(len(subset), generator=generator)[: plan.batch]
         batch = store.batch(subset[drawn].sort().values, disk.size)
         if state is None:
-            state = _beginning(batch, band, plan.zdim, disk=disk, generator=generator)
+            state = _from_random_poses(batch, radius, plan.zdim, disk=disk, generator=generator)
         state, moments = _iterate(batch, state, plan, disk=disk, shift_pixel=shift_pixel, generator=generator)
         report(iteration, state, moments)
     if state is None:
-        raise ValueError("a start has at least one iteration")
+        raise ValueError("expected at least one iteration")
     return state
 
 
-def held_out_likelihood(
+def held_out_log_likelihood(
     store: ParticleStore,
     subset: Int64[Tensor, " k"],
-    start: Start,
+    model: InitialModel,
     *,
     level: int,
     shift_pixel: float,
     seed: int,
 ) -> float:
-    """Mean log-likelihood of images that a map was not made of, over all poses of a grid, in nats an image.
+    """Mean log-likelihood, in nats per image, of images that a model was not estimated from, over a grid of all poses.
 
-    The noise is the stored one, so that starts compare.
+    The noise is the store's, so that models can be compared.
     """
-    disk = store.disk.within(start.band)
-    bank = _bank(start.maps, level, disk=disk, generator=torch.Generator().manual_seed(seed))
-    shifts = shift_grid(shift_pixel, shift_step(disk.box, start.band))
+    disk = store.disk.within(model.radius)
+    bank = _bank(model.maps, level, disk=disk, generator=torch.Generator().manual_seed(seed))
+    shifts = shift_grid(shift_pixel, shift_step(disk.box, model.radius))
     return float(expectation(store.batch(subset, disk.size), bank, disk=disk, shifts=shifts).log_likelihood.mean())
 
 
-def _beginning(batch: Batch, band: int, zdim: int, *, disk: FourierDisk, generator: torch.Generator) -> Start:
-    """Images back-projected at random poses: of about the right size, and nothing else.
-
-    Components are differences between such maps.
-    """
+def _from_random_poses(
+    batch: Batch, radius: int, zdim: int, *, disk: FourierDisk, generator: torch.Generator
+) -> InitialModel:
+    """Maps of images at random poses: blobs of about the right size. Components are differences of such maps."""
     drawn = []
     for _ in range(zdim + 1):
-        sums = Accumulator.zeros(2 * band)
+        sums = Accumulator.zeros(2 * radius)
         sums.add(replace(batch, rotation=random_rotations(len(batch), generator)))
         folded = sums.folded()
-        drawn.append(folded.solve(folded.shell_weight())[0] * _sphere(2 * band))
+        drawn.append(folded.solve(folded.shell_weight())[0] * _sphere(2 * radius))
     maps = torch.stack([drawn[0], *(COMPONENT_AMPLITUDE * (one - drawn[0]) for one in drawn[1:])])
-    return Start(maps, residual_power(batch.image, torch.zeros_like(batch.image), disk)[: band + 1] / len(batch))
+    return InitialModel(
+        maps, residual_power(batch.image, torch.zeros_like(batch.image), disk)[: radius + 1] / len(batch)
+    )
 
 
 def _iterate(
     batch: Batch,
-    state: Start,
-    plan: StartPlan,
+    state: InitialModel,
+    plan: InitialModelPlan,
     *,
     disk: FourierDisk,
     shift_pixel: float,
     generator: torch.Generator,
-) -> tuple[Start, Moments]:
-    band = round(disk.band or disk.box / 2)
-    before = rebox(state.maps, 2 * band)
+) -> tuple[InitialModel, Moments]:
+    """One EM iteration at the radius of the disk."""
+    radius = round(disk.max_radius or disk.box / 2)
+    before = rebox(state.maps, 2 * radius)
     bank = _bank(before, plan.level, disk=disk, generator=generator)
-    power = residual_power(batch.image, torch.zeros_like(batch.image), disk)[: band + 1] / len(batch)
-    noise = power.clone()  # of shells that are new
+    power = residual_power(batch.image, torch.zeros_like(batch.image), disk)[: radius + 1] / len(batch)
+    noise = power.clone()  # of shells beyond the previous radius
     noise[: len(state.noise)] = torch.minimum(state.noise, power[: len(state.noise)])
-    whitening = torch.maximum(noise, TRUST * power).clamp(min=1e-12).rsqrt()[disk.shell.clamp(max=band)]
-    shifts = shift_grid(shift_pixel, shift_step(disk.box, band))
+    whitening = torch.maximum(noise, MIN_NOISE_SHARE * power).clamp(min=1e-12).rsqrt()[disk.shell.clamp(max=radius)]
+    shifts = shift_grid(shift_pixel, shift_step(disk.box, radius))
     moments = expectation(batch.whitened(whitening), bank, disk=disk, shifts=shifts)
-    left = residual_power(batch.image, moments.model / whitening, disk)[: band + 1] / len(batch)
-    grid = padded_grid(2 * band)
+    left = residual_power(batch.image, moments.model / whitening, disk)[: radius + 1] / len(batch)
+    grid = padded_grid(2 * radius)
     slices = locate_slices(grid, disk.frequency, bank.rotation)
     numerator, weight = (
         grid.fold(each) for each in slices.insert(moments.image.movedim(0, 2), moments.weight.movedim(0, 2))
     )
-    prior = PRIOR * Accumulator(grid, numerator[:, :1], weight[:, :1]).shell_weight()[:, 0]
-    precision = torch.stack([prior, *[COMPONENT_PRIOR * prior] * plan.zdim])
-    now = m_step(grid, numerator, weight, precision=precision) * _sphere(2 * band)
-    return Start(torch.lerp(now, before, plan.memory), torch.lerp(left, noise, NOISE_MEMORY)), moments
+    prior = PRIOR_WEIGHT * Accumulator(grid, numerator[:, :1], weight[:, :1]).shell_weight()[:, 0]
+    precision = torch.stack([prior, *[COMPONENT_PRIOR_FACTOR * prior] * plan.zdim])
+    now = m_step(grid, numerator, weight, precision=precision) * _sphere(2 * radius)
+    return InitialModel(torch.lerp(now, before, plan.memory), torch.lerp(left, noise, NOISE_MEMORY)), moments
 
 
 def _bank(maps: Float32[Tensor, "c z y x"], level: int, *, disk: FourierDisk, generator: torch.Generator) -> SliceBank:

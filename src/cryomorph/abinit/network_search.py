@@ -1,8 +1,9 @@
-"""Ab initio as the paper has it: poses searched against a network while it is trained (ICLR 2020, sections 3 and 5).
+"""The `paper` recipe of `abinit`: poses are searched against a network while it is trained.
 
-A neural field is trained on images at random poses first, until it is a blob of about the right extent; then on each
-image at the best pose that a search against the field finds; at last at the poses found, which stay. No random starts
-to choose from, no half sets, no reconstruction but by networks.
+Zhong et al., ICLR 2020, sections 3 and 5. A neural field is trained on images at random poses first, until it is a blob
+of about the right size; then on each image at the best pose that a search against the field finds; finally at these
+poses, which are kept fixed. There are no random starts to choose from and no half sets, and the networks are the only
+reconstructions.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from cryomorph.abinit.half_sets import whitened
-from cryomorph.abinit.record import keep_poses, keep_round, moved, moved_in_words
+from cryomorph.abinit.half_sets import whitened_batches
+from cryomorph.abinit.record import describe_changes, pose_changes, write_poses, write_round
 from cryomorph.compute.batch_threads import BatchThreads
 from cryomorph.compute.distributed import Parallel
 from cryomorph.config.abinit import AbinitConfig, PaperConfig
@@ -40,33 +41,33 @@ from cryomorph.training.stages.linear import Consensus
 from cryomorph.training.stages.recipes import consensus, encode, joint
 from cryomorph.training.trainer import Trainer
 
-SEARCHES, SEARCHED_IMAGES = 4, 200_000  # epochs at searched poses: the paper's 4 of 50,000 images, and as many steps
+MIN_SEARCHES, SEARCHED_IMAGES = 4, 200_000  # the paper's 4 epochs of 50,000 images, or as many images
 REFRESH = 1000  # images that are searched against one state of the network
 STATES = 32  # latent points whose maps span the subspace that poses are searched against
-COMPONENTS = 4  # of that subspace at most
-SEARCH = "search-"  # what checkpoints and records are called while poses are searched
+MAX_COMPONENTS = 4  # of that subspace
+SEARCH = "search-"  # prefix of checkpoints and records while poses are searched
 SEARCHED = "checkpoints/searched.safetensors"
 
 
 def find_by_network(
     run: RunFolder, given: ParticleStore, store: ParticleStore, *, config: AbinitConfig, device: torch.device
 ) -> None:
-    """Poses and model by networks alone; the run is complete after this.
+    """Estimate poses and model by training networks; this completes the run.
 
     Args:
-        given: the particles with whatever poses they have.
-        store: see `unposed`.
+        given: the particles with the poses of their file, if it has any.
+        store: see `ParticleStore.unposed`.
     """
     processes = Parallel(0, 1, device)
     path = run.path / SEARCHED
     if not path.is_file():
-        model = searched(run, store, config, processes=processes)
+        model = train_with_search(run, store, config, processes=processes)
         save_tensors(path, {name: value.cpu() for name, value in model.state_dict().items()})
     for old in checkpoints(run.path, SEARCH):
         old.unlink()
     state = load_tensors(path)[0]
     pose = pose_of(state.pop("poses.offset"), store)
-    keep_poses(run, given, pose)
+    write_poses(run, given, pose)
     asked = final_config(config)
     plan = choose_precision(asked.training, device)
     session = Session(NEURAL_FIELD, run, store.with_pose(pose), replace(asked, training=plan), processes)
@@ -78,11 +79,13 @@ def find_by_network(
     encode(session)
 
 
-def searched(run: RunFolder, store: ParticleStore, config: AbinitConfig, *, processes: Parallel) -> Heterogeneous:
-    """A network trained at random poses, then at poses that are searched against it: its `poses` are those found.
+def train_with_search(
+    run: RunFolder, store: ParticleStore, config: AbinitConfig, *, processes: Parallel
+) -> Heterogeneous:
+    """Train a network at random poses, then at poses that are searched against it; its `poses` are the final ones.
 
     Args:
-        store: see `unposed`.
+        store: see `ParticleStore.unposed`.
     """
     begin, asked = perf_counter(), search_config(config, len(store))
     plan = choose_precision(asked.training, processes.device)
@@ -107,7 +110,7 @@ def searched(run: RunFolder, store: ParticleStore, config: AbinitConfig, *, proc
 
 @dataclass
 class PoseSearch:
-    """What a training asks about the poses of the particles that it comes to next: random at first, then searched."""
+    """Hooks of a training that set the poses of the particles of the next steps: random at first, then searched."""
 
     run: RunFolder
     trainer: Trainer
@@ -116,12 +119,12 @@ class PoseSearch:
     begin: float = 0.0
     seconds: float = 0.0
     rate_factor: float = 1.0
-    """The trainer's own, as it was last: it falls where the model, and its poses with it, were put back."""
+    """The trainer's last one: it falls when the model and its poses were restored to the last valid state."""
     before: Tensor | None = field(default=None, repr=False)
 
     @property
     def poses(self) -> PoseTable:
-        """Poses of all particles as they are now."""
+        """Current poses of all particles."""
         return required(self.trainer.model.poses)
 
     @property
@@ -131,19 +134,19 @@ class PoseSearch:
 
     @property
     def due(self) -> bool:
-        """Whether this epoch's poses are searched, once the random ones are over."""
+        """Whether poses are searched in this epoch, after the epochs at random poses."""
         epoch = self.trainer.progress.epoch
         return epoch < self.first or (epoch - self.first) % self.config.paper.search_every == 0
 
     def before_epoch(self) -> None:
-        """Remember where the poses were; within an epoch that is taken up again, nobody knows."""
+        """Remember the poses before the epoch; they are unknown when a run is resumed within an epoch."""
         now = self.trainer.progress
         self.begin, self.seconds, self.rate_factor = perf_counter(), 0.0, now.rate_factor
         self.before = None if now.step else self.poses.offset.clone()
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Poses of the particles of the next steps, before the first of them."""
+        """Set the poses of the particles of the next steps, before the first of these steps."""
         trainer, now = self.trainer, self.trainer.progress
         steps = max(1, REFRESH // trainer.batch_size)
         if now.step % steps and now.rate_factor == self.rate_factor:
@@ -153,7 +156,7 @@ class PoseSearch:
         place = now.epoch * trainer.steps + now.step
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + place)
         if place * trainer.batch_size < self.config.paper.random_images:
-            self._put(coming, random_rotations(len(coming), generator), torch.zeros(len(coming), 2))
+            self._set_poses(coming, random_rotations(len(coming), generator), torch.zeros(len(coming), 2))
         elif self.due:
             begin = perf_counter()
             with self.threads.paused():
@@ -162,41 +165,41 @@ class PoseSearch:
 
     @torch.no_grad()
     def after_epoch(self) -> None:
-        """What an epoch leaves in the run."""
+        """Write an epoch's map and report how poses changed."""
         trainer, epoch = self.trainer, self.trainer.progress.epoch
         store, number = trainer.store, epoch + 1
         if not self.due:
             return
         now, every = pose_of(self.poses.offset.cpu(), store), torch.arange(len(store))
         z = sampled_points(trainer.model, store, every, generator=torch.Generator().manual_seed(0)).mean(0)
-        middle = trainer.model.representation.volume(z, store.box).cpu()
-        keep_round(self.run, number, middle, rotation=now.rotation, store=store)
+        mean_map = trainer.model.representation.volume(z, store.box).cpu()
+        write_round(self.run, number, mean_map, rotation=now.rotation, store=store)
         searching = epoch >= self.first
-        change: dict[str, float] = {}
+        changes: dict[str, float] = {}
         if self.before is not None and epoch > self.first:
-            change = moved(now, pose_of(self.before.cpu(), store), every)
+            changes = pose_changes(now, pose_of(self.before.cpu(), store), every)
         stage = "search" if searching else "random"
-        band = search_plan(store, self.config).levels[-1].band if searching else store.box // 2
+        radius = search_plan(store, self.config).levels[-1].radius if searching else store.box // 2
         seconds = perf_counter() - self.begin
-        self.run.record(stage=stage, step=number, band=band, images=len(store), seconds=seconds, **change)
+        self.run.record(stage=stage, step=number, band=radius, images=len(store), seconds=seconds, **changes)
         self.run.log(
             f"epoch {number} of {trainer.epochs}, {'poses searched' if searching else 'random poses'}"
-            f"{moved_in_words(change)}; {seconds:.1f} s, of which {self.seconds:.1f} s searching"
+            f"{describe_changes(changes)}; {seconds:.1f} s, {self.seconds:.1f} s of them searching"
         )
 
     def _search(self, coming: Int64[Tensor, " k"], generator: torch.Generator) -> None:
         trainer, store = self.trainer, self.trainer.store
         plan = search_plan(store, self.config)
-        band = plan.levels[-1].band
-        maps = spanning_maps(trainer.model, store, coming, box=2 * int(band + 1), generator=generator)
-        outside = torch.ones(store.box // 2 + 1)  # the noise of the store, which is of variance 1 outside the particle
+        radius = plan.levels[-1].radius
+        maps = spanning_maps(trainer.model, store, coming, box=2 * int(radius + 1), generator=generator)
+        noise = torch.ones(store.box // 2 + 1)  # the store's noise has variance 1
         device = trainer.parallel.device
-        batches = whitened(store, coming, band, noise=outside, device=device, advance=lambda count: None)
+        batches = whitened_batches(store, coming, radius, noise=noise, device=device, advance=lambda count: None)
         offset = random_rotations(1, generator)[0]
-        found = search_poses(LinearSubspace(maps), batches, plan, disk=store.disk.within(band), offset=offset)
-        self._put(coming, found.rotation, found.shift)
+        found = search_poses(LinearSubspace(maps), batches, plan, disk=store.disk.within(radius), offset=offset)
+        self._set_poses(coming, found.rotation, found.shift)
 
-    def _put(
+    def _set_poses(
         self, index: Int64[Tensor, " k"], rotation: Float32[Tensor, "k 3 3"], shift: Float32[Tensor, "k 2"]
     ) -> None:
         found = torch.cat([rotvec_from_rotation(rotation), shift], dim=1)
@@ -204,17 +207,17 @@ class PoseSearch:
 
 
 def first_search(paper: PaperConfig, particles: int) -> int:
-    """The first epoch whose poses are searched from its beginning."""
+    """The first epoch in which all poses are searched."""
     return math.ceil(paper.random_images / particles)
 
 
 def search_plan(store: ParticleStore, config: AbinitConfig) -> SearchPlan:
-    """How poses are searched: with as many candidates as cryoDRGN keeps."""
-    return usual_plan(store.box, min(config.search_band, store.box // 2 - 1), shift_range=config.shift_range)
+    """The search, with as many candidates as cryoDRGN keeps."""
+    return usual_plan(store.box, min(config.search_radius, store.box // 2 - 1), shift_range=config.shift_range)
 
 
 def pose_of(offset: Float32[Tensor, "n 5"], store: ParticleStore) -> Pose:
-    """The poses of a table, in a store of particles as they lie."""
+    """The poses of a table of offsets from the store's identity poses."""
     table = PoseTable(len(store))
     table.offset = offset
     return table.corrected(store.require_pose(), store.pixel_A)
@@ -224,9 +227,9 @@ def pose_of(offset: Float32[Tensor, "n 5"], store: ParticleStore) -> Pose:
 def spanning_maps(
     model: Heterogeneous, store: ParticleStore, index: Int64[Tensor, " k"], *, box: int, generator: torch.Generator
 ) -> Float32[Tensor, "c z y x"]:
-    """What some particles look like to a model: the mean of the maps of a few, and their principal components.
+    """Mean and principal components of a model's maps at the latent points of a few particles.
 
-    Components have the length of one standard deviation, so that `z ~ N(0, I)` are the particles again (METHODS 2).
+    A component has the length of one standard deviation, so that `z ~ N(0, I)` (docs/methods.md, "Linear subspace").
     """
     representation = model.representation
     z = sampled_points(model, store, index, generator=generator)
@@ -234,16 +237,16 @@ def spanning_maps(
         return representation.volume(z[0], box)[None]
     maps = representation.volumes(z, box)
     mean = maps.mean(0)
-    _, strength, shape = torch.linalg.svd((maps - mean).flatten(1), full_matrices=False)
-    count = min(representation.zdim, COMPONENTS)
-    components = shape[:count] * (strength[:count] / len(maps) ** 0.5)[:, None]
+    _, singular, vectors = torch.linalg.svd((maps - mean).flatten(1), full_matrices=False)
+    count = min(representation.zdim, MAX_COMPONENTS)
+    components = vectors[:count] * (singular[:count] / len(maps) ** 0.5)[:, None]
     return torch.cat([mean[None], components.unflatten(1, mean.shape)])
 
 
 def sampled_points(
     model: Heterogeneous, store: ParticleStore, index: Int64[Tensor, " k"], *, generator: torch.Generator
 ) -> Float32[Tensor, "s zdim"]:
-    """Latent points of a few particles, drawn from what the encoder says of each."""
+    """Latent points of a few particles, each drawn from its posterior by the encoder."""
     few = index[torch.randperm(len(index), generator=generator)[:STATES]].sort().values
     device = model.prior_std.device
     noise = torch.randn(len(few), model.representation.zdim, generator=generator).to(device)
@@ -256,7 +259,7 @@ def sampled_points(
 def search_config(config: AbinitConfig, particles: int) -> NeuralFieldConfig:
     """The network that poses are searched against, and its training."""
     paper = config.paper
-    searches = paper.searches or max(SEARCHES, math.ceil(SEARCHED_IMAGES / particles))
+    searches = paper.searches or max(MIN_SEARCHES, math.ceil(SEARCHED_IMAGES / particles))
     epochs = first_search(paper, particles) + 1 + (searches - 1) * paper.search_every
     training = TrainingConfig(
         epochs=epochs,
@@ -282,7 +285,7 @@ def final_config(config: AbinitConfig) -> NeuralFieldConfig:
 
 
 def batch_size(config: AbinitConfig) -> int:
-    """Images in a step, as the paper has it without and with a latent space."""
+    """Images per step: the paper's, without and with a latent space."""
     return config.paper.batch_size or (5 if config.zdim else 10)
 
 

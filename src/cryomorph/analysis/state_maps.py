@@ -12,9 +12,9 @@ from torch import Tensor
 
 from cryomorph.analysis.neighbours import SMALLEST_COUNT
 from cryomorph.analysis.selection_map import Agreement, SelectionMap, agreement_of, compare_states, corrected_fsc
-from cryomorph.representations.linear import rebox
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.fsc import FscReport
+from cryomorph.volumes.grid import rebox
 
 STATE = "state_map"
 """The name of a state's mean decoded map among those that are compared with its particles' map."""

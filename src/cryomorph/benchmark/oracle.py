@@ -22,7 +22,7 @@ from cryomorph.physics.ctf import evaluate_ctf
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.pose import Pose, shift_phase
 from cryomorph.physics.slicing import padded_grid
-from cryomorph.volumes.backproject import Accumulator, batch_size_for, inside_band
+from cryomorph.volumes.backproject import Accumulator, batch_size_for, rows_in_band
 from cryomorph.volumes.masks import spherical_mask
 
 WIDTHS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 32.0)  # of the kernel, in steps of the true coordinate
@@ -72,7 +72,7 @@ def sum_states(truth: TruthSet, folder: Path) -> StateSums:
             f"{truth.box} with orientations, as in truth.npz; simulate the set again"
         )
     box = truth.box
-    inside, _ = inside_band(padded_grid(box))
+    inside, _ = rows_in_band(padded_grid(box))
     shape = (truth.states, len(inside))
     numerator = np.memmap(folder / "numerator", dtype=np.complex64, mode="w+", shape=shape)
     weight = np.memmap(folder / "weight", dtype=np.float32, mode="w+", shape=shape)

@@ -32,7 +32,7 @@ def demo(config: DemoConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     particles, model = folder / "particles", folder / "run"
     say(f"1/4  simulating {config.n} particles of a hinge protein whose arm swings through 86 degrees")
-    simulate(SimulateConfig("uniform", particles, n=config.n, box=config.box, apix=config.apix, seed=config.seed))
+    simulate(SimulateConfig("uniform", particles, n=config.n, box=config.box, pixel_A=config.pixel_A, seed=config.seed))
     say("2/4  preparing, reconstructing and fitting: cryomorph train linear")
     train(LinearConfig(particles / "particles.star", model, zdim=config.zdim, seed=config.seed))
     say("3/4  analysing: cryomorph analyze")

@@ -14,7 +14,7 @@ from cryomorph.config.encode import EncodeConfig
 from cryomorph.config.errors import InputError
 from cryomorph.encoders.base import Encoder
 from cryomorph.encoders.table import TableEncoder
-from cryomorph.latents.empirical_bayes import under_landscape
+from cryomorph.latents.empirical_bayes import empirical_bayes_posterior
 from cryomorph.latents.encode import encode_amortised, encode_by_gradient, linear_latents
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.models.registry import NETWORKS, encoder_from, network_kind
@@ -91,7 +91,7 @@ def _trained_latents(
         first, spread = _linear_latents(store, linear, whitening)
         moved = bool(trained.config().get("training", {}).get("latent_rate"))
         if facts.get("latents") == "table" and first.shape[1] == landscape.shape[1] and not moved:
-            return under_landscape(first, spread, tensors["prior_std"], support=linear["mean"])
+            return empirical_bayes_posterior(first, spread, tensors["prior_std"], support=linear["mean"])
         start = _carried_over(first, linear["mean"], landscape)
         encoder = TableEncoder(start, torch.ones_like(start))
     representation = trained.representation()
@@ -100,7 +100,7 @@ def _trained_latents(
     if network_kind(encoder):
         return encode_amortised(model, store, everything)
     mean, std = encode_by_gradient(model, store, everything, half_precision=False)
-    return under_landscape(mean.cpu(), std.cpu(), tensors["prior_std"], support=landscape)
+    return empirical_bayes_posterior(mean.cpu(), std.cpu(), tensors["prior_std"], support=landscape)
 
 
 def _linear_latents(store: ParticleStore, linear: dict[str, Tensor], whitening: Float32[Tensor, " size"]) -> Latents:

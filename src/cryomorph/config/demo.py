@@ -19,7 +19,7 @@ class DemoConfig:
     """How many particles to simulate."""
     box: int = 32
     """Image size in pixels."""
-    apix: float = 8.0
+    pixel_A: float = 8.0
     """Pixel size in Angstrom."""
     zdim: int = 4
     """Number of components of the linear subspace."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from cryomorph.config.errors import InputError
+from cryomorph.config.renamed import current_keys
 
 C = TypeVar("C")
 
@@ -53,7 +54,7 @@ def load_config(cls: type[C], path: Path | str, *, fill: dict[str, Any] | None =
         raise InputError(f"{path}: not JSON ({error}); write the config again or mend that place") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: found a JSON {type(content).__name__}, expected an object of config keys")
-    content = {**(fill or {}), **{key: value for key, value in content.items() if key != leave}}
+    content = current_keys({**(fill or {}), **{key: value for key, value in content.items() if key != leave}})
     _refuse_unknown(cls, content, path)
     return validated(cls, content, str(path))
 

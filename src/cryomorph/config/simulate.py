@@ -27,7 +27,7 @@ class SimulateConfig:
     """How many particles."""
     box: int = 64
     """Image size in pixels, even."""
-    apix: float = 4.0
+    pixel_A: float = 4.0
     """Pixel size in Angstrom."""
     resolution: float | None = None
     """Resolution of the maps in Angstrom, as in Chimera's molmap; 2.2 pixels where it is not given."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cryomorph.abinit.initial_model import FAINT
+from cryomorph.abinit.initial_model import MIN_INFORMATIVE_NATS
 from cryomorph.diagnostics.check import Check, not_measured
 
 NAME = "Independent random starts"
@@ -24,7 +24,7 @@ def starts_check(log_likelihood: Sequence[float], agreeing: int) -> Check:
     """
     count, best = len(log_likelihood), max(log_likelihood)
     value = f"{agreeing} of {count} came to this structure; the best explains held-out images by {best:.1f} nats each"
-    if best < FAINT:
+    if best < MIN_INFORMATIVE_NATS:
         return Check(
             NAME,
             value,
@@ -44,7 +44,7 @@ def starts_check(log_likelihood: Sequence[float], agreeing: int) -> Check:
         return Check(NAME, value, EXPECTED, "good", text)
     text = (
         f"No two of {count} random starts came to the same structure: this map is one guess among several. Use more "
-        "--start-images, a lower --start-band, or cleaner particles."
+        "--start-images, a lower --start-radius, or cleaner particles."
     )
     return Check(NAME, value, EXPECTED, "warning", text)
 

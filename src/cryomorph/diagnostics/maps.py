@@ -12,9 +12,9 @@ from cryomorph.analysis.neighbours import SMALLEST_COUNT
 from cryomorph.analysis.state_maps import STATE, StateMap
 from cryomorph.config.console import track
 from cryomorph.diagnostics.check import Check, named, not_measured
-from cryomorph.representations.linear import rebox
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.fsc import half_map_fsc, resolution_A
+from cryomorph.volumes.grid import rebox
 
 RECONSTRUCT = "Analyse without --no-reconstruct."
 

@@ -1,4 +1,4 @@
-"""Latent points of particles under a trained model: by its encoder, or by Gauss-Newton on each one's likelihood."""
+"""Latent points of particles under a trained model: by its encoder, or by Gauss-Newton on each likelihood."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.slicing import padded_grid
 from cryomorph.representations.linear import LinearSubspace
 
-POINTS = 1 << 13
+POINTS = 1 << 13  # coefficients per batch
 ITERATIONS = 3
 
 Latents = tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]]
@@ -23,7 +23,7 @@ Latents = tuple[Float32[Tensor, "n zdim"], Float32[Tensor, "n zdim"]]
 
 @torch.no_grad()
 def encode_amortised(model: Heterogeneous, store: ParticleStore, subset: Int64[Tensor, " k"]) -> Latents:
-    """Means and standard deviations by the encoder network, for all particles of a store; rows not asked for are 0."""
+    """Posterior means and standard deviations by the encoder network, by row of the store; 0 outside `subset`."""
     mean, std = _empty(store, model)
     loader = ParticleLoader(store, 512, subset=subset)
     for given in track(loader, "encoding", total=len(loader)):
@@ -42,11 +42,11 @@ def encode_by_gradient(
     iterations: int = ITERATIONS,
     kept: Bool[Tensor, " size"] | None = None,
 ) -> Latents:
-    """The most probable latent points and their Laplace standard deviations, from where the model's table has them.
+    """The most probable latent points and their Laplace standard deviations, starting from the model's own posterior.
 
     Args:
         subset: the particles to encode; the rows of others are 0.
-        kept: coefficients to use; all without.
+        kept: coefficients to use (default: all).
     """
     mean, std = _empty(store, model)
     disk = store.disk
@@ -80,17 +80,18 @@ def linear_latents(
     subset: Int64[Tensor, " k"] | None = None,
     kept: Bool[Tensor, " size"] | None = None,
 ) -> Latents:
-    """Exact posterior in a linear subspace, in its own coordinates, of a store's particles or of an ascending subset.
+    """Exact posterior in a linear subspace, in its coordinates, of a store's particles or of an ascending subset.
 
     Args:
-        prior_std: how the coordinates of the subspace's own particles are spread.
-        kept: coefficients to use; all without.
+        prior_std: standard deviation of the coordinates of the particles that the subspace was fitted to.
+        whitening: factor of each coefficient that corrects the stored noise amplitude.
+        kept: coefficients to use (default: all).
     """
     maps = subspace.maps
     scaled = torch.cat([maps[:1], maps[1:] * prior_std[:, None, None, None]])
-    loader = ParticleLoader(store, 256, radius=subspace.band // 2, subset=subset)
+    loader = ParticleLoader(store, 256, radius=subspace.box // 2, subset=subset)
     batches = (batch if kept is None else batch.only(kept) for batch in loader)
-    posterior = infer(batches, Subspace(padded_grid(subspace.band), scaled), whitening=whitening)
+    posterior = infer(batches, Subspace(padded_grid(subspace.box), scaled), whitening=whitening)
     return posterior.mean * prior_std, posterior.covariance.diagonal(dim1=1, dim2=2).sqrt() * prior_std
 
 

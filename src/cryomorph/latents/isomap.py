@@ -1,4 +1,4 @@
-"""A curved line in a latent space of several dimensions as one coordinate along it."""
+"""A one-dimensional coordinate along a curve in latent space: Isomap, then a generative topographic map."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from torch import Tensor
 
 from cryomorph.latents.empirical_bayes import membership
 
-LANDMARKS = 2000
+LANDMARKS = 2000  # particles that Isomap is fitted to
 NEIGHBOURS = 20
-NODES = 120
-DEGREE = 8
-STIFFNESS = 3e-3  # of the information of all particles, times the square of a polynomial's degree
+NODES = 120  # points on the curve
+DEGREE = 8  # of the polynomial that the curve is in each coordinate
+STIFFNESS = 3e-3  # penalty on a degree, divided by its square and by the information of all particles
 ITERATIONS = 60
-CHUNK = 20_000
+CHUNK = 20_000  # particles at once
 
 
-def unrolled(
+def curve_coordinate(
     best: Float32[Tensor, "n q"], information: Float32[Tensor, "n q"], *, seed: int = 0
 ) -> tuple[Float32[Tensor, " n"], Float32[Tensor, " n"]]:
-    """Coordinate of each particle along the curve that all of them make, and its standard deviation.
+    """Coordinate of each particle along the smooth curve that fits all particles best, and its standard deviation.
 
-    A generative topographic map of one dimension (Bishop, Svensen and Williams 1998), with each particle's own noise:
-    points on a smooth curve, a polynomial of the coordinate, are as likely as particles lie near them; the curve and
-    these weights are fitted by expectation-maximisation. It starts from the distance along the landscape by Isomap
-    (Tenenbaum et al. 2000); the first principal component of a curve folds where the curve turns back.
+    A one-dimensional generative topographic map (Bishop, Svensen and Williams 1998) with the noise of each particle:
+    nodes on the curve, which is a polynomial of the coordinate, are weighted by how many particles are near them; curve
+    and weights are fitted by expectation-maximisation. It starts from the Isomap coordinate (Tenenbaum et al. 2000),
+    because a principal component folds where a curve turns back.
 
     Args:
-        best: each particle's most likely point.
-        information: inverse variance of each coordinate of it.
+        best: maximum-likelihood point of each particle.
+        information: inverse variance of each of its coordinates.
 
     Returns:
-        the length along the curve, of mean 0 and standard deviation 1 over the particles, and its posterior's standard
-        deviation.
+        Arc length along the curve, with mean 0 and standard deviation 1 over the particles, and the standard deviation
+        of its posterior.
     """
     best, information = best.double(), information.double()
     place = torch.linspace(-1, 1, NODES, dtype=torch.float64)
-    start = along_landscape(best.float().numpy(), seed=seed)
+    start = isomap_coordinate(best.float().numpy(), seed=seed)
     curve, weight = _curve_through(best, information, lambda rows: _near(start[rows], place))
     for _ in range(ITERATIONS - 1):
         share = partial(_share, best, information, curve, weight)
         curve, weight = _curve_through(best, information, share)
     step = (torch.diff(curve, dim=0).square() * information.mean(0)).sum(1).sqrt()
-    node = torch.cat([step.new_zeros(1), step.cumsum(0)])  # the length along the curve, in units of the noise
+    node = torch.cat([step.new_zeros(1), step.cumsum(0)])  # arc length in units of the noise
     width = torch.gradient(node)[0]
     mean, std = [], []
     for rows in torch.arange(len(best)).split(CHUNK):
         share_of_rows = _share(best, information, curve, weight, rows)
         mean.append(share_of_rows @ node)
         spread = (share_of_rows @ node**2 - mean[-1] ** 2).clamp(min=0).sqrt()
-        std.append(torch.maximum(spread, share_of_rows @ width))  # a node is a stretch of the curve, not a point
+        std.append(torch.maximum(spread, share_of_rows @ width))  # a node stands for a stretch of the curve
     along = torch.cat(mean)
     scale = along.std().clamp(min=1e-12)
     return ((along - along.mean()) / scale).float(), (torch.cat(std) / scale).float()
@@ -67,10 +67,9 @@ def _curve_through(
     information: Float64[Tensor, "n q"],
     share_of: Callable[[Int64[Tensor, " b"]], Float64[Tensor, "b nodes"]],
 ) -> tuple[Float64[Tensor, "nodes q"], Float64[Tensor, " nodes"]]:
-    """The smooth curve that is nearest to the particles, each of which belongs to nodes by shares, and their weights.
+    """M-step: the smooth curve closest to the particles, given their memberships in nodes, and the nodes' weights.
 
-    A polynomial of the node's place along the line for each coordinate; a straight line is free, what bends is held by
-    `STIFFNESS`.
+    A polynomial of the node's position for each coordinate; `STIFFNESS` penalises the degrees above 1.
     """
     place = np.linspace(-1, 1, NODES)
     basis = torch.from_numpy(legvander(place, DEGREE))
@@ -89,8 +88,8 @@ def _curve_through(
     return curve, (count + 1) / (count.sum() + NODES)
 
 
-def along_landscape(points: Float32[np.ndarray, "n q"], *, seed: int = 0) -> Float64[Tensor, " n"]:
-    """Distance along a curve by Isomap on landmarks, from -0.9 to 0.9; clusters apart are joined where nearest."""
+def isomap_coordinate(points: Float32[np.ndarray, "n q"], *, seed: int = 0) -> Float64[Tensor, " n"]:
+    """Isomap coordinate from landmarks, scaled to -0.9 to 0.9; disconnected clusters are joined where closest."""
     from sklearn.manifold import Isomap
 
     order = np.random.default_rng(seed).permutation(len(points))[:LANDMARKS]
@@ -105,7 +104,7 @@ def along_landscape(points: Float32[np.ndarray, "n q"], *, seed: int = 0) -> Flo
 
 
 def _near(start: Float64[Tensor, " b"], node: Float64[Tensor, " k"]) -> Float64[Tensor, "b k"]:
-    """Membership of particles in nodes near a coordinate."""
+    """Membership of particles in the nodes near their coordinate."""
     return torch.softmax(-0.5 * ((start[:, None] - node) / 0.05) ** 2, dim=1)
 
 

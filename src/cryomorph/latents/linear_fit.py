@@ -1,4 +1,4 @@
-"""The schedule of a linear fit: half sets apart with a growing band, compared, merged, finished on all particles."""
+"""The schedule of a linear fit: half sets over a growing radius, compared and merged, then all particles."""
 
 from __future__ import annotations
 
@@ -14,31 +14,29 @@ from cryomorph.latents.ppca import EmProblem, LatentPosterior, Subspace, em_iter
 from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.store import Batch, ParticleStore
 from cryomorph.physics.slicing import padded_grid
-from cryomorph.representations.linear import rebox
 from cryomorph.volumes.backproject import batch_size_for
-from cryomorph.volumes.grid import resize
+from cryomorph.volumes.grid import rebox, resize
 
 FIRST_RADIUS = 6
 GROWTH = 1.34
-FIRST_TIMES = 3  # the first band starts at random and gets this many times the iterations
-COMPONENT_POWER = 0.1  # prior power of a component, as a share of the mean map's in each shell
-START_AMPLITUDE = 0.3
+FIRST_REPEATS = 3  # the first radius starts at random and gets this many times the iterations
+COMPONENT_POWER = 0.1  # prior power of a component, relative to the mean map's in each shell
+START_AMPLITUDE = 0.3  # of random components, relative to their prior
 REPRODUCIBLE = 0.5  # agreement of the half sets from which a component is called reproducible
-
 
 Advance = Callable[[float, str], None]
 
 
-def _silently(amount: float, doing: str) -> None:
+def _no_progress(amount: float, doing: str) -> None:
     """No progress bar."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Bands and iterations of a fit, and what all of them share.
+    """Radii and iterations of a fit, and what they share.
 
-    `mean_precision` (shells,) is the prior's precision of the mean map at a grid point of each shell of the whole band;
-    `whitening` (size,) corrects the stored noise amplitude; `mask` is where maps may have density, in the images' box.
+    `mean_precision` (shells,) is the prior's precision of the mean map at a grid point of each shell; `whitening`
+    (size,) corrects the stored noise amplitude; `mask` is where the maps may have density, in the images' box.
     """
 
     radii: tuple[int, ...]
@@ -52,35 +50,35 @@ class Schedule:
 
     @property
     def half_steps(self) -> tuple[int, ...]:
-        """The band of every step of the half sets' fits."""
-        repeats = [self.iterations * (FIRST_TIMES if number == 0 else 1) for number in range(len(self.radii))]
+        """The radius of every step of the half sets' fits."""
+        repeats = [self.iterations * (FIRST_REPEATS if number == 0 else 1) for number in range(len(self.radii))]
         return tuple(radius for radius, times in zip(self.radii, repeats, strict=True) for _ in range(times))
 
     @property
     def steps(self) -> int:
-        """How many steps the whole fit takes."""
+        """Number of steps of the whole fit."""
         return len(self.half_steps) + self.final_iterations
 
     def work(self, store: ParticleStore, *radii: int) -> float:
-        """Coefficients that steps at these bands go through; those of the whole fit where none is named."""
+        """Number of coefficients that steps at these radii process (default: all steps of the fit)."""
         of_all = (*self.half_steps, *[self.radii[-1]] * (self.final_iterations + 1))
         return float(len(store) * sum(store.disk.count(radius) for radius in radii or of_all))
 
     def problem(self, radius: int, zdim: int) -> EmProblem:
-        """The fixed parts of EM at one band."""
+        """What stays constant during EM at one radius."""
         mean = self.mean_precision[: radius + 1]
-        # a prior that adapts to the components collapses to zero from a random start (METHODS 2): this one is fixed
+        # a prior that adapts to the components would collapse to zero from a random start: this one is fixed
         precision = torch.stack([mean] + [mean / COMPONENT_POWER] * zdim)
         return EmProblem(precision, self.whitening, self.mask_at(radius), self.estimate_contrast)
 
     def mask_at(self, radius: int) -> Float32[Tensor, "z y x"]:
-        """The mask in the box of a band; what it cuts off by its own roughness is not let below 0 or above 1."""
+        """The mask in a box of twice the radius, clipped to 0 to 1 because resampling overshoots."""
         return resize(self.mask, 2 * radius).clamp(0, 1)
 
 
 @dataclass(frozen=True)
 class HalfState:
-    """Where the half sets' fits stand: `maps` (2, c, z, y, x), and how many steps of the schedule are done."""
+    """State of the half sets' fits: `maps` (2, c, z, y, x), and the number of finished steps of the schedule."""
 
     step: int
     maps: Float32[Tensor, "two c z y x"]
@@ -105,7 +103,7 @@ class LinearFit:
 
 
 def growing_radii(last: int) -> tuple[int, ...]:
-    """Bands from `FIRST_RADIUS` to `last`, each larger by `GROWTH`."""
+    """Radii from `FIRST_RADIUS` to `last`, each larger by the factor `GROWTH`."""
     radii: list[int] = []
     radius = float(FIRST_RADIUS)
     while radius < 0.9 * last:
@@ -123,14 +121,15 @@ def fit_halves(
     subset: Int64[Tensor, " k"] | None = None,
     resume: HalfState | None = None,
     report: Callable[[HalfState, float], None],
-    advance: Advance = _silently,
+    advance: Advance = _no_progress,
 ) -> HalfState:
-    """Fit a subspace to each half set, apart, from random starts; `report` gets every step's state and likelihood.
+    """Fit a subspace to each half set independently, from random components.
 
     Args:
-        start_map: the consensus map, for the mean to start from.
-        subset: the particles to fit, ascending; all of them without.
-        resume: a state that `report` was given earlier; the fit goes on after it and ends the same.
+        start_map: the consensus map, from which the means start.
+        subset: the particles to fit, ascending (default: all).
+        resume: a state that `report` was given earlier, to continue from; the result is the same.
+        report: called with the state and the mean log-likelihood after each step.
     """
     state = resume if resume is not None else _random_start(start_map, schedule, zdim)
     for step, radius in enumerate(schedule.half_steps):
@@ -142,7 +141,7 @@ def fit_halves(
         for half in (0, 1):
             model = Subspace(padded_grid(2 * radius), rebox(state.maps[half], 2 * radius))
             own = (store.half == half).nonzero().squeeze(1) if subset is None else subset[store.half[subset] == half]
-            label = f"linear: step {step + 1} of {schedule.steps}, band {radius}, half {half + 1}"
+            label = f"linear: step {step + 1} of {schedule.steps}, radius {radius}, half {half + 1}"
             model, posterior = em_iteration(_pass(store, radius, own, advance, label), model, problem)
             maps.append(model.maps)
             likelihood += float(posterior.log_likelihood.double().sum())
@@ -157,9 +156,9 @@ def merge_and_finish(
     schedule: Schedule,
     *,
     report: Callable[[int, float], None],
-    advance: Advance = _silently,
+    advance: Advance = _no_progress,
 ) -> LinearFit:
-    """One model for all particles: start from what the half sets share, iterate, infer, and report in a fixed basis."""
+    """Fit one model to all particles, starting from what the half sets share, and infer all latent points."""
     radius = schedule.radii[-1]
     zdim = halves.maps.shape[1] - 1
     problem = schedule.problem(radius, zdim)
@@ -178,7 +177,7 @@ def merge_and_finish(
 
 
 def merged(halves: Float32[Tensor, "two c z y x"]) -> Float32[Tensor, "c z y x"]:
-    """The half sets' models as one: the averaged mean, and the leading components of their averaged covariance."""
+    """Merge the half sets' models: the averaged mean, and the leading components of the averaged covariance."""
     zdim = halves.shape[1] - 1
     both = halves[:, 1:].flatten(0, 1).flatten(1) / 2**0.5
     _, values, right = _left_singular(both, zdim)
@@ -189,7 +188,7 @@ def merged(halves: Float32[Tensor, "two c z y x"]) -> Float32[Tensor, "c z y x"]
 def in_reported_basis(
     maps: Float32[Tensor, "c z y x"], posterior: LatentPosterior, halves: Float32[Tensor, "two c z y x"]
 ) -> LinearFit:
-    """Rotate a fit to orthogonal components of equal norm, ordered by the variance that the particles show."""
+    """Rotate a fit to orthogonal components of equal norm, ordered by their variance over the particles."""
     centre = posterior.mean.mean(0)
     second = posterior.second_moment() - torch.outer(centre, centre)
     spread = torch.linalg.cholesky(second.double())
@@ -217,9 +216,9 @@ def in_reported_basis(
 def reproducibility(
     components: Float32[Tensor, "q voxels"], halves: Float32[Tensor, "two q voxels"]
 ) -> Float32[Tensor, " q"]:
-    """How far two half sets agree on each component: the correlation of its projections on their two subspaces.
+    """Agreement of the half sets on each component: the correlation of its projections onto their two subspaces.
 
-    1 where both half sets hold the same direction, 0 where each holds noise of its own.
+    1 if both subspaces contain the component, 0 if both contain independent noise.
     """
     projections = []
     for half in halves:
@@ -235,7 +234,7 @@ def is_reproducible(agreement: Float[np.ndarray, " q"]) -> Bool[np.ndarray, " q"
 
 
 def _left_singular(rows: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Leading singular vectors of a few long rows, through their small Gram matrix."""
+    """Leading singular vectors and values of a few long rows, by way of their small Gram matrix."""
     values, vectors = torch.linalg.eigh((rows @ rows.T).double())
     values, vectors = values.flip(0)[:keep].clamp(min=1e-30).sqrt(), vectors.flip(1)[:, :keep]
     right = (vectors.T.to(rows) @ rows) / values[:, None].to(rows)
@@ -243,9 +242,9 @@ def _left_singular(rows: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _random_start(start_map: Float32[Tensor, "z y x"], schedule: Schedule, zdim: int) -> HalfState:
-    """The consensus, and components of white noise shaped by the prior: noise of its own for each half set.
+    """The consensus map, and components of white noise shaped by the prior, independent for each half set.
 
-    A start that the half sets share would still be in both of them where the data say nothing, and pass for agreement.
+    A start shared by the half sets would remain in both where the data carry no information, and pass for agreement.
     """
     radius = schedule.radii[0]
     generator = torch.Generator().manual_seed(schedule.seed)
@@ -265,7 +264,7 @@ def _random_start(start_map: Float32[Tensor, "z y x"], schedule: Schedule, zdim:
 def _pass(
     store: ParticleStore, radius: int, subset: Int64[Tensor, " k"] | None, advance: Advance, label: str
 ) -> Iterator[Batch]:
-    """All batches of a subset at one band; `advance` hears of each."""
+    """All batches of a subset up to a radius; `advance` is called after each."""
     loader = ParticleLoader(store, batch_size_for(store.disk.count(radius)), radius=radius, subset=subset)
     for batch in loader:
         yield batch

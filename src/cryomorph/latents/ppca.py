@@ -1,4 +1,7 @@
-"""Probabilistic PCA of maps by expectation-maximisation on images (METHODS 2): one iteration, whatever the schedule."""
+"""One iteration of probabilistic PCA of maps by expectation-maximisation on images.
+
+See docs/methods.md, "Linear subspace".
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,19 @@ from torch import Tensor
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.slicing import PaddedGrid, Slices, locate_slices
-from cryomorph.volumes.backproject import inside_band
+from cryomorph.volumes.backproject import rows_in_band
 
 CONTRASTS = torch.linspace(0.4, 1.6, 25)
-CONTRAST_SD = 0.2
-SOLVE_CHUNK = 65_536
+CONTRAST_STD = 0.2  # of the prior around 1
+SOLVE_CHUNK = 65_536  # grid points solved at once
 
 
 @dataclass(frozen=True)
 class LatentPosterior:
-    """What each image says of its latent point: Gaussian with `mean` (n, q) and `covariance` (n, q, q).
+    """Gaussian posterior of each image's latent point: `mean` (n, q) and `covariance` (n, q, q).
 
-    `contrast` (n,) is each image's amplitude (1 unless estimated), `log_likelihood` (n,) its marginal likelihood
-    without the terms that no model changes.
+    `contrast` (n,) is each image's amplitude (1 unless estimated), `log_likelihood` (n,) its marginal log-likelihood
+    without terms that do not depend on the model.
     """
 
     mean: Float32[Tensor, "n q"]
@@ -34,7 +37,7 @@ class LatentPosterior:
 
     @staticmethod
     def cat(parts: list[LatentPosterior]) -> LatentPosterior:
-        """The posteriors of several batches in a row."""
+        """Concatenate the posteriors of several batches."""
         names = ("mean", "covariance", "contrast", "log_likelihood")
         return LatentPosterior(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
@@ -51,7 +54,7 @@ def posterior_of(
     Args:
         gram: `A^T A` over the whole Fourier plane, `A = [C mean, C U_1, ..., C U_q]`.
         overlap: `A^T X` over the whole plane.
-        estimate_contrast: take the best `a` on a grid with a Gaussian prior around 1; otherwise `a = 1`.
+        estimate_contrast: take the best `a` of a grid, with a Gaussian prior around 1; otherwise `a = 1`.
 
     `M = a^2 U^T C^2 U + I`, `z = M^-1 (a U^T C X - a^2 U^T C^2 mean)`, covariance `M^-1`.
     """
@@ -64,7 +67,7 @@ def posterior_of(
         precision = a**2 * values + 1
         quadratic = ((a * data - a**2 * mean) ** 2 / precision - precision.log()).sum(-1)
         a = a[..., 0]
-        score = a * overlap[:, 0] - 0.5 * a**2 * gram[:, 0, 0] + 0.5 * quadratic - 0.5 * ((a - 1) / CONTRAST_SD) ** 2
+        score = a * overlap[:, 0] - 0.5 * a**2 * gram[:, 0, 0] + 0.5 * quadratic - 0.5 * ((a - 1) / CONTRAST_STD) ** 2
         contrast = CONTRASTS.to(gram)[score.argmax(0)]
     a = contrast[:, None]
     precision = a[..., None] ** 2 * gram[:, 1:, 1:] + torch.eye(gram.shape[1] - 1, device=gram.device)
@@ -82,7 +85,7 @@ def posterior_of(
 
 @dataclass(frozen=True)
 class Subspace:
-    """The model during EM: the mean and the components as maps of the band's box, the mean first."""
+    """The model during EM: maps of the mean, then of the components, in a box of twice the radius."""
 
     grid: PaddedGrid
     maps: Float32[Tensor, "c z y x"]
@@ -95,11 +98,11 @@ class Subspace:
 
 @dataclass(frozen=True)
 class EmProblem:
-    """What stays the same over the iterations of one band.
+    """What stays constant over the EM iterations at one radius.
 
     `precision` (c, shells): the prior's precision of the mean and of each component at one grid point of a shell.
     `whitening` (size,): factor of each coefficient that corrects the stored noise amplitude. `mask`: where the maps may
-    have density, 0 to 1, in the band's box.
+    have density, 0 to 1, in their box.
     """
 
     precision: Float32[Tensor, "c shells"]
@@ -128,7 +131,7 @@ def infer(
     whitening: Float32[Tensor, " size"],
     estimate_contrast: bool = False,
 ) -> LatentPosterior:
-    """Posterior of every particle: the E-step alone; `whitening` as in `EmProblem`."""
+    """Posterior of every particle by the E-step only; `whitening` as in `EmProblem`."""
     rows = model.grid.from_volumes(model.maps)
     frequency = fourier_disk(model.grid.box).frequency
     parts = []
@@ -140,9 +143,10 @@ def infer(
 
 
 def em_iteration(batches: Iterable[Batch], model: Subspace, problem: EmProblem) -> tuple[Subspace, LatentPosterior]:
-    """One pass over the particles: the E-step of each batch, its sums, then the M-step.
+    """One pass over the particles: E-step and sums of each batch, then the M-step.
 
-    Returns the new model and the posterior under the old one.
+    Returns:
+        The new model, and the posteriors under the old one.
     """
     size = len(model.maps)
     upper = torch.triu_indices(size, size)
@@ -168,7 +172,7 @@ def em_iteration(batches: Iterable[Batch], model: Subspace, problem: EmProblem) 
     maps = m_step(model.grid, numerator, weight, precision=problem.precision) * problem.mask
     posterior = LatentPosterior.cat(parts)
     if problem.estimate_contrast:
-        # contrast and maps share a scale, which would drift: it belongs to the maps, so that contrasts average 1
+        # contrast and maps share a scale, which would drift: the maps take it, so that the mean contrast is 1
         maps = maps * posterior.contrast.mean()
     return Subspace(model.grid, maps), posterior
 
@@ -189,10 +193,10 @@ def m_step(
     *,
     precision: Float32[Tensor, "c shells"],
 ) -> Float32[Tensor, "c z y x"]:
-    """Solve the `(q + 1) x (q + 1)` system of every grid point inside the band: the maps, unmasked."""
+    """Unmasked maps: solve the `(q + 1) x (q + 1)` system of every grid point within the radius."""
     size = numerator.shape[1]
     upper = torch.triu_indices(size, size)
-    inside, shell = inside_band(grid)
+    inside, shell = rows_in_band(grid)
     estimate = torch.zeros_like(numerator)
     for chunk in torch.arange(len(inside)).split(SOLVE_CHUNK):
         row = inside[chunk]

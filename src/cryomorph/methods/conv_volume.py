@@ -14,7 +14,6 @@ from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.objectives.smoothness import Smoothness
 from cryomorph.representations.conv_network import ConvShape, cube_side
 from cryomorph.representations.conv_volume import ConvVolume
-from cryomorph.representations.linear import rebox
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.build import noise_whitening
 from cryomorph.training.distillation import Lesson
@@ -23,6 +22,7 @@ from cryomorph.training.session import Method, Session, required
 from cryomorph.training.stages.recipes import consensus, encode, joint, linear, poses, warm
 from cryomorph.training.stages.teach_encoder import teach_encoder
 from cryomorph.training.start import check_mask, check_paths
+from cryomorph.volumes.grid import rebox
 
 MOST_CUBE = 512
 USUAL_CUBE = 256  # at most, where none was asked for

@@ -66,7 +66,7 @@ def fit_neutral(session: Session, config: GaussiansConfig) -> tuple[Mixture, int
     if config.network.neutral == "state" and session.linear is not None and session.linear.mean.shape[1]:
         number = neutral_particle(session.linear)
         state = session.linear.subspace.volume(session.linear.mean[number], store.box)
-        beyond = frequency_grid(store.box) * store.box >= session.linear.subspace.band / 2
+        beyond = frequency_grid(store.box) * store.box >= session.linear.subspace.box / 2
         target = state + apply_gain(target, beyond.float())
     radius = target_radius(session, config)
     whitening = noise_whitening(store, found, config.training.noise or "radial")

@@ -204,6 +204,10 @@ class ParticleStore:
         """The same particles with other poses."""
         return replace(self, refined=pose)
 
+    def unposed(self) -> ParticleStore:
+        """The same particles with identity poses: as they lie in their images."""
+        return self.with_pose(Pose(torch.eye(3).repeat(len(self), 1, 1), torch.zeros(len(self), 2)))
+
     def expanded(self, symmetry: str) -> ParticleStore:
         """Every particle as several, one at each orientation `R S` that a point group makes equivalent.
 

@@ -25,7 +25,7 @@ class FourierDisk:
     """
 
     box: int
-    band: float | None = None
+    max_radius: float | None = None
 
     def __post_init__(self) -> None:
         if self.box % 2 or self.box < 4:
@@ -38,7 +38,7 @@ class FourierDisk:
         k = torch.arange(-half, half)
         ky, kx = torch.meshgrid(torch.arange(0, half), k, indexing="ij")
         squared = kx**2 + ky**2
-        limit = half if self.band is None else min(self.band, half)
+        limit = half if self.max_radius is None else min(self.max_radius, half)
         keep = (squared > 0) & (squared < limit**2) & ((ky > 0) | (kx > 0))
         kx, ky, squared = kx[keep], ky[keep], squared[keep]
         # radius, then ky, then kx: a total order, so that every machine writes the same store
@@ -62,7 +62,7 @@ class FourierDisk:
 
     def within(self, radius: float | int) -> FourierDisk:
         """The disk of the coefficients with `|k| < radius`: a prefix of this one."""
-        return fourier_disk(self.box, float(radius) if self.band is None else min(float(radius), self.band))
+        return fourier_disk(self.box, float(radius) if self.max_radius is None else min(float(radius), self.max_radius))
 
     def count(self, radius: float | int) -> int:
         """How many coefficients have `|k| < radius`: the length of that band's prefix."""
@@ -110,6 +110,6 @@ class FourierDisk:
 
 
 @lru_cache(maxsize=32)
-def fourier_disk(box: int, band: float | None = None) -> FourierDisk:
+def fourier_disk(box: int, max_radius: float | None = None) -> FourierDisk:
     """The disk of a box, or its prefix below a band limit, made once."""
-    return FourierDisk(box, band)
+    return FourierDisk(box, max_radius)

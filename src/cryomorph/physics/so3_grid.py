@@ -7,14 +7,10 @@ HEALPix's nested order, so that a cell's children lie within it.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
-
-from cryomorph.physics.pose import rotation_from_rotvec
 
 BASE_NSIDE, BASE_ANGLES = 2, 12
 LAST_LEVEL = 8
@@ -55,41 +51,11 @@ def grid_rotations(level: int, index: Int64[Tensor, "*n"] | None = None) -> Floa
     return torch.from_numpy(np.stack(rows, axis=-2).astype(np.float32)).to(index.device)
 
 
-def nearest_cell(rotation: Float[Tensor, "n 3 3"], level: int) -> Int64[Tensor, " n"]:
-    """The number of the cell that each rotation lies in."""
-    import healpix
-
-    given = rotation.double().cpu().numpy()
-    x, y, z = given[:, 2].T
-    direction = np.asarray(healpix.vec2pix(_nside(level), x, y, z, nest=True), dtype=np.int64)
-    first, second = _frame(np.stack([x, y, z], axis=-1), direction, level)
-    psi = np.arctan2((given[:, 0] * second).sum(-1), (given[:, 0] * first).sum(-1))
-    angle = np.floor((psi % (2 * np.pi)) * (_angles(level) / (2 * np.pi))).astype(np.int64) % _angles(level)
-    return torch.from_numpy(direction * _angles(level) + angle).to(rotation.device)
-
-
 def children(index: Int64[Tensor, "*n"], level: int) -> Int64[Tensor, "*n 8"]:
     """The numbers at `level + 1` of the eight cells that each cell of `level` is divided into."""
     direction, angle = index // _angles(level), index % _angles(level)
     number = torch.arange(CHILDREN, device=index.device)
     return (4 * direction[..., None] + number // 2) * _angles(level + 1) + 2 * angle[..., None] + number % 2
-
-
-def parent(index: Int64[Tensor, "*n"], level: int) -> Int64[Tensor, "*n"]:
-    """The number at `level - 1` of the cell that each cell of `level` lies in."""
-    direction, angle = index // _angles(level), index % _angles(level)
-    return (direction // 4) * _angles(level - 1) + angle // 2
-
-
-def neighbours(index: Int64[Tensor, " n"], level: int) -> Int64[Tensor, "n 26"]:
-    """The numbers of the cells about each cell: those met one spacing away, along the image's axes and between them.
-
-    Cells of the sphere are not squares: a neighbour may be named twice, and where they are narrow one more may be met.
-    """
-    steps = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * 3)
-    steps = steps[steps.abs().sum(1) > 0] * math.radians(grid_spacing_deg(level))
-    turned = rotation_from_rotvec(steps) @ grid_rotations(level, index.cpu())[:, None]
-    return nearest_cell(turned.flatten(0, 1), level).view(len(index), -1).to(index.device)
 
 
 def _frame(view: Vectors, direction: Numbers, level: int) -> tuple[Vectors, Vectors]:

@@ -1,8 +1,9 @@
-"""How likely an image is at a pose under a linear subspace, its latent point integrated out (METHODS 2 and 6).
+"""The likelihood of a pose under a linear subspace, with the latent point integrated out.
 
-An image `X = C (a S_0 + sum_k z_k S_k) + noise` with `z ~ N(0, I)` depends on a pose through its overlaps with the
-slices `S_0` of the mean and `S_k` of the components, and through their Gram matrix: a Gaussian integral of few
-dimensions, at each of very many poses. With no components it is the likelihood of one map.
+An image is `X = C (a S_0 + sum_k z_k S_k) + noise` with `z ~ N(0, I)`. A pose enters through the image's overlaps with
+the slices `S_0` of the mean and `S_k` of the components, and through their Gram matrix, so that its likelihood is a
+Gaussian integral over few dimensions. Without components it is the likelihood of a single map. See docs/methods.md,
+"Linear subspace" and "Ab initio".
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-PARALLEL = 1e-5  # of the mean's power that is left at least beside the components'
+MIN_ORTHOGONAL = 1e-5  # least share of the mean's power that is taken as orthogonal to the components
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What is left of the likelihood once z is integrated out, as a function of the mean's amplitude `a`.
+class PoseEvidence:
+    """The marginal likelihood of poses as a function of the mean map's amplitude `a`, and the posterior of z.
 
-    The logarithm is `constant + a linear - a^2 quadratic / 2`, less that of an image of noise alone; the posterior of z
-    has the mean `free - a bound` and a covariance that does not depend on `a`. Poses that share a slice share
-    `quadratic`, `bound` and `covariance`, whose shapes broadcast against the others.
+    The log-likelihood, minus that of pure noise, is `constant + a linear - a^2 quadratic / 2`; the posterior of z has
+    the mean `free - a bound` and a covariance that does not depend on `a`. Poses that share a slice share `quadratic`,
+    `bound` and `covariance`, whose shapes broadcast against the others.
     """
 
     constant: Float32[Tensor, "*poses"]
@@ -33,11 +34,11 @@ class Evidence:
     covariance: Float32[Tensor, "*slices q q"]
 
     @classmethod
-    def of(cls, overlap: Float32[Tensor, "c ..."], gram: Float32[Tensor, "*slices c c"]) -> Evidence:
+    def of(cls, overlap: Float32[Tensor, "c ..."], gram: Float32[Tensor, "*slices c c"]) -> PoseEvidence:
         """Integrate z out.
 
         Args:
-            overlap: `Re <C X, S_k>` over half of the Fourier plane, the mean's first.
+            overlap: `Re <C X, S_k>` over half of the Fourier plane, of the mean, then of the components.
             gram: `Re <C^2, S_k S_l*>` over the same half.
         """
         # sums over the half-plane count twice in the whole plane
@@ -56,22 +57,22 @@ class Evidence:
             constant = constant + 0.5 * drive[k] * free[k]
             linear.sub_(bound[k] * drive[k])
             quadratic = quadratic - mixed[..., k] * bound[k]
-        # what is left of the mean beside components that are nearly its multiples is a difference of large numbers
-        quadratic = torch.maximum(quadratic, PARALLEL * 2 * gram[..., 0, 0])
+        # for components nearly parallel to the mean, this is a small difference of large numbers
+        quadratic = torch.maximum(quadratic, MIN_ORTHOGONAL * 2 * gram[..., 0, 0])
         return cls(constant, linear, quadratic, free, bound, covariance)
 
     def at_one(self) -> Float32[Tensor, "*poses"]:
-        """Log-likelihood at the amplitude that the map has."""
+        """Log-likelihood at the amplitude of the map, `a = 1`."""
         return self.linear - 0.5 * self.quadratic + self.constant
 
     def at_best(self) -> Float32[Tensor, "*poses"]:
-        """Log-likelihood at the best amplitude above zero.
+        """Log-likelihood at the best non-negative amplitude.
 
-        The same whatever the scale of the mean: a map that is dim or bright would else be seen from where it shows
-        most, or least.
+        It does not depend on the scale of the mean: a map scaled too low or too high would otherwise favour the views
+        with the most, or the least, power.
         """
         return self.linear.clamp(min=0).square() / (2 * self.quadratic.clamp(min=1e-20)) + self.constant
 
     def latent(self) -> Float32[Tensor, "q ..."]:
-        """Posterior mean of z at the amplitude that the map has."""
+        """Posterior mean of z at the amplitude of the map, `a = 1`."""
         return self.free - self.bound

@@ -1,4 +1,4 @@
-"""Latent points of images whose poses are uncertain: averaged over the poses that each image may have."""
+"""Latent points of images whose poses are uncertain, averaged over the posterior of the pose."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import FourierDisk
 from cryomorph.physics.pose import shift_phase
-from cryomorph.poses.evidence import Evidence
+from cryomorph.poses.evidence import PoseEvidence
 from cryomorph.poses.search import Candidates, MapsOnGrid, SearchPlan, candidates_of, evidence_of
 from cryomorph.poses.slice_bank import POINTS
 from cryomorph.representations.linear import LinearSubspace
@@ -20,10 +20,10 @@ from cryomorph.representations.linear import LinearSubspace
 
 @dataclass(frozen=True)
 class MarginalLatents:
-    """Posterior of each image's latent point over all poses that are left of a search.
+    """Posterior of each image's latent point, averaged over the candidate poses that remain after a search.
 
-    `mean` and `std` (n, q) hold what the image leaves open and what its pose does; `certain` (n,) is the probability of
-    the most likely of the poses on the last level's grid.
+    `std` (n, q) includes the uncertainty of the pose; `certain` (n,) is the probability of the most likely pose on the
+    grid of the last level.
     """
 
     mean: Float32[Tensor, "n q"]
@@ -32,7 +32,7 @@ class MarginalLatents:
 
     @staticmethod
     def cat(parts: list[MarginalLatents]) -> MarginalLatents:
-        """Those of several batches in a row."""
+        """Concatenate the results of several batches."""
         return MarginalLatents(
             *(torch.cat([getattr(part, name) for part in parts]) for name in ("mean", "std", "certain"))
         )
@@ -47,26 +47,26 @@ def marginal_latents(
     disk: FourierDisk,
     offset: Float32[Tensor, "3 3"],
 ) -> MarginalLatents:
-    """`E[z]` and its spread, each candidate of a search's last level by its probability.
+    """Posterior mean and standard deviation of z over the candidates of a search's last level.
 
-    An image of little signal fits several poses, each with a latent point of its own: at its best pose alone it may
-    seem to be in a state that it is not in. Arguments are those of `search_poses`; a component is in units of its
-    prior's standard deviation, and the maps have the scale of the images.
+    A noisy image fits several poses, each with another latent point; at its best pose it may appear to be in a state
+    that it is not in. Arguments are those of `search_poses`; components are in units of their prior's standard
+    deviation, and the maps must have the scale of the images.
     """
-    known = MapsOnGrid.of(subspace.maps, plan, disk=disk, offset=offset)
-    found, last = [], disk.within(plan.levels[-1].band)
+    searched = MapsOnGrid.of(subspace.maps, plan, disk=disk, offset=offset)
+    found, last = [], disk.within(plan.levels[-1].radius)
     for batch in batches:
-        candidates = candidates_of(batch, known, plan, disk=disk)
+        candidates = candidates_of(batch, searched, plan, disk=disk)
         whole = batch.within(last.size)
         each = max(1, POINTS // (candidates.cell.shape[1] * last.size * len(subspace.maps)))
         for start in range(0, len(batch), each):
             rows = slice(start, start + each)
-            found.append(_averaged(evidence_at(whole.rows(rows), known, candidates.rows(rows), disk=last)))
+            found.append(_averaged(evidence_at(whole.rows(rows), searched, candidates.rows(rows), disk=last)))
     return MarginalLatents.cat(found)
 
 
-def _averaged(evidence: Evidence) -> MarginalLatents:
-    """Mean and spread over candidates, (b, k)."""
+def _averaged(evidence: PoseEvidence) -> MarginalLatents:
+    """Mean and standard deviation over candidates, (b, k)."""
     share, z = torch.softmax(evidence.at_one(), 1), evidence.latent()
     mean = (share * z).sum(2).T
     inside = evidence.covariance.diagonal(dim1=-2, dim2=-1).movedim(-1, 0)
@@ -74,12 +74,12 @@ def _averaged(evidence: Evidence) -> MarginalLatents:
     return MarginalLatents(mean, (second - mean.square()).clamp(min=0).sqrt(), share.max(1).values)
 
 
-def evidence_at(batch: Batch, known: MapsOnGrid, candidates: Candidates, *, disk: FourierDisk) -> Evidence:
-    """What each image says at each of its candidates, (b, k).
+def evidence_at(batch: Batch, searched: MapsOnGrid, candidates: Candidates, *, disk: FourierDisk) -> PoseEvidence:
+    """The likelihood of each candidate of each image, (b, k).
 
     Args:
-        batch: of the disk's coefficients.
+        batch: uncentred images, of the disk's coefficients.
     """
     frequency = disk.frequency.to(batch.ctf) / disk.box
     centre = shift_phase(frequency, candidates.shift.flatten(0, 1)).unflatten(0, candidates.cell.shape)
-    return evidence_of(batch.image[:, None] * centre, batch.ctf, known.slices(candidates, disk))
+    return evidence_of(batch.image[:, None] * centre, batch.ctf, searched.slices(candidates, disk))

@@ -1,4 +1,7 @@
-"""Poses refined by Gauss-Newton, with a prior whose width all particles tell together (METHODS 3)."""
+"""Pose refinement by Gauss-Newton, with a prior whose width is estimated from all particles.
+
+See docs/methods.md, "Neural field".
+"""
 
 from __future__ import annotations
 
@@ -18,26 +21,26 @@ from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.disk import FourierDisk
 from cryomorph.representations.linear import LinearSubspace
 
-POINTS = 1 << 13
-ITERATIONS = 2  # a shift of a pixel is not linear: after a single step a rotation can be further off
-WEAK = (0.2, 5.0)  # radians and pixels: the prior of the first look at a particle, which keeps the step believable
-WIDTHS = torch.logspace(-4, 0, 81)  # of `WEAK`
+POINTS = 1 << 13  # coefficients per batch
+ITERATIONS = 2  # a shift by a pixel is not linear: a single step can make a rotation worse
+WEAK_PRIOR = (0.2, 5.0)  # standard deviation in radians and pixels, which limits the steps of Gauss-Newton
+WIDTHS = torch.logspace(-4, 0, 81)  # of the shared prior, as fractions of `WEAK_PRIOR`
 BLOCK = 3.0  # Fourier pixels: neighbouring coefficients of a map share their noise
-Total = Callable[[Tensor], Tensor]
+AllReduce = Callable[[Tensor], Tensor]
 
 
-def alone(value: Tensor) -> Tensor:
-    """The sum over all processes where there is one."""
+def _single_process(value: Tensor) -> Tensor:
+    """The sum over all processes if there is only one."""
     return value
 
 
 @dataclass(frozen=True)
 class Offsets:
-    """What images say of their poses: the best offset (k, 5) of each from its given pose, and its covariance.
+    """The best offset (k, 5) of each particle from its given pose: three radians and two pixels; and its covariance.
 
-    `split` (2, k, 5) are the best offsets by either half of the coefficients alone, in alternate blocks of shells;
-    `kept` (k, 5) is how much of the square of a true offset their product keeps, `leaked` (k, 5) what the unknown
-    latent point adds to it: the priors' doing, both.
+    `split` (2, k, 5) are the best offsets by each half of the coefficients, in alternate blocks of shells. Because of
+    the priors, the product of the two underestimates the square of the true offset by the factor `kept` (k, 5), and the
+    unknown latent point adds `leaked` (k, 5) to it.
     """
 
     particle: Int64[Tensor, " k"]
@@ -49,7 +52,7 @@ class Offsets:
 
     @staticmethod
     def cat(parts: list[Offsets]) -> Offsets:
-        """Those of several sets of particles in a row."""
+        """Concatenate the offsets of several sets of particles."""
         split = torch.cat([part.split for part in parts], dim=1)
         particle, best, covariance, kept, leaked = (
             torch.cat([getattr(part, name) for part in parts])
@@ -64,25 +67,25 @@ def refine_poses(
     subset: Int64[Tensor, " k"],
     *,
     disk: FourierDisk,
-    total: Total = alone,
+    all_reduce_sum: AllReduce = _single_process,
     half_precision: bool = False,
 ) -> dict[str, float]:
-    """A few Gauss-Newton steps of every particle's pose, shrunk towards the given pose by as much as the data say.
+    """Refine every particle's pose by Gauss-Newton, shrunk towards the given pose by an estimated prior.
 
-    Latent points stay where the model's encoder has them.
+    Latent points are those of the model's encoder.
 
     Args:
-        subset: the particles to refine; other rows of the table are not touched.
-        disk: the band to compare.
-        total: adds tensors up over all processes.
+        subset: the particles to refine; other rows of the table are not changed.
+        disk: the coefficients to compare.
+        all_reduce_sum: sums tensors over all processes.
 
     Returns:
-        the widths found, and the median size of the offsets, in degrees and pixels: see `shrink`.
+        The prior's widths and the median size of the offsets, in degrees and pixels: see `shrink`.
     """
     if model.poses is None:
         raise ValueError("this model has no table of poses")
     found = best_offsets(model, store, subset, disk=disk, half_precision=half_precision)
-    return shrink(model.poses, found, total=total)
+    return shrink(model.poses, found, all_reduce_sum=all_reduce_sum)
 
 
 def refine_across_halves(
@@ -92,27 +95,28 @@ def refine_across_halves(
     *,
     whitening: Float32[Tensor, " size"],
 ) -> dict[str, float]:
-    """As `refine_poses`, with each half set's particles against the linear maps of the other half set.
+    """As `refine_poses`, comparing the particles of each half set with the linear maps of the other half set.
 
-    No image is compared with a map that it is in. Against a map of all, its own share of noise, which lies where its
-    pose was, holds the pose there. The latent point is unknown too: its uncertainty is part of the pose's.
+    No image is compared with a map that it contributed to: there, the image's own noise, back-projected at its old
+    pose, would hold the pose in place. The latent point is unknown too; its uncertainty is part of the pose's.
 
     Args:
         maps: mean and components, for standard normal latent points, of half set 0 and of half set 1.
+        whitening: factor of each coefficient that corrects the stored noise amplitude.
     """
     zdim = maps.shape[1] - 1
-    nothing = torch.zeros(len(store), zdim)
+    zeros = torch.zeros(len(store), zdim)
     found = []
     for half in (0, 1):
         subspace = LinearSubspace(maps[1 - half])
         model = Heterogeneous(
             subspace,
-            TableEncoder(nothing, nothing + 1),
+            TableEncoder(zeros, zeros + 1),
             prior_std=torch.ones(zdim),
             whitening=whitening,
             poses=poses,
         )
-        disk = store.disk.within(subspace.band / 2)
+        disk = store.disk.within(subspace.box / 2)
         subset = (store.half == half).nonzero().squeeze(1)
         found.append(best_offsets(model, store, subset, disk=disk, free_latent=True))
     return shrink(poses, Offsets.cat(found))
@@ -127,10 +131,10 @@ def best_offsets(
     free_latent: bool = False,
     half_precision: bool = False,
 ) -> Offsets:
-    """The offset of each particle that fits its image best, from where the model's table of poses has it.
+    """The offset of each particle from its pose in the model's table that fits its image best.
 
     Args:
-        free_latent: the latent point is unknown too, with the model's prior; else it is the encoder's.
+        free_latent: estimate the latent point too, with the model's prior, instead of taking the encoder's.
     """
     poses = model.poses or PoseTable(len(store)).to(model.prior_std.device)
     best, split = torch.zeros(len(subset), 5), torch.zeros(2, len(subset), 5)
@@ -142,7 +146,7 @@ def best_offsets(
         batch = given.to(poses.offset.device)
         z = model.posterior(model.placed(batch, store.disk)).mean.detach()
         seen = batch.within(disk.size).whitened(model.whitening)
-        prior = seen.rotation.new_tensor([WEAK[0]] * 3 + [WEAK[1]] * 2).expand(len(batch), -1)
+        prior = seen.rotation.new_tensor([WEAK_PRIOR[0]] * 3 + [WEAK_PRIOR[1]] * 2).expand(len(batch), -1)
         start = poses.of(batch)
         if free_latent:
             prior = torch.cat([model.prior_std.expand(len(batch), -1), prior], dim=1)
@@ -162,7 +166,7 @@ def best_offsets(
         rows = slice(done, done + len(batch))
         best[rows], covariance[rows] = whole.value[:, -5:].cpu(), whole.covariance[:, -5:, -5:].cpu()
         split[:, rows] = torch.stack([half.value[:, -5:].cpu() for half in halves])
-        # the most probable point of x ~ N(0, P^-1) is (1 - C P) x and noise, for an offset and for the latent point
+        # the most probable value of x ~ N(0, P^-1) is (1 - C P) x plus noise, for the offset and for the latent point
         one, other = (half.covariance[:, -5:] / prior[:, None].square() for half in halves)
         still = torch.eye(5).to(one)
         kept[rows] = ((still - one[..., -5:]) * (still - other[..., -5:])).sum(2).cpu()
@@ -171,28 +175,28 @@ def best_offsets(
     return Offsets(subset, best, covariance, split, kept, leaked)
 
 
-def shrink(poses: PoseTable, found: Offsets, *, total: Total = alone) -> dict[str, float]:
-    """Put best offsets into the table, each shrunk towards nothing by as much as all particles together say.
+def shrink(poses: PoseTable, found: Offsets, *, all_reduce_sum: AllReduce = _single_process) -> dict[str, float]:
+    """Put the best offsets into the table, each shrunk towards zero by a prior estimated from all particles.
 
-    Given poses are off by an unknown amount, alike for all particles: `N(0, w^2)` about each axis of the image and
-    along both directions. With `e` a particle's best offset and `C` its covariance, `w` maximises the likelihood of all
-    `e ~ N(0, C + w^2)`; each offset becomes `w^2 (w^2 + C)^-1 e`. So poses that were right stay where they are.
+    The errors of the given poses are `N(0, w^2)` about each axis of the image and along both directions, with the same
+    `w` for all particles. With `e` a particle's best offset and `C` its covariance, `w` maximises the likelihood of all
+    `e ~ N(0, C + w^2)`; each offset becomes `w^2 (w^2 + C)^-1 e`, so that accurate poses are left almost unchanged.
 
-    `C` is the image's noise; the maps have noise of their own, which spreads the offsets too. So `w` is at most
+    `C` covers only the image's noise, but that of the maps spreads the offsets too; `w` is therefore at most
     `shared_width`.
 
     Returns:
-        the widths `w`, and the median size of the offsets, in degrees and pixels.
+        The widths `w` and the median size of the offsets, in degrees and pixels.
     """
     facts = {}
     for name, part, weak_width, unit in (
-        ("rotation_deg", slice(0, 3), WEAK[0], 180 / torch.pi),
-        ("shift_pixel", slice(3, 5), WEAK[1], 1.0),
+        ("rotation_deg", slice(0, 3), WEAK_PRIOR[0], 180 / torch.pi),
+        ("shift_pixel", slice(3, 5), WEAK_PRIOR[1], 1.0),
     ):
         block, offset = found.covariance[:, part, part], found.best[:, part]
         trust = block.diagonal(dim1=1, dim2=2).sum(1).square().reciprocal().double()
-        shared = shared_width(found, part, trust, total=total)
-        width = min(prior_width(offset, block, weak_width * WIDTHS, total=total), shared)
+        shared = shared_width(found, part, trust, all_reduce_sum=all_reduce_sum)
+        width = min(prior_width(offset, block, weak_width * WIDTHS, all_reduce_sum=all_reduce_sum), shared)
         gain = width**2 * torch.linalg.inv(block + width**2 * torch.eye(block.shape[1]))
         shrunk = (gain @ offset[..., None])[..., 0]
         poses.offset[found.particle.to(poses.offset.device), part] = shrunk.to(poses.offset.device)
@@ -201,23 +205,25 @@ def shrink(poses: PoseTable, found: Offsets, *, total: Total = alone) -> dict[st
     return facts
 
 
-def shared_width(found: Offsets, part: slice, trust: Float64[Tensor, " n"], *, total: Total = alone) -> float:
-    """What two halves of every image's coefficients agree on, in rotations or in shifts.
+def shared_width(
+    found: Offsets, part: slice, trust: Float64[Tensor, " n"], *, all_reduce_sum: AllReduce = _single_process
+) -> float:
+    """Width of the pose errors on which the two halves of every image's coefficients agree.
 
-    `w^2 = sum_i t_i (<e_i1, e_i2> - leaked_i) / sum_i t_i kept_i`. Noise, of the image or of the map, is not the same
-    in both; that a pose is off is.
+    `w^2 = sum_i t_i (<e_i1, e_i2> - leaked_i) / sum_i t_i kept_i`: the noise of image and map differs between the two
+    halves, the error of the pose does not.
 
     Args:
-        part: which of the five numbers of an offset.
+        part: which of the five numbers of an offset: rotations or shifts.
         trust: weight `t` of each particle.
     """
     product = (found.split[0, :, part].double() * found.split[1, :, part].double()).sum(1)
-    above = _average(product - found.leaked[:, part].sum(1), trust, total)
-    return max(above / max(_average(found.kept[:, part].double().sum(1), trust, total), 1e-12), 0.0) ** 0.5
+    above = _average(product - found.leaked[:, part].sum(1), trust, all_reduce_sum)
+    return max(above / max(_average(found.kept[:, part].double().sum(1), trust, all_reduce_sum), 1e-12), 0.0) ** 0.5
 
 
-def _average(value: Float64[Tensor, " n"], weight: Float64[Tensor, " n"], total: Total) -> float:
-    above, below = total(torch.stack([(weight * value).sum(), weight.sum()])).tolist()
+def _average(value: Float64[Tensor, " n"], weight: Float64[Tensor, " n"], all_reduce_sum: AllReduce) -> float:
+    above, below = all_reduce_sum(torch.stack([(weight * value).sum(), weight.sum()])).tolist()
     return float(above / below)
 
 
@@ -226,7 +232,7 @@ def prior_width(
     covariance: Float32[Tensor, "n d d"],
     widths: Float32[Tensor, " w"],
     *,
-    total: Total = alone,
+    all_reduce_sum: AllReduce = _single_process,
 ) -> float:
     """The `w` of `widths` under which all offsets are most likely: `offset ~ N(0, covariance + w^2)`."""
     values, vectors = torch.linalg.eigh(covariance.double())
@@ -235,4 +241,4 @@ def prior_width(
     for width in widths.tolist():
         variance = values.clamp(min=1e-12) + width**2
         likelihood.append(-0.5 * (variance.log() + along / variance).sum())
-    return float(widths[int(total(torch.stack(likelihood)).argmax())])
+    return float(widths[int(all_reduce_sum(torch.stack(likelihood)).argmax())])

@@ -1,10 +1,10 @@
-"""Poses found by branch and bound with frequency marching over SO(3) x R^2 (METHODS 6; ICLR 2020, appendix A).
+"""Pose search by branch and bound with frequency marching over SO(3) x R^2.
 
-Poses are searched against a map, or against a linear subspace of maps with every image's own latent point integrated
-out: whatever represents the maps, a few of them span such a subspace. The loss of a slice S at an image X, centred by
-t, expands to `|X|^2 - 2 Re <C X_t, S> + <C^2, |S|^2>`: products of matrices against a bank of slices that all images of
-a batch share, with the CTF and the shift on the image's side. Noise has variance 1 for each complex coefficient, so
-minus the loss is the log-likelihood.
+Zhong et al., ICLR 2020, appendix A; docs/methods.md, "Ab initio". Poses are searched against a map, or against a linear
+subspace of maps with the latent point of every image integrated out. The loss of a slice S for an image X, centred by
+t, expands to `|X|^2 - 2 Re <C X_t, S> + <C^2, |S|^2>`: matrix products with a bank of slices that all images share,
+with the CTF and the shift applied to the image. The noise of a complex coefficient has variance 1, so that the
+log-likelihood is minus the loss.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from cryomorph.physics.disk import FourierDisk
 from cryomorph.physics.pose import rotation_from_rotvec, shift_phase
 from cryomorph.physics.slicing import PaddedGrid, locate_slices, padded_grid
 from cryomorph.physics.so3_grid import CHILDREN, children, grid_rotations, grid_size
-from cryomorph.poses.evidence import Evidence
+from cryomorph.poses.evidence import PoseEvidence
 from cryomorph.poses.slice_bank import POINTS, SliceBank, shift_grid, shift_step
 from cryomorph.representations.linear import LinearSubspace
 
-SCORES = 1 << 22  # likelihoods held at once
-BANK = 1 << 25  # coefficients of a bank that is made once, rather than a slice for each candidate
-RANGE = 0.08  # of the box: how far from the image's centre particles lie (the paper's 10 pixels of 128)
-FINER = 3  # shifts along an axis that are tried about a candidate's own
-GAUSS_NEWTON_POINTS = 1 << 16  # coefficients whose slopes are held at once
-POLISH = (0.2, 3.0)  # radians and pixels: the prior of the last steps, which keeps them believable
+MAX_SCORES = 1 << 22  # likelihoods held in memory at once
+MAX_BANK = 1 << 25  # coefficients of a bank that is computed once, instead of a slice for each candidate
+SHIFT_RANGE = 0.08  # of the box: largest distance of a particle from the image's centre (the paper's 10 pixels of 128)
+SHIFTS_PER_AXIS = 3  # tried around the shift of a candidate
+GAUSS_NEWTON_POINTS = 1 << 16  # coefficients whose derivatives are held in memory at once
+POLISH_PRIOR = (0.2, 3.0)  # standard deviation in radians and pixels, which limits the steps of Gauss-Newton
 
 
 @dataclass(frozen=True)
 class Level:
-    """One level of the search: a grid of SO(3), the band compared, and how many candidates of each image go on."""
+    """One level of the search: level of the grid of SO(3), radius in Fourier pixels, and candidates kept per image."""
 
     grid: int
-    band: float | int
+    radius: float | int
     beams: int
 
 
@@ -47,9 +47,9 @@ class Level:
 class SearchPlan:
     """Levels from coarse to fine, and the shifts tried at the first.
 
-    `shift_pixel` is the range, to either side and along both axes; the first level tries shifts a third of the shortest
-    wavelength apart, each further one halves the step about every candidate. After the last level `polished`
-    candidates of each image are finished by Gauss-Newton, at the last level's band.
+    `shift_pixel` is the range in each direction along both axes. The first level tries shifts a third of the shortest
+    wavelength apart; each further level halves the step around every candidate. After the last level the `polished`
+    best candidates of each image are refined by `steps` of Gauss-Newton, at the last level's radius.
     """
 
     levels: tuple[Level, ...]
@@ -60,9 +60,9 @@ class SearchPlan:
 
 @dataclass(frozen=True)
 class FoundPoses:
-    """Best pose of each image: rotation, shift (pixels) that centres it, log-likelihood less that of no particle.
+    """Best pose of each image: rotation, shift (pixels) that centres it, log-likelihood minus that of pure noise.
 
-    `z` is the latent point there, most probable a posteriori; the likelihood counts its prior.
+    `z` is the most probable latent point at that pose; `log_likelihood` includes its prior.
     """
 
     rotation: Float32[Tensor, "b 3 3"]
@@ -72,26 +72,27 @@ class FoundPoses:
 
     @staticmethod
     def at(rotation: Float32[Tensor, "b 3 3"], shift: Float32[Tensor, "b 2"], zdim: int = 0) -> FoundPoses:
-        """Poses that are given, at the middle of the latent space, of unknown likelihood."""
+        """Given poses, with z = 0 and a log-likelihood of 0."""
         return FoundPoses(rotation, shift, shift.new_zeros(len(shift), zdim), shift.new_zeros(len(shift)))
 
     @staticmethod
     def cat(parts: Sequence[FoundPoses]) -> FoundPoses:
-        """Those of several batches in a row."""
+        """Concatenate the results of several batches."""
         names = ("rotation", "shift", "z", "log_likelihood")
         return FoundPoses(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def usual_plan(
-    box: int, last: float | int, *, first: float | int = 8, beams: int = 24, shift_range: float | int = RANGE
+    box: int, last: float | int, *, first: float | int = 8, beams: int = 24, shift_range: float | int = SHIFT_RANGE
 ) -> SearchPlan:
-    """Levels whose steps suit their bands: 15 degrees, then half of that for twice the band, up to `last`.
+    """Three levels, at 15, 7.5 and 3.75 degrees, with radii that these steps resolve, up to `last`.
 
     Args:
-        last: band of the last level in Fourier pixels.
-        first: band of the first level, at most `last`. In Fourier pixels whatever the box: what a turn of 15 degrees
-            does to an image depends on how many details fit across it.
-        shift_range: how far from the image's centre particles lie along each axis, as a fraction of the box.
+        last: radius of the last level in Fourier pixels.
+        first: radius of the first level, at most `last`. It does not depend on the box: the effect of a rotation by 15
+            degrees depends on how many details fit across the image.
+        beams: candidates of each image kept after the first level.
+        shift_range: largest distance of a particle from the image's centre along each axis, as a fraction of the box.
     """
     first = min(first, last)
     middle = min(1.75 * first, last)
@@ -101,7 +102,7 @@ def usual_plan(
 
 @dataclass(frozen=True)
 class MapsOnGrid:
-    """Maps to search, by their transforms, with the banks of slices that are small enough to be made once."""
+    """Fourier transforms of the maps to search, and the banks of slices that are small enough to be computed once."""
 
     grid: PaddedGrid
     columns: Complex64[Tensor, "points c"]
@@ -112,13 +113,13 @@ class MapsOnGrid:
     def of(
         cls, maps: Float32[Tensor, "c z y x"], plan: SearchPlan, *, disk: FourierDisk, offset: Float32[Tensor, "3 3"]
     ) -> MapsOnGrid:
-        """Transform maps and slice them at the first level of a plan, and at others as far as memory goes."""
+        """Transform maps, and slice them at the first level of a plan and at the others that `MAX_BANK` allows."""
         grid = padded_grid(maps.shape[-1])
         columns = grid.from_volumes(maps)
         banks = {
-            level.grid: SliceBank.of(columns, grid, disk=disk.within(level.band), level=level.grid, offset=offset)
+            level.grid: SliceBank.of(columns, grid, disk=disk.within(level.radius), level=level.grid, offset=offset)
             for level in plan.levels
-            if level is plan.levels[0] or len(maps) * grid_size(level.grid) // 2 * disk.count(level.band) <= BANK
+            if level is plan.levels[0] or len(maps) * grid_size(level.grid) // 2 * disk.count(level.radius) <= MAX_BANK
         }
         return cls(grid, columns, offset, banks)
 
@@ -133,9 +134,9 @@ class MapsOnGrid:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Poses of each image that are still in the race, best first: number of the rotation, shift in pixels.
+    """The remaining candidate poses of each image, best first: number of the rotation, and shift in pixels.
 
-    `step` is how far apart shifts were tried.
+    `step` is the distance between the shifts that were tried, in pixels.
     """
 
     level: int
@@ -147,16 +148,16 @@ class Candidates:
 
     @staticmethod
     def cat(parts: Sequence[Candidates]) -> Candidates:
-        """Those of several batches in a row."""
+        """Concatenate the results of several batches."""
         cell, shift, score = (torch.cat([getattr(part, name) for part in parts]) for name in ("cell", "shift", "score"))
         return replace(parts[0], cell=cell, shift=shift, score=score)
 
     def rows(self, rows: slice) -> Candidates:
-        """Those of some of the images."""
+        """The candidates of some of the images."""
         return replace(self, cell=self.cell[rows], shift=self.shift[rows], score=self.score[rows])
 
     def best(self, count: int) -> Candidates:
-        """The most likely ones."""
+        """The `count` most likely candidates of each image."""
         score, at = self.score.topk(min(count, self.score.shape[1]), dim=1)
         shift = self.shift.gather(1, at[..., None].expand(-1, -1, 2))
         return replace(self, cell=self.cell.gather(1, at), shift=shift, score=score)
@@ -178,61 +179,63 @@ def search_poses(
 ) -> FoundPoses:
     """The best pose of each image against a map, or a subspace of maps, by branch and bound, then Gauss-Newton.
 
-    At the first level every rotation and every shift is tried. The most likely rotations go on, each with its best
-    shift; their children are tried at the next, over a wider band, with shifts about the parent's.
+    The first level tries every rotation with every shift. The most likely rotations are kept, each with its best shift;
+    the next level tries their children at a larger radius, with shifts around the parent's.
 
     Args:
-        subspace: of a band at least as wide as the last level's.
-        batches: images as they lie, not centred, whitened; their rotations are not looked at.
+        subspace: with a box of at least twice the last level's radius.
+        batches: whitened, uncentred images; their rotations are ignored.
         disk: the coefficients that the batches hold.
-        offset: turns the grid as a whole: drawn anew for each pass, so that its gaps are never the same.
+        offset: rotates the grid as a whole; drawn at random for each pass, so that its gaps are never the same.
     """
-    known = MapsOnGrid.of(subspace.maps, plan, disk=disk, offset=offset)
-    found, last = [], disk.within(plan.levels[-1].band)
+    searched = MapsOnGrid.of(subspace.maps, plan, disk=disk, offset=offset)
+    found, last = [], disk.within(plan.levels[-1].radius)
     for batch in batches:
-        candidates = candidates_of(batch, known, plan, disk=disk)
+        candidates = candidates_of(batch, searched, plan, disk=disk)
         found.append(_polished(subspace, batch.within(last.size), candidates.best(plan.polished), plan=plan, disk=last))
     return FoundPoses.cat(found)
 
 
-def candidates_of(batch: Batch, known: MapsOnGrid, plan: SearchPlan, *, disk: FourierDisk) -> Candidates:
-    """What is left of all poses after the last level of a plan, on its grid."""
-    candidates = first_level(batch, known, plan, disk=disk)
+def candidates_of(batch: Batch, searched: MapsOnGrid, plan: SearchPlan, *, disk: FourierDisk) -> Candidates:
+    """The candidates that remain after the last level of a plan, on its grid."""
+    candidates = first_level(batch, searched, plan, disk=disk)
     for level in plan.levels[1:]:
-        candidates = next_level(batch, known, candidates, level=level, disk=disk)
+        candidates = next_level(batch, searched, candidates, level=level, disk=disk)
     return candidates
 
 
-def first_level(batch: Batch, known: MapsOnGrid, plan: SearchPlan, *, disk: FourierDisk) -> Candidates:
-    """Every rotation and every shift of the first level; the best shift of each of the most likely rotations."""
+def first_level(batch: Batch, searched: MapsOnGrid, plan: SearchPlan, *, disk: FourierDisk) -> Candidates:
+    """Try every rotation with every shift; keep the most likely rotations, each with its best shift."""
     level = plan.levels[0]
-    bank, within = known.banks[level.grid], disk.within(level.band)
-    shifts = shift_grid(plan.shift_pixel, shift_step(disk.box, level.band)).to(batch.ctf)
-    apart = float(shifts[1, 1] - shifts[0, 1]) if len(shifts) > 1 else 0.0
+    bank, within = searched.banks[level.grid], disk.within(level.radius)
+    shifts = shift_grid(plan.shift_pixel, shift_step(disk.box, level.radius)).to(batch.ctf)
+    step = float(shifts[1, 1] - shifts[0, 1]) if len(shifts) > 1 else 0.0
     phase = shift_phase(within.frequency.to(batch.ctf) / disk.box, shifts)
     parts = []
-    for part in batch.within(within.size).split(max(1, SCORES // (bank.slices.shape[0] * len(shifts) * bank.columns))):
+    for part in batch.within(within.size).split(
+        max(1, MAX_SCORES // (bank.slices.shape[0] * len(shifts) * bank.columns))
+    ):
         image = (part.ctf * part.image)[:, None] * phase
-        score = Evidence.of(*bank.products(image, part.ctf.square())).at_best().flatten(2)
+        score = PoseEvidence.of(*bank.products(image, part.ctf.square())).at_best().flatten(2)
         best, at = score.max(dim=1)
         top = best.topk(min(level.beams, best.shape[1]), dim=1)
         shift = shifts[at.gather(1, top.indices)]
-        parts.append(Candidates(bank.level, apart, bank.offset, bank.numbers(top.indices), shift, top.values))
+        parts.append(Candidates(bank.level, step, bank.offset, bank.numbers(top.indices), shift, top.values))
     return Candidates.cat(parts)
 
 
 def next_level(
-    batch: Batch, known: MapsOnGrid, candidates: Candidates, *, level: Level, disk: FourierDisk
+    batch: Batch, searched: MapsOnGrid, candidates: Candidates, *, level: Level, disk: FourierDisk
 ) -> Candidates:
-    """The children of all candidates, at shifts about their parent's; the most likely ones."""
-    within, step = disk.within(level.band), candidates.step / 2
+    """Try the children of all candidates with shifts around their parent's; keep the most likely ones."""
+    within, step = disk.within(level.radius), candidates.step / 2
     frequency = within.frequency.to(batch.ctf) / disk.box
-    line = torch.arange(FINER).to(batch.ctf) - FINER // 2
+    line = torch.arange(SHIFTS_PER_AXIS).to(batch.ctf) - SHIFTS_PER_AXIS // 2
     near = step * torch.cartesian_prod(line, line) if step else batch.ctf.new_zeros(1, 2)
     fine = shift_phase(frequency, near)
     whole = batch.within(within.size)
     each = max(
-        1, POINTS // (candidates.cell.shape[1] * max(CHILDREN * known.columns.shape[1], len(fine)) * within.size)
+        1, POINTS // (candidates.cell.shape[1] * max(CHILDREN * searched.columns.shape[1], len(fine)) * within.size)
     )
     parts = []
     for start in range(0, len(batch), each):
@@ -246,13 +249,13 @@ def next_level(
             shift=parents.shift.repeat_interleave(CHILDREN, 1),
             score=parents.score.repeat_interleave(CHILDREN, 1),
         )
-        slices = known.slices(children_of, within)
+        slices = searched.slices(children_of, within)
         seen = torch.view_as_real(part.ctf[:, None] * slices).flatten(-2).movedim(0, 2)
         gram = (seen @ seen.mT).unflatten(1, (count, 1, CHILDREN))
         centre = shift_phase(frequency, parents.shift.flatten(0, 1)).unflatten(0, (-1, count))
         image = torch.view_as_real(((part.ctf * part.image)[:, None] * centre)[:, :, None] * fine).flatten(-2)
         overlap = image @ torch.view_as_real(slices).flatten(-2).unflatten(2, (count, CHILDREN)).mT
-        best, at = Evidence.of(overlap, gram).at_best().max(dim=2)
+        best, at = PoseEvidence.of(overlap, gram).at_best().max(dim=2)
         moved = (parents.shift[:, :, None] + near[at]).flatten(1, 2)
         parts.append(replace(children_of, shift=moved, score=best.flatten(1)).best(level.beams))
     return Candidates.cat(parts)
@@ -261,7 +264,7 @@ def next_level(
 def _polished(
     subspace: LinearSubspace, batch: Batch, candidates: Candidates, *, plan: SearchPlan, disk: FourierDisk
 ) -> FoundPoses:
-    """Each candidate after some Gauss-Newton steps; the best of each image."""
+    """Refine each candidate by Gauss-Newton; keep the best of each image."""
     tried = []
     for number in range(candidates.cell.shape[1]):
         begin = FoundPoses.at(candidates.rotation[:, number], candidates.shift[:, number], subspace.zdim)
@@ -274,26 +277,26 @@ def _polished(
 
 def evidence_of(
     image: Complex64[Tensor, "b k m"], ctf: Float32[Tensor, "b m"], slices: Complex64[Tensor, "c b k m"]
-) -> Evidence:
-    """What images say of k candidates each, (b, k).
+) -> PoseEvidence:
+    """The likelihood of k candidates of each image, (b, k).
 
     Args:
-        image: centred at each candidate's shift.
-        slices: of every map at the candidates.
+        image: centred by each candidate's shift.
+        slices: of every map at each candidate's rotation.
     """
     seen = torch.view_as_real(ctf[:, None] * slices).flatten(-2).movedim(0, 2)
     shown = torch.view_as_real(image.expand(slices.shape[1:])).flatten(-2)
-    return Evidence.of((seen @ shown[..., None])[..., 0].movedim(2, 0), seen @ seen.mT)
+    return PoseEvidence.of((seen @ shown[..., None])[..., 0].movedim(2, 0), seen @ seen.mT)
 
 
 @torch.no_grad()
 def polish(subspace: LinearSubspace, batch: Batch, start: FoundPoses, *, disk: FourierDisk, steps: int) -> FoundPoses:
-    """Gauss-Newton on SO(3) x R^2, and on the latent point, from given poses.
+    """Refine poses and latent points by Gauss-Newton on SO(3) x R^2 x R^q.
 
-    The maps are scaled to fit the images that are polished together, by the best amplitude of the mean.
+    The maps are scaled to the images that are refined together, by the best amplitude of the mean.
 
     Args:
-        batch: images as they lie, not centred, whitened.
+        batch: whitened, uncentred images.
         disk: the coefficients that the batch holds.
     """
     found = []
@@ -307,12 +310,13 @@ def polish(subspace: LinearSubspace, batch: Batch, start: FoundPoses, *, disk: F
         one = evidence_of(part.image[:, None], part.ctf, of_maps[:, :, None])
         part = replace(part, ctf=part.ctf * (one.linear.sum() / one.quadratic.sum()).clamp(min=1e-6))
         if subspace.zdim:
-            # the latent point first, by itself: one step is exact
+            # the latent point first, at fixed pose: one step is exact
             latent = Unknowns(torch.ones_like(z))
             z = gauss_newton(subspace, part, z, unknowns=latent, disk=disk, iterations=1).value
-        prior = part.ctf.new_tensor([1.0] * subspace.zdim + [POLISH[0]] * 3 + [POLISH[1]] * 2).expand(len(rows), -1)
+        prior = part.ctf.new_tensor([1.0] * subspace.zdim + [POLISH_PRIOR[0]] * 3 + [POLISH_PRIOR[1]] * 2)
+        unknowns = Unknowns(prior.expand(len(rows), -1), pose=True)
         begin = torch.cat([z, z.new_zeros(len(rows), 5)], dim=1)
-        local = gauss_newton(subspace, part, begin, unknowns=Unknowns(prior, pose=True), disk=disk, iterations=steps)
+        local = gauss_newton(subspace, part, begin, unknowns=unknowns, disk=disk, iterations=steps)
         z, turn, moved = local.value.split([subspace.zdim, 3, 2], dim=1)
         rotation, shift = rotation_from_rotvec(turn) @ part.rotation, start.shift[rows] + moved
         found.append(FoundPoses(rotation, shift, z, nothing[rows] - local.nll - 0.5 * z.square().sum(1)))

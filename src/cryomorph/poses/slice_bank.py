@@ -1,4 +1,7 @@
-"""Slices of maps at all rotations of a grid of SO(3), and what they say of images: products of matrices (METHODS 6)."""
+"""Slices of maps at all rotations of a grid of SO(3), and their overlaps with images as matrix products.
+
+See docs/methods.md, "Ab initio".
+"""
 
 from __future__ import annotations
 
@@ -13,28 +16,28 @@ from cryomorph.physics.disk import FourierDisk
 from cryomorph.physics.slicing import PaddedGrid, locate_slices
 from cryomorph.physics.so3_grid import grid_rotations, grid_size
 
-POINTS = 1 << 22  # coefficients of slices located at once
+POINTS = 1 << 22  # coefficients of slices extracted at once
 
 
 def shift_grid(extent_pixel: float | int, step_pixel: float | int) -> Float32[Tensor, "t 2"]:
-    """Shifts on a square grid out to `extent_pixel` along each axis, no further apart than `step_pixel`."""
+    """Shifts on a square grid up to `extent_pixel` along each axis, at most `step_pixel` apart."""
     count = 1 + 2 * math.ceil(extent_pixel / step_pixel - 1e-6) if extent_pixel > 0 else 1
     line = torch.linspace(-extent_pixel, extent_pixel, count) if count > 1 else torch.zeros(1)
     return torch.cartesian_prod(line, line)
 
 
-def shift_step(box: int, band: float | int) -> float:
-    """The step of shifts, in pixels, that is a third of the shortest wavelength in a band."""
-    return box / (3 * band)
+def shift_step(box: int, radius: float | int) -> float:
+    """Step of shifts in pixels: a third of the shortest wavelength within a radius in Fourier pixels."""
+    return box / (3 * radius)
 
 
 @dataclass(frozen=True)
 class SliceBank:
-    """Slices of some maps at all rotations of a grid of SO(3), turned as a whole by an offset.
+    """Slices of several maps at all rotations of a grid of SO(3), the grid rotated as a whole by `offset`.
 
-    An image turned by 180 degrees is the complex conjugate of its coefficients: only the rotations with the first half
-    of in-plane angles are kept, and each counts twice, as it is and conjugated. `slices` (c, h, m) are those of each
-    map, such as the mean and the components of a subspace; `cell` (h,) the numbers of their rotations.
+    A 180-degree in-plane rotation conjugates an image's coefficients: only rotations with in-plane angles below 180
+    degrees are stored, and each slice also stands for its conjugate. `slices` (c, h, m) are those of each map, such as
+    the mean and the components of a subspace; `cell` (h,) are the numbers of their rotations.
     """
 
     level: int
@@ -52,7 +55,7 @@ class SliceBank:
         level: int,
         offset: Float32[Tensor, "3 3"],
     ) -> SliceBank:
-        """Slice maps, given by their transforms, at all rotations `G offset` of a level."""
+        """Slice maps, given by their Fourier transforms, at all rotations `G offset` of a level."""
         cell = first_half(level)
         turned = grid_rotations(level, cell) @ offset.cpu()
         parts = [
@@ -63,21 +66,21 @@ class SliceBank:
 
     @property
     def columns(self) -> int:
-        """Number of rotations: of slices as they are, then of the same ones conjugated."""
+        """Number of rotations: those of the slices, then those of their conjugates."""
         return 2 * len(self.cell)
 
     @property
     def rotation(self) -> Float32[Tensor, "h 3 3"]:
-        """The rotations of the slices as they are."""
+        """Rotations of the stored slices."""
         return grid_rotations(self.level, self.cell) @ self.offset.cpu()
 
     def numbers(self, column: Int64[Tensor, "*n"]) -> Int64[Tensor, "*n"]:
-        """The number of the rotation of each column of `products`."""
+        """Number of the rotation of each column of `products`."""
         half = len(self.cell)
         return self.cell.to(column.device)[column % half] + (column // half) * half_turn(self.level)
 
     def at(self, cell: Int64[Tensor, "*n"]) -> Complex64[Tensor, "c ... m"]:
-        """The slices of every map at rotations, by their numbers."""
+        """Slices of every map at rotations given by their numbers."""
         half, angles = half_turn(self.level), 2 * half_turn(self.level)
         direction, angle = cell // angles, cell % angles
         found = self.slices[:, direction * half + angle % half]
@@ -87,9 +90,9 @@ class SliceBank:
     def products(
         self, image: Complex64[Tensor, "b t m"], weight: Float32[Tensor, "b m"]
     ) -> tuple[Float32[Tensor, "c b t two h"], Float32[Tensor, "b 1 1 h c c"]]:
-        """`Re <C X_t, S_k>` of images at each shift with each slice, and `Re <C^2, S_k S_l*>`.
+        """Overlaps `Re <C X_t, S_k>` of images at each shift with each slice, and Gram matrices `Re <C^2, S_k S_l*>`.
 
-        A slice and its conjugate lie side by side, and share their Gram matrix.
+        The axis of length two is the slice and its conjugate, which share their Gram matrix.
 
         Args:
             image: `C X_t`.
@@ -116,5 +119,5 @@ def first_half(level: int) -> Int64[Tensor, " h"]:
 
 
 def half_turn(level: int) -> int:
-    """How much the number of a rotation grows when its image is turned by 180 degrees."""
+    """Increment of a rotation's number for a 180-degree in-plane rotation."""
     return 6 * 2**level

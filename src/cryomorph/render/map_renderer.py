@@ -12,7 +12,7 @@ from torch import Tensor
 from cryomorph.config.console import track
 from cryomorph.render.isosurface import VIEWS, draw_surface
 from cryomorph.render.raycast import Surface, prepare_surface
-from cryomorph.representations.linear import rebox
+from cryomorph.volumes.grid import rebox
 
 SIZE = 220
 MARGIN = 2.06  # picture width over the radius of the largest surface

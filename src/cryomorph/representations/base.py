@@ -1,4 +1,4 @@
-"""What every representation offers: central slices and maps at a latent point."""
+"""The interface of all representations: central slices and maps at a latent point."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cryomorph.physics.pose import cross_matrix
 
 
 class Representation(nn.Module, ABC):
-    """A molecule that depends on a latent point. Abstract; every subclass is final."""
+    """A molecule's structure as a function of the latent point. Abstract; every subclass is final."""
 
     zdim: int
 
@@ -29,10 +29,10 @@ class Representation(nn.Module, ABC):
 
     @abstractmethod
     def volume(self, z: Float32[Tensor, " zdim"], box: int) -> Float32[Tensor, "box box box"]:
-        """The real-space map `[z, y, x]` at a latent point, in a box of the same extent as the images'."""
+        """The real-space map `[z, y, x]` at a latent point, in a box of the same physical size as the images'."""
 
     def penalty(self) -> Float32[Tensor, ""]:
-        """What the representation's own shape costs, beside the images, in the loss of a coefficient."""
+        """Regularisation of the representation's parameters, added to the loss per Fourier coefficient."""
         return torch.zeros(())
 
     def tangents(
@@ -44,9 +44,13 @@ class Representation(nn.Module, ABC):
         latent: bool = True,
         pose: bool = False,
     ) -> tuple[Complex64[Tensor, "b size"], Complex64[Tensor, "b size p"]]:
-        """Central slices, and their derivatives by what is asked for: latent coordinates, then turns of the pose.
+        """Central slices and their derivatives with respect to latent coordinates, then to the rotation.
 
-        A turn by `w` makes the rotation `exp(w) R`: three radians about the image's axes.
+        A rotation by the vector `w`, in radians about the image's axes, makes `R` into `exp(w) R`.
+
+        Args:
+            latent: return the `zdim` derivatives with respect to `z`.
+            pose: return the 3 derivatives with respect to `w`.
         """
 
         def real(point: Tensor, turned: Tensor) -> Float32[Tensor, "b size 2"]:
@@ -55,7 +59,7 @@ class Representation(nn.Module, ABC):
         columns = []
         value: Tensor | None = None
         if latent and self.zdim:
-            # the rotation is a constant here: nothing is carried through the encoding
+            # the rotation is a constant here, so that no tangent passes through the encoding
             steps = torch.eye(self.zdim).to(z)[:, None].expand(-1, len(z), -1)
             value, found = _along(lambda point: real(point, rotation), z, steps)
             columns.append(found)
@@ -72,10 +76,10 @@ class Representation(nn.Module, ABC):
     def decoder(
         self, box: int, *, half_precision: bool = False
     ) -> Callable[[Float32[Tensor, " zdim"]], Float32[Tensor, "box box box"]]:
-        """`volume` for many maps in one box: what they share is computed once, where there is such.
+        """A function that does what `volume` does, for many maps in one box: what they share is computed once.
 
         Args:
-            half_precision: products may be taken in bfloat16.
+            half_precision: allow matrix products in bfloat16.
         """
         return partial(self.volume, box=box)
 
@@ -88,10 +92,10 @@ class Representation(nn.Module, ABC):
 
 @runtime_checkable
 class OnGrid(Protocol):
-    """A representation that makes a map on a grid before it is seen: more views of it, and penalties, cost little."""
+    """A representation that makes a map on a grid before projecting it: further views and penalties cost little."""
 
     def grids(self, z: Float32[Tensor, "b zdim"]) -> Float32[Tensor, "b side side side"]:
-        """The maps at latent points, in voxel values whose transform is in the images' units."""
+        """Maps at latent points, in voxel values whose Fourier transform is in the images' units."""
 
     def views(
         self, grids: Float32[Tensor, "b side side side"], rotation: Float32[Tensor, "b v 3 3"], disk: FourierDisk
@@ -100,7 +104,7 @@ class OnGrid(Protocol):
 
 
 def _along(function: Callable[[Tensor], Tensor], point: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """A function at a point, and its derivatives along several directions."""
+    """Value of a function at a point, and its derivatives along several directions."""
 
     def one(direction: Tensor) -> tuple[Tensor, Tensor]:
         value, slope = jvp(function, (point,), (direction,))[:2]

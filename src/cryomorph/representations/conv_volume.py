@@ -14,7 +14,7 @@ from cryomorph.physics.pose import cross_matrix
 from cryomorph.physics.projection import project_volumes
 from cryomorph.representations.base import Representation
 from cryomorph.representations.conv_network import ConvNetwork, ConvShape
-from cryomorph.representations.linear import rebox
+from cryomorph.volumes.grid import rebox
 from cryomorph.volumes.masks import spherical_mask
 
 VOXELS = 1 << 24  # of padded grids at once, where no gradient is kept

@@ -14,7 +14,7 @@ from cryomorph.physics.disk import FourierDisk
 from cryomorph.physics.pose import cross_matrix
 from cryomorph.physics.slicing import Slices, locate_slices, padded_grid
 from cryomorph.representations.base import Representation
-from cryomorph.volumes.grid import resize
+from cryomorph.volumes.grid import rebox
 
 
 @final
@@ -38,7 +38,7 @@ class LinearSubspace(Representation):
         self.register_load_state_dict_post_hook(LinearSubspace._forget)
 
     @property
-    def band(self) -> int:
+    def box(self) -> int:
         """Diameter of the band in Fourier pixels: the maps' box."""
         return int(self.maps.shape[-1])
 
@@ -67,7 +67,7 @@ class LinearSubspace(Representation):
         if latent:
             columns.append(parts[..., 1:])
         if pose:
-            slope = located.extract(self.moments).unflatten(2, (3, -1)) * (-2j * torch.pi / self.band)
+            slope = located.extract(self.moments).unflatten(2, (3, -1)) * (-2j * torch.pi / self.box)
             slope = torch.einsum("bmxc,bc->bmx", slope, weight)
             with torch.autocast(z.device.type, enabled=False):
                 turns = torch.stack([cross_matrix(axis) for axis in torch.eye(3).to(z)])
@@ -82,16 +82,16 @@ class LinearSubspace(Representation):
     def transform(self) -> Complex64[Tensor, "rows c"]:
         """The maps on the padded Fourier grid; made once."""
         if self._transform is None:
-            self._transform = padded_grid(self.band).from_volumes(self.maps)
+            self._transform = padded_grid(self.box).from_volumes(self.maps)
         return self._transform
 
     @property
     def moments(self) -> Complex64[Tensor, "rows columns"]:
         """Transforms of the maps times x, times y and times z (voxels), one after another; made once."""
         if self._moments is None:
-            line = (torch.arange(self.band) - self.band // 2).to(self.maps)
+            line = (torch.arange(self.box) - self.box // 2).to(self.maps)
             moments = torch.cat([self.maps * r for r in (line, line[:, None], line[:, None, None])])
-            self._moments = padded_grid(self.band).from_volumes(moments)
+            self._moments = padded_grid(self.box).from_volumes(moments)
         return self._moments
 
     def _forget(self, _: object) -> None:
@@ -99,13 +99,13 @@ class LinearSubspace(Representation):
         self._transform = self._moments = None
 
     def _located(self, rotation: Float32[Tensor, "b 3 3"], disk: FourierDisk) -> Slices:
-        count = disk.count(self.band / 2)
-        return locate_slices(padded_grid(self.band), disk.frequency[:count], rotation)
+        count = disk.count(self.box / 2)
+        return locate_slices(padded_grid(self.box), disk.frequency[:count], rotation)
 
     def volume(self, z: Float32[Tensor, " zdim"], box: int) -> Float32[Tensor, "box box box"]:
         """The map at a latent point; a larger box than the band's interpolates, a smaller one crops the band."""
         combined = self.maps[0] + torch.tensordot(z, self.maps[1:], dims=1)
-        return combined if box == self.band else rebox(combined, box)
+        return combined if box == self.box else rebox(combined, box)
 
     def decoder(
         self, box: int, *, half_precision: bool = False
@@ -117,8 +117,3 @@ class LinearSubspace(Representation):
 def _weight(z: Float32[Tensor, "b zdim"]) -> Float32[Tensor, "b c"]:
     """What each map counts at a latent point: 1 for the mean."""
     return torch.cat([z.new_ones(len(z), 1), z], dim=1)
-
-
-def rebox(maps: Float32[Tensor, "*n z y x"], box: int) -> Float32[Tensor, "*n box box box"]:
-    """Resample maps to another box of the same extent, so that their transforms keep their values."""
-    return resize(maps, box) * (maps.shape[-1] / box) ** 3

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cryomorph.config.console import say, warn
 from cryomorph.config.errors import InputError
+from cryomorph.config.renamed import current_keys
 from cryomorph.io.atomic import atomic_path
 from cryomorph.io.mrc import read_map, write_map
 from cryomorph.io.npy import read_npy
@@ -126,7 +127,7 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """What the run was asked."""
-        return self._facts("config.json", needed="method")
+        return current_keys(self._facts("config.json", needed="method"))
 
     def provenance(self) -> dict[str, Any]:
         """Where the run came from."""

@@ -60,11 +60,11 @@ def simulate_set(config: SimulateConfig) -> Path:
     """
     grid = _checked_grid(config)
     states = conformations_of(config).centred()
-    shift_A = (config.box / 16 if config.shift is None else config.shift) * config.apix
-    if states.radius_A + shift_A > config.box * config.apix / 2:
+    shift_A = (config.box / 16 if config.shift is None else config.shift) * config.pixel_A
+    if states.radius_A + shift_A > config.box * config.pixel_A / 2:
         raise InputError(
             f"the molecule reaches {states.radius_A:.0f} A from its centre and is shifted by up to {shift_A:.0f} A, "
-            f"but half the box is {config.box * config.apix / 2:.0f} A: raise --box or --apix, or lower --shift"
+            f"but half the box is {config.box * config.pixel_A / 2:.0f} A: raise --box or --pixel-A, or lower --shift"
         )
     with new_folder(config.output, overwrite=config.overwrite) as folder:
         drawn = draw(config, states, shift_A)
@@ -85,7 +85,8 @@ def simulate_set(config: SimulateConfig) -> Path:
         for i, cloud in enumerate(track(states.clouds, "true maps", total=len(states))):
             write_map(folder / "maps" / f"{i:03d}.mrc", map_of(cloud, grid), grid.pixel_A)
         made = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
-        made |= {"no_ctf": not config.ctf, "states": list(states.names), "program": f"cryomorph {__version__}"}
+        made |= {"apix": made.pop("pixel_A"), "no_ctf": not config.ctf, "states": list(states.names)}
+        made["program"] = f"cryomorph {__version__}"
         if not np.isfinite(config.snr):
             made["snr"] = None  # JSON has no infinity
         (folder / "made.json").write_text(json.dumps(made, indent=2) + "\n")
@@ -219,8 +220,8 @@ def _checked_grid(config: SimulateConfig) -> Grid:
         raise InputError(f"--shift {config.shift:g}: expected pixels from 0 to half the box")
     if config.seed < 0:
         raise InputError(f"--seed {config.seed}: expected 0 or more")
-    resolution_A = 2.2 * config.apix if config.resolution is None else config.resolution
-    return Grid(config.box, config.apix, sigma_of_resolution(resolution_A))
+    resolution_A = 2.2 * config.pixel_A if config.resolution is None else config.resolution
+    return Grid(config.box, config.pixel_A, sigma_of_resolution(resolution_A))
 
 
 def _seeds(seed: int) -> list[np.random.SeedSequence]:
@@ -281,7 +282,11 @@ def _write_metadata(path: Path, drawn: Drawn, config: SimulateConfig) -> None:
         }
     columns["rlnOpticsGroup"] = [str(i + 1) for i in group.ravel()]
     number = [str(i + 1) for i in range(int(group.max()) + 1)]
-    fixed = {"rlnImagePixelSize": f"{config.apix:.6f}", "rlnImageSize": str(config.box), "rlnImageDimensionality": "2"}
+    fixed = {
+        "rlnImagePixelSize": f"{config.pixel_A:.6f}",
+        "rlnImageSize": str(config.box),
+        "rlnImageDimensionality": "2",
+    }
     optics_block = pd.DataFrame(
         {"rlnOpticsGroup": number, "rlnOpticsGroupName": [f"opticsGroup{i}" for i in number], **optics, **fixed}
     )

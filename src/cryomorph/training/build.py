@@ -14,8 +14,8 @@ from cryomorph.encoders.base import Encoder
 from cryomorph.encoders.mlp import MlpEncoder
 from cryomorph.encoders.poses import PoseTable
 from cryomorph.encoders.table import TableEncoder
-from cryomorph.latents.empirical_bayes import likelihood, under_landscape
-from cryomorph.latents.isomap import unrolled
+from cryomorph.latents.empirical_bayes import empirical_bayes_posterior, likelihood
+from cryomorph.latents.isomap import curve_coordinate
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.encodings import frequency_matrix
@@ -46,7 +46,7 @@ class LinearStart:
         """The same particles where the density of all of them puts each one."""
         if not self.mean.shape[1]:
             return self
-        mean, std = under_landscape(self.mean, self.std, self.prior_std, seed=seed)
+        mean, std = empirical_bayes_posterior(self.mean, self.std, self.prior_std, seed=seed)
         return replace(self, mean=mean, std=std)
 
 
@@ -131,6 +131,6 @@ def first_lesson(start: LinearStart, zdim: int, *, seed: int) -> Lesson:
         std = torch.nn.functional.pad(landscape.std, (0, missing), value=FIRST_SPREAD)
         return Lesson(mean, std, landscape.mean, shared=False)
     if zdim == 1:
-        along, spread = unrolled(*likelihood(start.mean, start.std, start.prior_std), seed=seed)
+        along, spread = curve_coordinate(*likelihood(start.mean, start.std, start.prior_std), seed=seed)
         return Lesson(along[:, None], spread[:, None], landscape.mean, shared=False)
     return Lesson(landscape.mean[:, :zdim], landscape.std[:, :zdim], landscape.mean, shared=False)

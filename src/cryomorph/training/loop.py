@@ -83,7 +83,7 @@ def report(trainer: Trainer, run: RunFolder, images_per_second: float, *, name: 
 def label(trainer: Trainer) -> str:
     """What the progress bar says."""
     facts = trainer.spoken
-    text = f"epoch {trainer.progress.epoch + 1} of {trainer.epochs}, band {trainer.disk.band:.0f}"
+    text = f"epoch {trainer.progress.epoch + 1} of {trainer.epochs}, band {trainer.disk.max_radius:.0f}"
     if "nll" in facts:
         kl = facts["kl"]
         text += f", loss {facts['nll']:.4f}"

@@ -176,7 +176,7 @@ class Trainer:
         return ParticleLoader(
             self.store,
             self.batch_size,
-            radius=self.read_disk.band,
+            radius=self.read_disk.max_radius,
             subset=self.trained,
             shuffle=True,
             seed=self.seed,
@@ -261,7 +261,7 @@ class Trainer:
         """What was measured since the last report, per image or coefficient; the model is put back if it is lost."""
         steps, skipped, images = self.guard.verdicts()
         measured, self.measured = self.measured, None
-        facts: Facts = {"epoch": self.progress.epoch + 1, "step": self.progress.step, "band": self.disk.band}
+        facts: Facts = {"epoch": self.progress.epoch + 1, "step": self.progress.step, "band": self.disk.max_radius}
         if measured is not None:
             good = max(measured.images - len(images), 1)
             kl = (measured.kl / good).tolist()

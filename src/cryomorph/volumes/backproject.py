@@ -62,18 +62,18 @@ class Accumulator:
 
     def shell_weight(self) -> Float32[Tensor, "shells c"]:
         """Mean weight of a grid point in each shell (0 to `box/2`)."""
-        inside, shell = inside_band(self.grid)
+        inside, shell = rows_in_band(self.grid)
         return shell_mean(self.weight[inside].T.contiguous(), shell, self.grid.box // 2 + 1).T
 
     def solve(self, prior: Float32[Tensor, "shells c"]) -> Float32[Tensor, "c z y x"]:
         """Maps that minimise the squared residual with a prior's precision added to the weight of each shell."""
-        inside, shell = inside_band(self.grid)
+        inside, shell = rows_in_band(self.grid)
         estimate = torch.zeros_like(self.numerator)
         estimate[inside] = self.numerator[inside] / (self.weight[inside] + prior[shell]).clamp(min=1e-20)
         return self.grid.to_volumes(estimate)
 
 
-def inside_band(grid: PaddedGrid) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
+def rows_in_band(grid: PaddedGrid) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
     """Rows of a grid that lie within its band, the origin left out, and the shell of each."""
     inside = ((grid.radius > 0.25) & (grid.radius < grid.box / 2)).nonzero().squeeze(1)
     return inside, grid.radius[inside].round().long()

@@ -21,15 +21,6 @@ RANDOMISE_BELOW = 0.8  # phases are randomised from the first shell where the un
 CORRECT_AFTER = 2  # shells: next to the cut-off, the mask still leaks from the phases that were kept
 
 
-def shell_index(box: int) -> Int64[Tensor, "box box box"]:
-    """The shell, `|k|` in Fourier voxels rounded to the nearest integer, of each voxel of a centred transform.
-
-    The corners reach beyond `box / 2`; shells from 0 to `box // 2 - 1` are complete.
-    """
-    k = torch.arange(box) - box // 2
-    return (k[:, None, None] ** 2 + k[:, None] ** 2 + k**2).double().sqrt().round().long()
-
-
 @lru_cache(maxsize=2)
 def _half_shells(box: int) -> tuple[Int64[Tensor, " coefficients"], Float[Tensor, " half"]]:
     """Shell of each coefficient of `rfftn`, flat, those past the last shell in one bin; multiplicity along x."""
@@ -107,8 +98,8 @@ def resolution_A(
 class FscReport:
     """The gold-standard curves of two half maps; those that need a mask are None without one.
 
-    `corrected` is Chen et al. 2013 (Ultramicroscopy 135, 24), equation 4; `randomised_from` is the first shell whose
-    phases were randomised, None where the unmasked curve never falls below 0.8 and nothing is corrected.
+    `corrected` is Chen et al. 2013 (Ultramicroscopy 135, 24), equation 4; it is the masked curve where the unmasked one
+    never falls below 0.8.
     """
 
     pixel_A: float
@@ -117,7 +108,6 @@ class FscReport:
     masked: Float[Tensor, " shells"] | None = None
     phase_randomised: Float[Tensor, " shells"] | None = None
     corrected: Float[Tensor, " shells"] | None = None
-    randomised_from: int | None = None
 
     @property
     def best(self) -> Float[Tensor, " shells"]:
@@ -231,4 +221,4 @@ def half_map_fsc(
     corrected = masked.clone()
     after = slice(start + CORRECT_AFTER, None)
     corrected[after] = (masked[after] - randomised[after]) / (1 - randomised[after]).clamp(min=1e-3)
-    return FscReport(pixel_A, box, unmasked, masked, randomised, corrected, start)
+    return FscReport(pixel_A, box, unmasked, masked, randomised, corrected)

@@ -89,6 +89,11 @@ def resize(map: Float[Tensor, "*n z y x"], box: int) -> Float[Tensor, "*n box bo
     return fourier_crop(map, box) if box <= cubic_box(map) else fourier_pad(map, box)
 
 
+def rebox(maps: Float[Tensor, "*n z y x"], box: int) -> Float[Tensor, "*n box box box"]:
+    """Resample maps to another box of the same physical size, so that their Fourier transforms keep their scale."""
+    return resize(maps, box) * (maps.shape[-1] / box) ** 3
+
+
 def _resample(map: Float[Tensor, "*n z y x"], box: int) -> Float[Tensor, "*n box box box"]:
     given = map.shape[-1]
     if box == given:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32
 from scipy.spatial import cKDTree
 
 from cryomorph.analysis.landscape.embedding import Spline
-from cryomorph.latents.isomap import unrolled
+from cryomorph.latents.isomap import curve_coordinate
 
 SAMPLE = 2000  # particles whose noise is asked
 LEAST = 0.01  # of a component's spread: no coordinate is known better than that
@@ -46,7 +46,7 @@ def volume_curve(
     std: Float[np.ndarray, "n q"],
     seed: int = 0,
 ) -> VolumeCurve:
-    """The curve through all particles' coordinates, as if there were one (see `unrolled`).
+    """The curve through all particles' coordinates, as if there were one (see `curve_coordinate`).
 
     Args:
         spline: from latent points to coordinates; carries the uncertainty of `z` over to volume space.
@@ -57,7 +57,7 @@ def volume_curve(
     information = torch.from_numpy(1 / np.maximum(noise, LEAST**2 * total.max())).float()
     chosen = np.sort(np.random.default_rng(seed).permutation(len(coordinates))[:MOST])
     best = torch.from_numpy(coordinates[chosen])
-    position = unrolled(best, information.expand(len(best), -1), seed=seed)[0].numpy()
+    position = curve_coordinate(best, information.expand(len(best), -1), seed=seed)[0].numpy()
     if len(chosen) < len(coordinates):
         # as far as its neighbours: the average of a few is no less certain than each
         distance, near = (np.asarray(a) for a in cKDTree(coordinates[chosen]).query(coordinates, k=NEIGHBOURS))

@@ -15,9 +15,9 @@ from cryomorph.config.linear import LinearConfig
 from cryomorph.encoders.conv import ConvEncoder
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.io.mrc import write_map
-from cryomorph.latents.empirical_bayes import under_landscape
+from cryomorph.latents.empirical_bayes import empirical_bayes_posterior
 from cryomorph.latents.encode import encode_amortised, encode_by_gradient
-from cryomorph.latents.prediction_gain import Rival, prediction_gain
+from cryomorph.latents.prediction_gain import LinearReference, prediction_gain
 from cryomorph.models.registry import network_kind
 from cryomorph.particles.metadata import rewrite_poses
 from cryomorph.particles.projection_class import CLASSES, projection_classes
@@ -156,7 +156,7 @@ def joint(session: Session) -> None:
                 session.store,
                 parallel.shard(torch.arange(len(session.store))),
                 disk=trainer.disk,
-                total=parallel.all_reduce_sum,
+                all_reduce_sum=parallel.all_reduce_sum,
                 half_precision=session.half_precision,
             )
         model.train()
@@ -220,7 +220,7 @@ def latents(
     session.parallel.all_gather_rows(mean)
     session.parallel.all_gather_rows(std)
     if isinstance(model.encoder, TableEncoder):
-        return under_landscape(mean.cpu(), std.cpu(), model.prior_std.cpu(), seed=session.config.seed)
+        return empirical_bayes_posterior(mean.cpu(), std.cpu(), model.prior_std.cpu(), seed=session.config.seed)
     if isinstance(model.encoder, ConvEncoder):
         mean = model.encoder.forget_view(session.store.require_pose().rotation, mean)
     return mean, std
@@ -242,15 +242,15 @@ def by_gradient(session: Session) -> bool:
     with session.parallel.rank_zero_first() as alone:
         better = False
         if alone:
-            rival = Rival(start.subspace.cpu(), start.prior_std)
-            verdict = prediction_gain(
-                deepcopy(model).cpu(), session.store, rival, held=held, half_precision=session.half_precision
+            reference = LinearReference(start.subspace.cpu(), start.prior_std)
+            gains = prediction_gain(
+                deepcopy(model).cpu(), session.store, reference, held=held, half_precision=session.half_precision
             )
-            better = verdict.clear
-            gain, error = verdict.by_trained
+            better = gains.is_significant
+            gain, error = gains.by_trained
             session.run.log(
                 f"latent points found anew predict held-out images better by {gain:.3f} +- {error:.3f} nats an image "
-                f"({verdict.by_linear[0]:.3f} by the linear model's maps): {'taken' if better else 'left'}"
+                f"({gains.by_linear[0]:.3f} by the linear model's maps): {'taken' if better else 'left'}"
             )
     return session.parallel.broadcast_flag(better)
 
