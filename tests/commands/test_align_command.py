@@ -88,7 +88,7 @@ def figures(text: str) -> dict[str, list[str]]:
     return {line[:26].strip(): line[26:].split() for line in text.splitlines()}
 
 
-def test_a_map_is_laid_upon_the_other_hand(maps, tmp_path, capsys):
+def test_a_map_is_aligned_to_the_other_hand(maps, tmp_path, capsys):
     output = tmp_path / "aligned.mrc"
     assert main(["align", str(maps / "moving.mrc"), str(maps / "fixed.mrc"), "-o", str(output)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -123,6 +123,8 @@ def test_maps_that_do_not_belong_together_are_refused(maps, particles, tmp_path,
     assert "gone.mrc" in fails(capsys, tmp_path / "gone.mrc", fixed, "-o", output)
     assert "expected two maps, or two" in fails(capsys, moving, particles / "true.star", "-o", output)
     assert "one of the files that are read" in fails(capsys, moving, fixed, "-o", fixed)
+    assert "one of the files that are read" in fails(capsys, moving, fixed, "-o", moving, "--overwrite")
+    assert "exists already: give --overwrite" in fails(capsys, moving, fixed, "-o", tmp_path / "flat.mrc")
     assert "--pixel-A -1" in fails(capsys, moving, fixed, "--pixel-A", "-1")
     assert not output.exists()
 

@@ -90,3 +90,31 @@ def test_mask_refuses_a_threshold_above_the_map_and_writes_nothing(halves, capsy
     folder, _ = halves
     assert "threshold 100" in fails(capsys, "mask", folder / "a.mrc", "-o", folder / "m.mrc", "--threshold", "100")
     assert not (folder / "m.mrc").exists()
+
+
+@pytest.mark.parametrize("option", ["-o", "--plot"])
+def test_fsc_never_replaces_an_input_nor_another_file_unasked(halves, capsys, option):
+    folder, _ = halves
+    suffix = ".csv" if option == "-o" else ".png"
+    a, b, other = folder / "a.mrc", folder / "b.mrc", folder / f"other{suffix}"
+    before = a.read_bytes()
+    linked = folder / f"linked{suffix}"
+    linked.symlink_to(a)
+    for overwrite in ([], ["--overwrite"]):
+        assert "one of the files that are read" in fails(capsys, "fsc", a, b, option, linked, *overwrite)
+    assert a.read_bytes() == before
+    other.write_text("precious")
+    assert "give --overwrite" in fails(capsys, "fsc", a, b, option, other)
+    assert other.read_text() == "precious"
+    assert main(["fsc", str(a), str(b), option, str(other), "--overwrite"]) == 0
+    assert other.read_bytes() != b"precious"
+
+
+def test_mask_never_replaces_its_map_nor_another_file_unasked(halves, capsys):
+    folder, maps = halves
+    given, other = folder / "a.mrc", folder / "b.mrc"
+    assert "one of the files that are read" in fails(capsys, "mask", given, "-o", given, "--overwrite")
+    assert "b.mrc exists already: give --overwrite" in fails(capsys, "mask", given, "-o", other)
+    assert np.array_equal(read_map(given)[0], maps[0].numpy()) and np.array_equal(read_map(other)[0], maps[1].numpy())
+    assert main(["mask", str(given), "-o", str(other), "--overwrite"]) == 0
+    assert np.allclose(read_map(other)[0], auto_mask(maps[0], PIXEL_A).numpy(), atol=1e-6)

@@ -9,10 +9,11 @@ from jaxtyping import Float, Int, Int64
 from cryomorph.analysis.comparison import Comparison, LabelAgreement, MapAgreement, NeighbourOverlap
 from cryomorph.analysis.latent import KMeansResult, check_latent, kmeans_on_data
 from cryomorph.analysis.particle_columns import STATES, read_labels
-from cryomorph.analysis.particle_matching import SharedParticles, shared_particles
+from cryomorph.analysis.particle_matching import shared_particles
 from cryomorph.config.compare import CompareConfig
 from cryomorph.config.console import track, warn
 from cryomorph.config.errors import InputError
+from cryomorph.particles.matching import SharedParticles
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.fsc import fsc
 from cryomorph.volumes.masks import auto_mask

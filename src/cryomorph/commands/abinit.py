@@ -1,4 +1,4 @@
-"""`cryomorph abinit`: a map and poses from images alone."""
+"""`cryomorph abinit`: a map and poses from images without known poses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from cryomorph.config.abinit import AbinitConfig
 
 
 def abinit(config: AbinitConfig) -> None:
-    """Find the poses, then write the page that shows how."""
+    """Estimate poses and maps, then write the report."""
     from cryomorph.abinit.find_poses import find_poses
     from cryomorph.config.console import say
     from cryomorph.diagnostics.model import warn_about_model

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import csv
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryomorph.config.backproject import BackprojectConfig
 from cryomorph.config.console import say
-from cryomorph.config.errors import InputError
 from cryomorph.io.atomic import atomic_path
+from cryomorph.io.output_folder import Contents, OutputFolder
 
 if TYPE_CHECKING:
+    from jaxtyping import Float32
+    from torch import Tensor
+
     from cryomorph.particles.store import ParticleStore
     from cryomorph.volumes.backproject import Reconstruction
 
-SCRATCH = ".particles-"
+SHARPENED, NOISE = "sharpened.mrc", "noise.csv"
+OWNED = ("map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.csv", "fsc.png", SHARPENED, NOISE)
+MAPS = Contents("maps", OWNED, marker="map.mrc", plural=True)
 
 
 def backproject(config: BackprojectConfig) -> None:
@@ -35,27 +38,17 @@ def write_backprojection(config: BackprojectConfig) -> Reconstruction:
     """
     from cryomorph.training.start import open_or_prepare
 
-    if config.output.exists():
-        # what a kill left behind: no signal can be caught for those
-        for left in config.output.glob(f"{SCRATCH}*"):
-            shutil.rmtree(left, ignore_errors=True)
-        if any(config.output.iterdir()) and not config.overwrite:
-            raise InputError(f"{config.output} is not empty: give --overwrite to replace its maps, or another -o")
-    made = not config.output.exists()
-    config.output.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=config.output))
-    try:
-        store = open_or_prepare(config.particles, scratch / "store", config.images, seed=config.seed)
-        return _reconstruct(config, store)
-    except BaseException:
-        if made:
-            shutil.rmtree(config.output, ignore_errors=True)
-        raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    read = (config.particles, config.mask)
+    with OutputFolder(config.output, MAPS, inputs=read, overwrite=config.overwrite) as output:
+        prepared = output.temporary("particles") / "store"
+        store = open_or_prepare(config.particles, prepared, config.images, seed=config.seed)
+        result = _reconstruct(config, store, output.scratch)
+        output.commit()
+    return result
 
 
-def _reconstruct(config: BackprojectConfig, store: ParticleStore) -> Reconstruction:
+def _reconstruct(config: BackprojectConfig, store: ParticleStore, folder: Path) -> Reconstruction:
+    """Compute all maps and curves, and write them into a folder."""
     from cryomorph.io.mrc import write_map
     from cryomorph.runs.folder import save_reconstruction
     from cryomorph.volumes.backproject import mirrored, reconstruct, residual_noise
@@ -68,20 +61,22 @@ def _reconstruct(config: BackprojectConfig, store: ParticleStore) -> Reconstruct
     noise = residual_noise(store, result)
     if config.flip_hand:
         result = mirrored(result)
-    save_reconstruction(result, config.output)
-    _write_noise(config.output / "noise.csv", store, result, noise.tolist())
     report = result.fsc
     bfactor = config.bfactor
     if bfactor is None:
         bfactor = guinier_bfactor(result.map, report.pixel_A, report.resolution_0143_A, fsc=report.best)
     sharpened = sharpen(result.map, bfactor, report.pixel_A, resolution_A=report.resolution_0143_A)
-    write_map(config.output / "sharpened.mrc", sharpened.numpy(), report.pixel_A)
+    save_reconstruction(result, folder)
+    write_map(folder / SHARPENED, sharpened.numpy(), report.pixel_A)
+    _write_noise(folder / NOISE, store, result, residual=noise)
     say(f"{config.output}: {len(store)} particles; B-factor {bfactor:.0f} A^2")
     return result
 
 
-def _write_noise(path: Path, store: ParticleStore, result: Reconstruction, residual: list[float]) -> None:
-    """Noise amplitude outside the particle, and the residual's power relative to it, for each shell."""
+def _write_noise(
+    path: Path, store: ParticleStore, result: Reconstruction, *, residual: Float32[Tensor, " shells"]
+) -> None:
+    """Write the noise amplitude outside the particle, and the residual's power relative to it, for each shell."""
     extent_A = store.box * store.pixel_A
     with atomic_path(path) as part, part.open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

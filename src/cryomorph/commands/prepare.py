@@ -1,4 +1,4 @@
-"""`cryomorph prepare`: a particle file becomes a particle store."""
+"""`cryomorph prepare`: a particle store from a particle file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cryomorph.config.prepare import PrepareConfig
 
 
 def prepare(config: PrepareConfig) -> None:
-    """Make the store and say what it holds."""
+    """Make the store and report what it contains."""
     from cryomorph.particles.prepare import prepare_source
 
     begin = perf_counter()

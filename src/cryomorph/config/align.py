@@ -1,4 +1,4 @@
-"""What `cryomorph align` may be asked."""
+"""Options of `cryomorph align`."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ import tyro
 
 @dataclass(frozen=True)
 class AlignConfig:
-    """Lay one map upon another, or one file's poses upon another's of the same particles.
+    """Align a map to another, or the poses of a particle file to those of another file with the same particles.
 
-    Two maps are turned, shifted and, where that is better, flipped to the other hand until they correlate best. Two
-    particle files are compared in the frame that brings most of their poses together: found.star true.star.
+    A map is rotated, shifted and, if that is better, mirrored to the other hand so that it correlates best with the
+    fixed map. Poses are compared in the frame in which most of them agree: align found.star true.star.
     """
 
     moving: tyro.conf.Positional[Path]
-    """The map to turn, an MRC file; or the .star or .cs file of particles whose poses were found."""
+    """The map to align, an MRC file; or the .star or .cs file with the poses to compare."""
 
     fixed: tyro.conf.Positional[Path]
-    """The map to lay it upon, of the same box and pixel size; or the particles with their true poses."""
+    """The map to align to, of the same box and pixel size; or the file with the true poses."""
 
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """Write the aligned map here; or the found particles with their poses in the true ones' frame."""
+    """Write the aligned map here; or the particles with their poses in the frame of the true ones."""
 
     keep_hand: bool = False
     """Do not try the mirror image of a map."""
 
     pixel_A: float | None = None
-    """Pixel size in Angstrom, in place of the one in the files."""
+    """Pixel size in Angstrom, instead of the one in the files."""
+
+    overwrite: bool = False
+    """Replace an existing output file."""

@@ -1,4 +1,4 @@
-"""What `cryomorph backproject` may be asked."""
+"""Options of `cryomorph backproject`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryomorph.config.prepare import ImageSource
 
 @dataclass(frozen=True)
 class BackprojectConfig:
-    """Reconstruct one map of all particles, or of some, with half maps, FSC, mask and sharpening.
+    """Reconstruct one map from all particles, or from a subset, with half maps, FSC, mask and sharpening.
 
     Writes map.mrc (Wiener-filtered), half1.mrc and half2.mrc (unfiltered), mask.mrc, sharpened.mrc, fsc.csv, fsc.png
     and noise.csv into the output folder.
@@ -24,14 +24,14 @@ class BackprojectConfig:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """Folder for the maps."""
     images: Annotated[ImageSource, tyro.conf.arg(name="")] = field(default_factory=ImageSource)
-    """Where the images are and how to take them in."""
+    """Where the images are and how to read them."""
     mask: Path | None = None
-    """Mask for the FSC (default: made from the map)."""
+    """Mask for the FSC, an MRC map of the working box (default: made from the map)."""
     bfactor: float | None = None
-    """B-factor for sharpening in A^2, negative to sharpen (default: a Guinier fit)."""
+    """B-factor for sharpening in Angstrom^2, negative to sharpen (default: from a Guinier fit)."""
     flip_hand: bool = False
     """Write the mirror image of every map."""
     seed: int = 0
-    """Seed of the half sets, where neither the particle file nor a store has its own."""
+    """Seed of the half sets, if the particles do not have any."""
     overwrite: bool = False
-    """Replace maps that are there already."""
+    """Replace existing maps."""

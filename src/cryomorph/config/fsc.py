@@ -1,4 +1,4 @@
-"""What `cryomorph fsc` may be asked."""
+"""Options of `cryomorph fsc`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tyro
 
 @dataclass(frozen=True)
 class FscConfig:
-    """Fourier shell correlation of two maps, and the resolution it means."""
+    """Fourier shell correlation of two maps, and the resolutions at 0.143 and 0.5."""
 
     map_a: tyro.conf.Positional[Path]
     """First map: an MRC file, such as a half map."""
@@ -20,19 +20,22 @@ class FscConfig:
     """Second map, of the same box and pixel size."""
 
     mask: Path | None = None
-    """Correlate inside this soft mask (an MRC map from 0 to 1) and correct for what the mask itself correlates."""
+    """Correlate within this soft mask (an MRC map from 0 to 1), and correct for the correlation it causes."""
 
     auto_mask: bool = False
-    """Make that mask from the mean of the two maps, low-passed to 15 A (or to 5 pixels, where those are larger)."""
+    """Make the mask from the mean of the two maps, low-passed to 15 A or to 5 pixels, whichever is larger."""
 
     pixel_A: float | None = None
-    """Pixel size in Angstrom, in place of the one in the files."""
+    """Pixel size in Angstrom, instead of the one in the files."""
 
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Write the curves to this CSV file."""
 
     plot: Path | None = None
-    """Draw the curves into this picture: .png, .svg or .pdf."""
+    """Plot the curves into this file: .png, .svg or .pdf."""
 
     seed: int = 0
-    """Seed of the random phases by which the mask's correlation is measured."""
+    """Seed of the random phases by which the effect of the mask is measured."""
+
+    overwrite: bool = False
+    """Replace existing output files."""

@@ -1,4 +1,4 @@
-"""What `cryomorph mask` may be asked."""
+"""Options of `cryomorph mask`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ class MaskConfig:
     """The mask to write: an MRC file, 1 inside and 0 outside."""
 
     threshold: float | None = None
-    """Density above which a voxel is molecule; half of the map's 99.99th percentile if it is not given."""
+    """Density above which a voxel belongs to the molecule (default: half of the map's 99.99th percentile)."""
 
     dilate_A: float = 25.0
-    """How far to grow what is above the threshold, in Angstrom."""
+    """Distance by which to dilate the voxels above the threshold, in Angstrom."""
 
     edge_A: float = 15.0
-    """How wide the cosine edge outside it is, in Angstrom."""
+    """Width of the cosine edge outside them, in Angstrom."""
 
     lowpass_A: float | None = None
-    """Low-pass the map to this resolution in Angstrom first, so that noise does not reach the threshold."""
+    """Low-pass the map to this resolution in Angstrom first, so that noise stays below the threshold."""
 
     largest_only: bool = False
-    """Keep the largest connected piece only."""
+    """Keep only the largest connected component."""
 
     pixel_A: float | None = None
-    """Pixel size in Angstrom, in place of the one in the file."""
+    """Pixel size in Angstrom, instead of the one in the file."""
+
+    overwrite: bool = False
+    """Replace an existing output file."""
