@@ -99,7 +99,7 @@ def test_no_symmetry_is_the_store_as_it_was(store):
 
 
 def test_what_cannot_be_expanded(store, expanded):
-    with pytest.raises(InputError, match="symmetry C3h: expected a point group"):
+    with pytest.raises(InputError, match="symmetry 'C3h': expected a point group"):
         store.expanded("C3h")
     with pytest.raises(ValueError, match="expanded by C3 already"):
         expanded.expanded("C3")

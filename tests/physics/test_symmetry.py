@@ -117,5 +117,5 @@ def test_copies_follow_one_another_and_keep_the_shift():
 def test_names_are_relion_s_in_either_case():
     assert torch.equal(point_group("d3"), point_group("D3"))
     for name in ("", "C", "C0", "C03", "C100", "D-2", "I5", "T3", "C3v", "Oh", "C3 "):
-        with pytest.raises(InputError, match="expected a point group as RELION calls it"):
+        with pytest.raises(InputError, match="expected a point group in RELION's notation"):
             point_group(name)

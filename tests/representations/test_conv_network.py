@@ -33,7 +33,7 @@ def test_other_sides_are_rounded_up(asked, made):
 
 
 def test_a_side_that_cannot_be_made_is_a_mistake():
-    with pytest.raises(ValueError, match="cube of 18 voxels: expected 20"):
+    with pytest.raises(ValueError, match="cube of side 18 is not possible: expected 20"):
         network_of(18)
 
 

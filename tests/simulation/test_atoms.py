@@ -75,7 +75,12 @@ def test_selections(tmp_path: Path, selection: str, expected: list[int]) -> None
 
 @pytest.mark.parametrize(
     ("selection", "message"),
-    [("C", "no chain C; it has A, B"), ("A:7-9", "residues 1 to 2"), ("A:x", "cannot understand"), ("", "understand")],
+    [
+        ("C", "no chain C; it has A, B"),
+        ("A:7-9", "residues 1 to 2"),
+        ("A:x", "'A:x' is not valid"),
+        ("", "'' is not valid"),
+    ],
 )
 def test_an_empty_selection_says_what_there_is(tmp_path: Path, selection: str, message: str) -> None:
     model = read_model(write_model(tmp_path / "model.pdb"))

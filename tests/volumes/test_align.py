@@ -117,7 +117,7 @@ def test_maps_that_cannot_be_aligned_are_refused_in_a_sentence():
         (torch.randn(18, 18, 18, generator=generator), "box 16 and 18"),
         (torch.randn(16, 16, 18, generator=generator), "expected a cube"),
         (torch.ones(16, 16, 16), "fixed map is constant"),
-        (torch.full((16, 16, 16), math.nan), "fixed map has values that are not finite"),
+        (torch.full((16, 16, 16), math.nan), "fixed map has non-finite values"),
     ):
         with pytest.raises(InputError, match=said):
             align_maps(noise, other)

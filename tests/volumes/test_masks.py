@@ -8,7 +8,15 @@ import torch
 
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import write_map
-from cryomorph.volumes.masks import auto_mask, largest_piece, mask_at, mask_threshold, read_mask, soften, spherical_mask
+from cryomorph.volumes.masks import (
+    auto_mask,
+    largest_component,
+    mask_at,
+    mask_threshold,
+    read_mask,
+    soften,
+    spherical_mask,
+)
 
 
 def radius_grid(box):
@@ -59,12 +67,12 @@ def test_lowpass_keeps_noise_out_of_the_mask():
     assert (quiet - clean).abs().mean() < 0.3 * (plain - clean).abs().mean()
 
 
-def test_largest_piece_drops_the_others():
+def test_largest_component_drops_the_others():
     binary = torch.zeros(20, 20, 20, dtype=torch.bool)
     binary[2:8, 2:8, 2:8] = True
     binary[8, 8, 8] = True  # touches by a corner
     binary[14:17, 14:17, 14:17] = True
-    kept = largest_piece(binary)
+    kept = largest_component(binary)
     assert int(kept.sum()) == 6**3 + 1 and not kept[15, 15, 15]
     mask = auto_mask(binary.float(), 1.0, threshold=0.5, dilate_A=0.0, edge_A=0.0, largest_only=True)
     assert torch.equal(mask, kept.float())
@@ -81,7 +89,7 @@ def test_empty_masks_and_bad_maps_are_refused():
         auto_mask(torch.ones(8, 8, 8), 1.0, threshold=2.0)
     with pytest.raises(InputError, match="density above 0"):
         auto_mask(torch.zeros(8, 8, 8), 1.0)
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="non-finite"):
         auto_mask(torch.full((8, 8, 8), math.nan), 1.0)
     with pytest.raises(InputError, match="empty"):
         soften(torch.zeros(8, 8, 8, dtype=torch.bool), 1.0)

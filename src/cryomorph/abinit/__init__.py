@@ -1,1 +1,1 @@
-"""Initial models from images alone: random starts, rounds of refinement, search against a network."""
+"""Ab initio reconstruction: random starts, rounds of refinement, search against a network."""

@@ -42,7 +42,7 @@ class PosedHalfSets:
 
     @property
     def trusted_radius(self) -> int:
-        """Radius, in Fourier pixels, where the unmasked FSC of the half maps first falls below 0.143."""
+        """The last shell, in Fourier pixels, before the unmasked FSC of the half maps falls below 0.143."""
         below = (self.result.fsc.unmasked[1:] < TRUSTED_FSC).nonzero()
         return int(below[0]) if len(below) else len(self.result.fsc.unmasked) - 1
 

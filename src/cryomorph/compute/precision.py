@@ -20,8 +20,8 @@ def bfloat16_pays(device: torch.device) -> bool:
 def product_seconds(dtype: torch.dtype) -> float:
     """Shortest of several timings of a matrix product on the CPU, of the size that a layer of a neural field takes.
 
-    Measured, because the CPU's feature flags do not predict it: processors with bfloat16 vector instructions gain
-    anything from nothing to a factor of five (benchmarks/neural_field.py).
+    Measured, because the CPU's feature flags do not predict it: processors with bfloat16 vector instructions may
+    gain nothing or a factor of five (benchmarks/neural_field.py).
     """
     rows, matrix = torch.ones(2048, 256, dtype=dtype), torch.ones(256, 256, dtype=dtype)
     times = []

@@ -48,7 +48,7 @@ def evaluate_ctf(ctf: Ctf, frequency_per_A: Float[Tensor, "m 2"]) -> Float[Tenso
     (Rohou & Grigorieff 2015; the sign is RELION's with white particles).
 
     The two in-plane frequencies enter only through `s^2` and `cos 2(a - angle)`, so the trigonometry of the
-    astigmatism is done once for each particle and not once for each coefficient.
+    astigmatism is evaluated once per particle, not once per coefficient.
     """
     sx, sy = frequency_per_A.T
     s2 = sx**2 + sy**2
@@ -70,7 +70,7 @@ def evaluate_ctf(ctf: Ctf, frequency_per_A: Float[Tensor, "m 2"]) -> Float[Tenso
         dim=1,
     )
     # sqrt(1 - w^2) sin chi + w cos chi = sin(chi + asin w)
-    # no matrix product: its rounding depends on how many images are asked for at once
+    # not a matrix product, whose rounding would depend on the number of images
     chi = weights[:, :1] * basis[0]
     for column, row in zip(weights.T[1:], basis[1:], strict=True):
         chi = torch.addcmul(chi, column[:, None], row)

@@ -1,4 +1,4 @@
-"""The Fourier disk: an image as its coefficients in one half-plane, in ascending radius."""
+"""The Fourier disk: an image as its Fourier coefficients in one half-plane, in order of ascending radius."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class FourierDisk:
     """Coefficients with `0 < |k| < box/2` and `ky > 0 or (ky == 0 and kx > 0)`, sorted by radius.
 
     A band limit is a prefix: `x[..., :disk.count(radius)]` holds every coefficient with `|k| < radius`.
-    Frequencies are integers (Fourier pixels of `box`); divide by `box` for cycles per pixel. A disk with a `band` holds
-    that prefix alone.
+    Frequencies are integers (Fourier pixels of `box`); divide by `box` for cycles per pixel. A disk with a
+    `max_radius` holds only the coefficients below it.
 
     Raises:
         InputError: the box is odd or smaller than 4.
@@ -29,7 +29,7 @@ class FourierDisk:
 
     def __post_init__(self) -> None:
         if self.box % 2 or self.box < 4:
-            raise InputError(f"box {self.box}: expected an even box of at least 4; crop or pad the images to one")
+            raise InputError(f"box {self.box}: expected an even box of at least 4; crop or pad the images")
 
     @cached_property
     def frequency(self) -> Int64[Tensor, "size 2"]:
@@ -41,7 +41,7 @@ class FourierDisk:
         limit = half if self.max_radius is None else min(self.max_radius, half)
         keep = (squared > 0) & (squared < limit**2) & ((ky > 0) | (kx > 0))
         kx, ky, squared = kx[keep], ky[keep], squared[keep]
-        # radius, then ky, then kx: a total order, so that every machine writes the same store
+        # by radius, then ky, then kx: a total order, so that every machine writes the same store
         order = torch.argsort((squared * self.box + ky) * 2 * self.box + kx + half)
         return torch.stack([kx[order], ky[order]], dim=1)
 
@@ -57,7 +57,7 @@ class FourierDisk:
 
     @property
     def size(self) -> int:
-        """How many complex coefficients: about `pi/8 box^2`."""
+        """Number of complex coefficients, about `pi/8 box^2`."""
         return len(self.frequency)
 
     def within(self, radius: float | int) -> FourierDisk:
@@ -65,7 +65,7 @@ class FourierDisk:
         return fourier_disk(self.box, float(radius) if self.max_radius is None else min(float(radius), self.max_radius))
 
     def count(self, radius: float | int) -> int:
-        """How many coefficients have `|k| < radius`: the length of that band's prefix."""
+        """Number of coefficients with `|k| < radius`: the length of the prefix for that radius."""
         squared = (self.frequency**2).sum(1)
         return int((squared < radius**2).sum())
 
@@ -77,13 +77,13 @@ class FourierDisk:
 
     @cached_property
     def _origin_sign(self) -> Float[Tensor, " size"]:
-        """`(-1)^(kx + ky)`: moves the transform's origin to pixel `box // 2`."""
+        """`(-1)^(kx + ky)`, which moves the origin of the image to pixel `box // 2`."""
         return 1.0 - 2.0 * (self.frequency.sum(1) % 2).float()
 
     def from_images(self, images: Float[Tensor, "*n y x"]) -> Complex[Tensor, "*n size"]:
         """Centred, unnormalised Fourier coefficients of real images `[y, x]` with their origin at `box // 2`.
 
-        Images of a larger even box are cropped in Fourier space, which keeps the pixel values' scale.
+        Images of a larger even box are cropped in Fourier space; pixel values keep their scale.
         """
         given = images.shape[-1]
         if images.shape[-2] != given or given % 2 or given < self.box:
@@ -111,5 +111,5 @@ class FourierDisk:
 
 @lru_cache(maxsize=32)
 def fourier_disk(box: int, max_radius: float | None = None) -> FourierDisk:
-    """The disk of a box, or its prefix below a band limit, made once."""
+    """The disk of a box, or its prefix below a radius, cached."""
     return FourierDisk(box, max_radius)

@@ -1,9 +1,11 @@
-"""Projections of isotropic Gaussians onto the Fourier disk: thin tables and one real matrix product (METHODS 5).
+"""Projections of isotropic Gaussians onto the Fourier disk, by thin tables and one real matrix product.
+
+See docs/methods.md, "Gaussian mixture".
 
 `F(k) = sum_j a_j exp(-2 pi^2 sigma_j^2 |k|^2 / D^2) exp(-2 pi i (kx x_j + ky y_j) / D)`, k in Fourier pixels of a box
 of D pixels, positions and widths in pixels. Each term is the product of one in x and one in y, and the coefficients at
 (kx, ky) and (-kx, ky) are sums and differences of the same four products of cosines and sines. So N Gaussians take
-memory `O(N D)`, where an image for each would take `O(N D^2)`, and `D^2 N` real multiplications.
+memory `O(N D)`, instead of `O(N D^2)` for an image of each, and `D^2 N` real multiplications.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 
-TABLE_NUMBERS = 1 << 23  # what the tables of several images, or of planes of a map, may hold together
+TABLE_NUMBERS = 1 << 23  # size of the tables of several images, or of several planes of a map
 
 
 class Mixture(NamedTuple):
@@ -38,12 +40,12 @@ class Mixture(NamedTuple):
             return self._replace(position=self.position @ rotation.mT)
 
     def scaled(self, factor: float) -> Mixture:
-        """In pixels of another size, of which there are `factor` to one of these."""
+        """In pixels that are smaller by `factor`."""
         return self if factor == 1 else Mixture(self.position * factor, self.width * factor, self.amplitude)
 
 
 def project_gaussians(mixture: Mixture, disk: FourierDisk) -> Complex64[Tensor, "b size"]:
-    """Coefficients of images of Gaussians, differentiable in all that describes them; gradients are in closed form.
+    """Coefficients of projected Gaussians, differentiable in all their parameters, with gradients in closed form.
 
     Args:
         mixture: in image coordinates, in pixels of the disk's box.
@@ -58,7 +60,7 @@ def project_gaussians(mixture: Mixture, disk: FourierDisk) -> Complex64[Tensor, 
 def project_channels(
     mixture: Mixture, amplitude: Float32[Tensor, "b c n"], disk: FourierDisk
 ) -> Complex64[Tensor, "b c size"]:
-    """As `project_gaussians`, for several sets of amplitudes in place of the mixture's own; no gradients."""
+    """As `project_gaussians`, for several sets of amplitudes instead of the mixture's own; without gradients."""
     position, width, _ = mixture
     lattice = lattice_of(disk, position.device)
     most = max(1, TABLE_NUMBERS // (2 * lattice.rows * position.shape[1]))
@@ -76,11 +78,11 @@ def project_channels(
 
 @dataclass(frozen=True)
 class Lattice:
-    """Where a disk's coefficients lie among products of one-dimensional tables.
+    """Positions of a disk's coefficients among the products of one-dimensional tables.
 
-    `rows` frequencies 0 .. rows - 1 along either axis; `quadrant` (size,) is `ky rows + |kx|` of each coefficient and
-    `sign` (size,) that of its kx. `right` and `left` (rows^2,) say which coefficient lies at a place of either
-    quadrant, `size` where there is none.
+    There are `rows` frequencies, 0 .. rows - 1, along each axis; `quadrant` (size,) is `ky rows + |kx|` of each
+    coefficient and `sign` (size,) the sign of its kx. `right` and `left` (rows^2,) are the coefficient at each position
+    of the quadrants with kx >= 0 and kx < 0, or `size` where there is none.
     """
 
     box: int
@@ -110,7 +112,7 @@ class Lattice:
 
 @lru_cache(maxsize=128)
 def lattice_of(disk: FourierDisk, device: torch.device) -> Lattice:
-    """The lattice of a disk on a device, made once."""
+    """The lattice of a disk on a device, cached."""
     kx, ky = disk.frequency.T
     rows = int(disk.frequency.abs().max()) + 1 if disk.size else 1
     quadrant = ky * rows + kx.abs()
@@ -128,14 +130,14 @@ def gaussian_tables(
 ) -> Float32[Tensor, "b twice n"]:
     """`g(k) cos(2 pi k x / D)` for k = 0 .. rows - 1, cosines then sines.
 
-    The angle is doubled again and again: cosines and sines of a few angles make those of all, twice as fast at box
-    128 as taking each (benchmarks/gaussians.py).
+    Cosines and sines of all frequencies follow from those of a few by repeated angle doubling, which is twice as fast
+    at box 128 as evaluating each (benchmarks/gaussians.py).
     """
     rows = envelope.shape[1]
     table = coordinate.new_empty(len(coordinate), 2, rows, coordinate.shape[1])
     cosine, sine = table[:, 0], table[:, 1]
     cosine[:, 0], sine[:, 0] = 1, 0
-    # turns, of which only the fraction counts: large angles would lose digits
+    # in turns, of which only the fractional part matters: large angles would lose digits
     turn = coordinate / box
     done = 1
     while done < rows:
@@ -155,7 +157,7 @@ def _envelope(width: Float32[Tensor, "#b n"], rows: int, box: int) -> Float32[Te
 
 
 class _Projection(torch.autograd.Function):
-    """Keeps the two tables and goes back through them in closed form."""
+    """The projection with its gradient in closed form from the two tables."""
 
     @staticmethod
     def forward(ctx: Any, position: Tensor, width: Tensor, amplitude: Tensor, disk: FourierDisk) -> Tensor:
@@ -194,21 +196,21 @@ class _Projection(torch.autograd.Function):
 def _even_odd(
     table: Float32[Tensor, "b twice n"], grad: Float32[Tensor, "b twice n"]
 ) -> tuple[Float32[Tensor, "b rows n"], Float32[Tensor, "b rows n"]]:
-    """`C dC + S dS` and `C dS - S dC`: what a change of size and a change of angle do to a sum."""
+    """`C dC + S dS` and `C dS - S dC`: the derivatives with respect to a factor and to an angle."""
     cosine, sine = table.chunk(2, dim=1)
     by_cosine, by_sine = grad.chunk(2, dim=1)
     return (cosine * by_cosine).addcmul_(sine, by_sine), (cosine * by_sine).addcmul_(sine, by_cosine, value=-1)
 
 
 def gaussian_map(mixture: Mixture, box: int) -> Float32[Tensor, "box box box"]:
-    """The map `[z, y, x]` of one row of Gaussians, band-limited to the ball of Nyquist; it adds up to the amplitudes.
+    """The map `[z, y, x]` of one row of Gaussians, limited to Nyquist; its sum is that of the amplitudes.
 
     A plane `kz` of its transform is a projection whose amplitudes carry the factor of z.
     """
     disk, planes = fourier_disk(box), box // 2
     position, width, amplitude = mixture
     along_z = gaussian_tables(position[..., 2], _envelope(width, planes, box), box)[0] * amplitude
-    # one plane's cosine and sine parts are two real images
+    # the cosine and sine parts of a plane are two real images
     transform = position.new_zeros(planes + 1, box, box, dtype=torch.complex64)
     squared = disk.frequency.square().sum(1).to(position.device)
     step = max(1, TABLE_NUMBERS // (4 * planes * amplitude.shape[1]))

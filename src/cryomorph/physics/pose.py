@@ -1,4 +1,4 @@
-"""Poses: rotations that take volume to image coordinates, and in-plane shifts that centre the particle."""
+"""Poses: rotations from volume to image coordinates, and in-plane shifts that centre the particle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Pose:
-    """`rotation` (n, 3, 3), `p = R r`; `shift_A` (n, 2), `(x, y)` in Angstrom, centres the particle."""
+    """`rotation` (n, 3, 3), `p = R r`; `shift_A` (n, 2), `(x, y)` in Angstrom, which centres the particle."""
 
     rotation: Float[Tensor, "n 3 3"]
     shift_A: Float[Tensor, "n 2"]
@@ -26,15 +26,15 @@ class Pose:
 
 
 def rotation_from_euler(angles_deg: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
-    """RELION's matrix of `(rot, tilt, psi)` in degrees: `Rz(psi) Ry(tilt) Rz(rot)`, each turning the axes.
+    """RELION's matrix of `(rot, tilt, psi)` in degrees: `Rz(psi) Ry(tilt) Rz(rot)`, each a rotation of the axes.
 
-    Turning the axes is the inverse of turning the molecule, hence the transpose of the active intrinsic ZYZ rotation.
+    Rotating the axes is the inverse of rotating the molecule, hence the transpose of the active intrinsic ZYZ rotation.
     """
     return roma.euler_to_rotmat("ZYZ", angles_deg, degrees=True).mT.contiguous()
 
 
 def euler_from_rotation(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3"]:
-    """`(rot, tilt, psi)` in degrees of rotation matrices; at tilt 0 or 180 all in-plane turn goes to `psi`."""
+    """`(rot, tilt, psi)` in degrees of rotation matrices; at tilt 0 or 180, `rot` is 0."""
     sine = torch.linalg.vector_norm(rotation[:, 2, :2], dim=1)
     tilt = torch.atan2(sine, rotation[:, 2, 2])
     rot = torch.where(
@@ -42,7 +42,7 @@ def euler_from_rotation(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3"
         torch.atan2(rotation[:, 2, 1], rotation[:, 2, 0]),
         torch.zeros_like(tilt),
     )
-    # psi from what is left after taking rot away: well defined at the poles too, where rot alone is rounding noise
+    # psi after rot is removed: well defined at the poles too, where rot is rounding noise
     c, s = torch.cos(rot), torch.sin(rot)
     psi = torch.atan2(rotation[:, 0, 1] * c - rotation[:, 0, 0] * s, rotation[:, 1, 1] * c - rotation[:, 1, 0] * s)
     return torch.rad2deg(torch.stack([rot, tilt, psi], dim=1))
@@ -59,10 +59,10 @@ def rotvec_from_rotation(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3
 
 
 def neighbouring_rotations(rotation: Float[Tensor, "b 3 3"], angle_deg: float | int) -> Float[Tensor, "b 9 3 3"]:
-    """Each rotation, and eight others `exp(w) R` so far from it: `w` to the corners of a cube about the origin."""
+    """Each rotation and eight others `exp(w) R` at a given angle from it: `w` points to the corners of a cube."""
     corner = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3).to(rotation) / 3**0.5
     steps = torch.cat([corner.new_zeros(1, 3), corner]) * math.radians(angle_deg)
-    with torch.autocast(rotation.device.type, enabled=False):  # a product of half precision is degrees off
+    with torch.autocast(rotation.device.type, enabled=False):  # in half precision the product would be off by degrees
         return rotation_from_rotvec(steps) @ rotation[:, None]
 
 
@@ -85,11 +85,11 @@ def rotation_distance_deg(a: Float[Tensor, "n 3 3"], b: Float[Tensor, "n 3 3"]) 
 
 
 def shift_phase(frequency: Float[Tensor, "m 2"], shift_pixel: Float[Tensor, "n 2"]) -> Complex[Tensor, "n m"]:
-    """Phases that move an image's content by `shift_pixel` `(x, y)`: `exp(-2 pi i k . shift)`, `k` in cycles per pixel.
+    """Phases that shift an image by `shift_pixel` `(x, y)`: `exp(-2 pi i k . shift)`, `k` in cycles per pixel.
 
-    Multiply an image by the phases of its `shift_A / pixel_A` and the particle is centred; multiply a centred
-    slice by the phases of `-shift_A / pixel_A` and it lies where the image shows it.
+    Multiplying an image by the phases of its `shift_A / pixel_A` centres the particle; multiplying a centred slice by
+    the phases of `-shift_A / pixel_A` moves it to where the image shows it.
     """
-    # no matrix product: its rounding depends on how many images are asked for at once
+    # not a matrix product, whose rounding would depend on the number of images
     angle = (-2 * torch.pi) * (shift_pixel[:, :1] * frequency[:, 0] + shift_pixel[:, 1:] * frequency[:, 1])
     return torch.complex(torch.cos(angle), torch.sin(angle))

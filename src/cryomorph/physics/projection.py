@@ -1,4 +1,4 @@
-"""Central slices of many volumes, each seen by images of its own: differentiable in the volumes."""
+"""Central slices of many volumes, each in several orientations, differentiable in the volumes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from torch import Tensor
 from cryomorph.physics.disk import FourierDisk
 from cryomorph.physics.slicing import PaddedGrid, locate_slices, padded_grid
 
-CPU_SAMPLES, GPU_SAMPLES = 1 << 17, 1 << 26  # of padded grids at once: what the caches of a CPU hold
+CPU_SAMPLES, GPU_SAMPLES = 1 << 17, 1 << 26  # of padded grids at once; on a CPU, as many as fit its caches
 
 
 def project_volumes(
     volumes: Float32[Tensor, "b c z y x"], rotation: Float32[Tensor, "b v 3 3"], disk: FourierDisk
 ) -> Complex64[Tensor, "b v size c"]:
-    """Central slices of the `c` volumes of each row in each of its `v` orientations: coefficients of the projections.
+    """Central slices of the `c` volumes of each row in each of its `v` orientations.
 
-    The transform is that of the volume padded by two, sampled trilinearly at `k2 @ R[:2]` (METHODS 4). Coefficients
-    beyond the volumes' own band are zero: their box may be another than the disk's, of the same extent.
+    The Fourier transform of the volume, padded by two, is sampled trilinearly at `k2 @ R[:2]` (docs/methods.md,
+    "Convolutional volume"). The volumes' box may differ from the disk's, at the same physical size; coefficients beyond
+    the volumes' Nyquist are 0.
 
     Args:
         volumes: `[z, y, x]`, origin at voxel `side // 2`, in values whose transform is in the images' units.
@@ -40,11 +41,11 @@ def project_volumes(
 
 
 class _Samples(torch.autograd.Function):
-    """Weighted samples of the volumes' transforms. Linear: a grid is needed only while its volume is looked at.
+    """Weighted samples of the volumes' transforms, a linear function: no grid is kept for the backward pass.
 
-    Kept grids would be eight times the volumes, and twice that with their gradients: one grid at a time is twice as
-    fast on a CPU (benchmarks/conv_volume.py). Zeros are appended by the transform itself, axis by axis, so the origin
-    lies at voxel 0; the weights hold the phase that mends it.
+    Grids would take eight times the memory of the volumes, and twice that with gradients; one grid at a time is twice
+    as fast on a CPU (benchmarks/conv_volume.py). The FFT appends the zeros of the padding, axis by axis, which moves
+    the origin to voxel 0; the weights contain the phase that corrects for it.
     """
 
     @staticmethod
@@ -77,7 +78,7 @@ class _Samples(torch.autograd.Function):
             summed = grad.new_zeros(len(own), grid.rows)
             summed.scatter_add_(1, row[own], grad[part] * weight[own].conj())
             summed = summed.view(-1, grid.edge, grid.edge, grid.half)
-            summed[..., 1:-1] *= 0.5  # the inverse adds the mate of each of these
+            summed[..., 1:-1] *= 0.5  # the inverse adds the Friedel mate of each of these
             back = torch.fft.ifft(summed, dim=-3, norm="forward")[:, :box]
             back = torch.fft.ifft(back, dim=-2, norm="forward")[:, :, :box]
             found[part] = torch.fft.irfft(back, n=grid.edge, norm="forward")[..., :box]
@@ -85,13 +86,13 @@ class _Samples(torch.autograd.Function):
 
 
 def _parts(n: int, grid: PaddedGrid, device: torch.device) -> list[slice]:
-    """Volumes to look at together."""
+    """Volumes to process together."""
     most = max(1, (CPU_SAMPLES if device.type == "cpu" else GPU_SAMPLES) // grid.rows)
     return [slice(start, min(start + most, n)) for start in range(0, n, most)]
 
 
 def _phase(row: Tensor, grid: PaddedGrid) -> Complex64[Tensor, "points 8"]:
-    """What moves a volume's origin from voxel 0, where zeros appended at its end leave it, to `box // 2`."""
+    """Phase that moves a volume's origin from voxel 0, where padding at its end leaves it, to `box // 2`."""
     kz, ky, kx = row // (grid.edge * grid.half), row // grid.half % grid.edge, row % grid.half
     turn = (kz + ky + kx) * (grid.box // 2) % grid.edge
     return torch.polar(torch.ones(1, device=row.device), turn.float() * (2 * torch.pi / grid.edge))

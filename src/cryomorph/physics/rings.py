@@ -1,4 +1,4 @@
-"""Correlation of images with model images, ring by ring in Fourier space."""
+"""Fourier ring correlation of images with model images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def ring_correlation(
 ) -> Float32[Tensor, "b rings"]:
     """Fourier ring correlation: `Re sum X conj(S) / sqrt(sum |X|^2 sum |S|^2)` over each ring, of each image.
 
-    The scale of either does not matter, its sign does. Rings without coefficients or without power have none.
+    It depends on the sign of either, not on its scale; it is 0 for rings without coefficients or power.
 
     Args:
         shell: ring of each coefficient, from 0.
-        rings: how many there are.
+        rings: their number.
     """
 
     def summed(values: Float32[Tensor, "b m"]) -> Float32[Tensor, "b rings"]:

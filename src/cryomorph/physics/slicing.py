@@ -1,8 +1,7 @@
 """Central slices of a volume's Fourier transform, and their exact adjoint: trilinear on a grid padded by two.
 
-A grid holds the non-negative-`kx` half of an unnormalised 3D transform, flattened to rows `[kz, ky, kx]` in FFT order,
-with as many columns as there are volumes. Its coefficients are the invariants of this package: a slice of the grid is
-an image's coefficients, whatever the box of the volume that the grid came from.
+A grid is the half of an unnormalised 3D Fourier transform with `kx >= 0`, flattened to rows `[kz, ky, kx]` in FFT
+order, with a column per volume. Its coefficients have the scale of image coefficients, whatever the box of the volume.
 """
 
 from __future__ import annotations
@@ -49,12 +48,12 @@ class PaddedGrid:
 
     @cached_property
     def attenuation(self) -> Float32[Tensor, "z y x"]:
-        """What trilinear interpolation of the padded transform does to the volume: `sinc^2` along each axis."""
+        """Factor by which trilinear interpolation in Fourier space attenuates the volume: `sinc^2` along each axis."""
         line = torch.sinc((torch.arange(self.box) - self.box // 2) / self.edge) ** 2
         return (line[:, None, None] * line[:, None] * line).float()
 
     def from_volumes(self, volumes: Float32[Tensor, "c z y x"]) -> Complex64[Tensor, "rows c"]:
-        """Transform of volumes, corrected so that a trilinear sample of it is the true coefficient to first order."""
+        """Fourier transform of volumes, corrected so that its trilinear samples are accurate to first order."""
         low = (self.edge - self.box) // 2
         grid = torch.empty(self.rows, len(volumes), dtype=torch.complex64, device=volumes.device)
         padded = volumes.new_zeros(self.edge, self.edge, self.edge)
@@ -66,7 +65,7 @@ class PaddedGrid:
         return grid
 
     def to_volumes(self, grid: Complex64[Tensor, "rows c"]) -> Float32[Tensor, "c z y x"]:
-        """Volumes whose transforms were estimated on the grid by trilinear insertion (attenuation divided out)."""
+        """Volumes from transforms estimated by trilinear insertion; the attenuation is divided out."""
         low = (self.edge - self.box) // 2
         shape = (self.edge, self.edge, self.half)
         volumes = torch.empty(grid.shape[1], *(self.box,) * 3, device=grid.device)
@@ -78,9 +77,9 @@ class PaddedGrid:
         return volumes
 
     def fold(self, grid: Tensor) -> Tensor:
-        """Complete the plane `kx = 0` (and Nyquist) of accumulated rows `(rows, c)` with Hermitian mates, in place.
+        """Add the Friedel mates to the planes `kx = 0` and Nyquist of accumulated rows `(rows, c)`, in place.
 
-        Samples are inserted on the side `kx >= 0` only, so this plane lacks what their mates at `-k` would have added.
+        Samples are inserted at `kx >= 0` only, so that these planes lack the contributions of the mates at `-k`.
         """
         shaped = grid.view(self.edge, self.edge, self.half, grid.shape[1])
         mate = (-torch.arange(self.edge, device=grid.device)) % self.edge
@@ -92,15 +91,15 @@ class PaddedGrid:
 
 @lru_cache(maxsize=16)
 def padded_grid(box: int) -> PaddedGrid:
-    """The padded grid of a box, made once."""
+    """The padded grid of a box, cached."""
     return PaddedGrid(box)
 
 
 @dataclass(frozen=True)
 class Slices:
-    """Where the coefficients of a batch of central slices lie on a grid: eight rows and weights for each.
+    """Positions of the coefficients of a batch of central slices on a grid: eight rows and weights for each.
 
-    Points with `kx < 0` are taken at `-k` and their coefficients conjugated (`flipped`).
+    Points with `kx < 0` are sampled at `-k`, and their coefficients conjugated (`flipped`).
     """
 
     grid: PaddedGrid
@@ -120,7 +119,7 @@ class Slices:
     def insert(
         self, values: Complex64[Tensor, "b m c"], weights: Float32[Tensor, "b m w"]
     ) -> tuple[Complex64[Tensor, "rows c"], Float32[Tensor, "rows w"]]:
-        """The adjoint of `extract` for complex columns, and for real ones, before `PaddedGrid.fold`."""
+        """The adjoint of `extract`, for complex and for real columns; to be followed by `PaddedGrid.fold`."""
         c = values.shape[-1]
         sign = 1 - 2 * self.flipped.to(torch.float32)[:, None]
         flat = values.flatten(0, 1)
@@ -148,7 +147,7 @@ class Slices:
 def locate_slices(
     grid: PaddedGrid, frequency: Int64[Tensor, "m 2"] | Float[Tensor, "m 2"], rotation: Float32[Tensor, "b 3 3"]
 ) -> Slices:
-    """Where central slices lie: frequency `k2` (Fourier pixels) samples the volume's transform at `k2 @ R[:2]`."""
+    """Positions of central slices: frequency `k2` (Fourier pixels) samples the volume's transform at `k2 @ R[:2]`."""
     k3 = (frequency.to(rotation) * grid.padding) @ rotation[:, :2]
     x, y, z = k3.flatten(0, 1).T.contiguous()
     flipped = x < 0
@@ -156,7 +155,7 @@ def locate_slices(
     (x0, fx), (y0, fy), (z0, fz) = (_cell(axis * sign) for axis in (x, y, z))
     row = torch.empty(len(x), 8, dtype=torch.int32, device=x.device)
     weight = torch.empty(len(x), 8, device=x.device)
-    # one column after another: faster than a broadcast product over the eight corners (benchmarks/slicing.py)
+    # column by column, which is faster than a broadcast product over the eight corners (benchmarks/slicing.py)
     for number, (dz, dy) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
         line = (((z0 + dz) % grid.edge) * grid.edge + (y0 + dy) % grid.edge) * grid.half + x0
         share = (fz if dz else 1 - fz) * (fy if dy else 1 - fy)

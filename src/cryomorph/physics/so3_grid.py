@@ -1,8 +1,8 @@
-"""Uniform grids on SO(3) that refine: HEALPix directions times in-plane angles (Yershova et al. 2010).
+"""Hierarchical uniform grids on SO(3): HEALPix directions times in-plane angles (Yershova et al. 2010).
 
 Level 0 has 48 directions (`nside` 2) and 12 in-plane angles, 576 rotations about 30 degrees apart; each further level
 halves the distance and has eight times as many. A rotation's number is `direction * angles + angle`, with directions in
-HEALPix's nested order, so that a cell's children lie within it.
+HEALPix's nested order, so that the children of a cell lie within it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ Numbers = Int64[np.ndarray, "*n"]
 
 
 def grid_size(level: int) -> int:
-    """Rotations of a level: `576 * 8^level`."""
+    """Number of rotations of a level: `576 * 8^level`."""
     if not 0 <= level <= LAST_LEVEL:
         raise ValueError(f"level {level}: expected 0 to {LAST_LEVEL}")
     return 12 * _nside(level) ** 2 * _angles(level)
 
 
 def grid_spacing_deg(level: int) -> float:
-    """Step of the in-plane angle at a level: about the distance between neighbours, 30 degrees halved at each level."""
+    """In-plane step at a level, about the distance between neighbours: 30 degrees, halved at each level."""
     return 360 / _angles(level)
 
 
 def grid_rotations(level: int, index: Int64[Tensor, "*n"] | None = None) -> Float32[Tensor, "*n 3 3"]:
-    """The rotations at the centres of cells, by their numbers; of all cells without.
+    """Rotations at the centres of cells given by their numbers (default: all cells).
 
-    `R` takes the volume's coordinates to the image's; its third row is the cell's direction of view, and the in-plane
-    angle turns the image.
+    `R` takes the volume's coordinates to the image's; its third row is the cell's viewing direction, and the in-plane
+    angle rotates the image.
     """
     import healpix
 
@@ -52,24 +52,24 @@ def grid_rotations(level: int, index: Int64[Tensor, "*n"] | None = None) -> Floa
 
 
 def children(index: Int64[Tensor, "*n"], level: int) -> Int64[Tensor, "*n 8"]:
-    """The numbers at `level + 1` of the eight cells that each cell of `level` is divided into."""
+    """Numbers at `level + 1` of the eight cells into which each cell of `level` is divided."""
     direction, angle = index // _angles(level), index % _angles(level)
     number = torch.arange(CHILDREN, device=index.device)
     return (4 * direction[..., None] + number // 2) * _angles(level + 1) + 2 * angle[..., None] + number % 2
 
 
 def _frame(view: Vectors, direction: Numbers, level: int) -> tuple[Vectors, Vectors]:
-    """The first two rows of the rotation of angle 0 to a direction of view: the shortest way there from a pole.
+    """First two rows of the rotation with in-plane angle 0 for a viewing direction: the shortest rotation from a pole.
 
-    From the nearer pole of the coarsest cell that the direction lies in, so that no cell holds a pole's opposite, about
-    which such rotations differ (the fibration of Hopf has one).
+    The pole is the one closer to the level-0 cell that contains the direction, so that no cell contains the antipode of
+    its pole, where the Hopf fibration is singular.
     """
     import healpix
 
     coarsest = direction // 4**level
     pole = np.where(np.asarray(healpix.pix2vec(BASE_NSIDE, coarsest, nest=True)[2]) > 0, 1.0, -1.0)
     x, y, z = np.moveaxis(view, -1, 0)
-    # a turn about (pole x view) that takes the pole to the view, of the axes (1, 0, 0) and (0, pole, 0)
+    # the rotation about (pole x view) that takes the pole to the view, applied to the axes (1, 0, 0) and (0, pole, 0)
     share = 1 / (1 + pole * z)
     first = np.stack([1 - share * x * x, -share * x * y, -pole * x], axis=-1)
     return first, np.cross(view, first)

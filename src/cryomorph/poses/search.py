@@ -300,7 +300,7 @@ def polish(subspace: LinearSubspace, batch: Batch, start: FoundPoses, *, disk: F
         disk: the coefficients that the batch holds.
     """
     found = []
-    nothing = batch.image.abs().square().sum(1)
+    empty_loss = batch.image.abs().square().sum(1)
     for rows in torch.arange(len(batch), device=batch.ctf.device).split(max(1, GAUSS_NEWTON_POINTS // disk.size)):
         part, z = batch.rows(rows), start.z[rows]
         phase = shift_phase(disk.frequency.to(part.ctf) / disk.box, start.shift[rows])
@@ -319,5 +319,5 @@ def polish(subspace: LinearSubspace, batch: Batch, start: FoundPoses, *, disk: F
         local = gauss_newton(subspace, part, begin, unknowns=unknowns, disk=disk, iterations=steps)
         z, turn, moved = local.value.split([subspace.zdim, 3, 2], dim=1)
         rotation, shift = rotation_from_rotvec(turn) @ part.rotation, start.shift[rows] + moved
-        found.append(FoundPoses(rotation, shift, z, nothing[rows] - local.nll - 0.5 * z.square().sum(1)))
+        found.append(FoundPoses(rotation, shift, z, empty_loss[rows] - local.nll - 0.5 * z.square().sum(1)))
     return FoundPoses.cat(found)

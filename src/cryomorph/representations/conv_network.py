@@ -1,4 +1,7 @@
-"""The decoder of OPUS-DSD: a latent point to a cube by transposed convolutions (METHODS 4)."""
+"""The decoder of OPUS-DSD: transposed convolutions from a latent point to a cube.
+
+See docs/methods.md, "Convolutional volume".
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SLOPE = 0.2  # of LeakyReLU below zero
-FIRST = (2, 3, 5, 7)  # sides that a cube of one voxel may grow to at once
-SMALLEST = 8
-LAST_GAIN = 0.1  # of the output layer: what an untaught network adds is small beside the molecule
+FIRST_SIDES = (2, 3, 5, 7)  # of the cube after the first convolution
+MIN_SIDE = 8
+LAST_GAIN = 0.1  # of the output layer: the output of an untrained network is small relative to the molecule
 
 
 @dataclass(frozen=True)
 class ConvShape:
-    """What a file must say of a convolutional volume, so that the same can be made again.
+    """Sizes of a convolutional volume, as saved with its weights.
 
     Args:
         box: of the images.
         side: of the cube, one of `sides`.
-        channels: of the finest layer below the output; each coarser one has twice as many.
+        channels: of the last layer before the output; each coarser layer has twice as many.
         hidden: width of the fully connected layer.
     """
 
@@ -38,18 +41,18 @@ class ConvShape:
 
 
 def cube_side(least: int) -> int:
-    """The smallest side of `least` or more that transposed convolutions can make: `m 2^k` with m of 2, 3, 5 or 7."""
-    side = max(least, SMALLEST)
+    """The smallest possible side of at least `least`: `m 2^k` with m of 2, 3, 5 or 7."""
+    side = max(least, MIN_SIDE)
     while first_side(side) is None:
         side += 1
     return side
 
 
 def first_side(side: int) -> int | None:
-    """The side that one voxel grows to first, to be doubled ever after; None where a side cannot be made."""
-    for first in FIRST:
+    """The side of the cube after the first convolution; each further one doubles it. None if a side is impossible."""
+    for first in FIRST_SIDES:
         doublings = math.log2(side / first)
-        if side >= SMALLEST and doublings == int(doublings) and doublings >= 1:
+        if side >= MIN_SIDE and doublings == int(doublings) and doublings >= 1:
             return first
     return None
 
@@ -58,21 +61,21 @@ def first_side(side: int) -> int | None:
 class ConvNetwork(nn.Module):
     """`z -> hidden -> 1^3 -> m^3 -> (2m)^3 -> ... -> side^3`; LeakyReLU after all but the last.
 
-    Kernels are kept as matrices `(in, out k^3)`, which is what Muon orthogonalises. The first two convolutions have
-    kernels of m and 2, the others of 4 with a stride of 2. Blocks of 2^3 taps begin alike, so that no parity of voxels
-    is favoured (no checkerboard).
+    Kernels are stored as matrices `(in, out k^3)`, which Muon orthogonalises. The first two convolutions have kernels
+    of m and 2, the others of 4 with a stride of 2. Their 2^3 blocks of taps are initialised with equal values, so that
+    no parity of voxels is favoured (no checkerboard artefacts).
     """
 
     def __init__(self, shape: ConvShape) -> None:
         super().__init__()
         first = first_side(shape.side)
         if first is None:
-            raise ValueError(f"no convolutions make a cube of {shape.side} voxels: expected {cube_side(shape.side)}")
+            raise ValueError(f"a cube of side {shape.side} is not possible: expected {cube_side(shape.side)}")
         layers = 1 + round(math.log2(shape.side / first))
         widths = [shape.channels * 2**power for power in reversed(range(layers))] + [1]
         self.kernels = [first, 2] + [4] * (layers - 2)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Initializing zero-element")  # zdim 0: the bias alone
+            warnings.filterwarnings("ignore", "Initializing zero-element")  # zdim 0: only the bias
             self.input = nn.Linear(shape.zdim, shape.hidden)
         self.hidden = nn.Linear(shape.hidden, widths[0])
         for layer in (self.input, self.hidden) if shape.zdim else (self.hidden,):
@@ -85,13 +88,13 @@ class ConvNetwork(nn.Module):
             if edge == 4:
                 for axis in (2, 3, 4):
                     kernel = kernel.repeat_interleave(2, axis)
-            taps = 8 if edge == 4 else 1  # that add up to each voxel
+            taps = 8 if edge == 4 else 1  # that contribute to each voxel
             gain = math.sqrt(2 / (1 + SLOPE**2)) if outputs > 1 else LAST_GAIN
             self.weight.append(nn.Parameter(kernel.flatten(1) * gain / math.sqrt(inputs * taps)))
             self.bias.append(nn.Parameter(torch.zeros(outputs)))
 
     def forward(self, z: Float[Tensor, "b zdim"]) -> Float[Tensor, "b side side side"]:
-        """The cubes at latent points."""
+        """Cubes at latent points."""
         found = _bent(self.hidden(_bent(self.input(z))))[:, :, None, None, None]
         for number, (matrix, bias) in enumerate(zip(self.weight, self.bias, strict=True)):
             edge = self.kernels[number]

@@ -1,4 +1,7 @@
-"""The convolutional volume of OPUS-DSD: a latent point to a cube of voxels (METHODS 4)."""
+"""The convolutional volume of OPUS-DSD: a network from a latent point to a cube of voxels.
+
+See docs/methods.md, "Convolutional volume".
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,19 @@ from cryomorph.representations.conv_network import ConvNetwork, ConvShape
 from cryomorph.volumes.grid import rebox
 from cryomorph.volumes.masks import spherical_mask
 
-VOXELS = 1 << 24  # of padded grids at once, where no gradient is kept
-EDGE = 0.12  # of half the cube: the mask's soft edge
+VOXELS = 1 << 24  # of padded grids at once, without gradients
+MASK_EDGE = 0.12  # width of the mask's soft edge, as a fraction of half the cube
 
 
 @final
 class ConvVolume(Representation):
-    """`V_z = mask (base + unit network(z / scale))` on a cube of the box's extent, seen by its central slices.
+    """`V_z = mask (base + unit network(z / scale))` on a cube of the physical size of the images' box.
 
     Args:
         shape: sizes.
-        base: (side, side, side) map that the network adds to; nothing without.
-        unit: what one of the network's output is, in voxel values whose transform is in the images' units.
-        latent_scale: (zdim,) what a latent coordinate is divided by before it enters the network.
+        base: (side, side, side) map that the network adds to (default: 0).
+        unit: scale of the network's output, in voxel values whose Fourier transform is in the images' units.
+        latent_scale: (zdim,) divisor of each latent coordinate before it enters the network.
     """
 
     def __init__(
@@ -51,25 +54,25 @@ class ConvVolume(Representation):
         self.register_buffer("base", torch.zeros(side, side, side) if base is None else base.clone())
         self.register_buffer("unit", torch.tensor(float(unit)))
         self.register_buffer("latent_scale", torch.ones(shape.zdim) if latent_scale is None else latent_scale.clone())
-        sphere = spherical_mask(side, (1 - EDGE) * side / 2, EDGE * side / 2)
+        sphere = spherical_mask(side, (1 - MASK_EDGE) * side / 2, MASK_EDGE * side / 2)
         self.register_buffer("mask", sphere, persistent=False)
         self.network = ConvNetwork(shape)
 
     def grids(self, z: Float32[Tensor, "b zdim"]) -> Float32[Tensor, "b side side side"]:
-        """The masked cubes at latent points."""
-        made = self.network(z / self.latent_scale).float()
-        return self.mask * (self.base + self.unit * made)
+        """Masked cubes at latent points."""
+        output = self.network(z / self.latent_scale).float()
+        return self.mask * (self.base + self.unit * output)
 
     def views(
         self, grids: Float32[Tensor, "b side side side"], rotation: Float32[Tensor, "b v 3 3"], disk: FourierDisk
     ) -> Complex64[Tensor, "b v size"]:
-        """Central slices of cubes, each in several orientations: its transform is taken once."""
+        """Central slices of cubes, each in several orientations with a single Fourier transform."""
         return project_volumes(grids[:, None], rotation, disk)[..., 0]
 
     def slices(
         self, z: Float32[Tensor, "b zdim"], rotation: Float32[Tensor, "b 3 3"], disk: FourierDisk
     ) -> Complex64[Tensor, "b size"]:
-        """Central slices at each latent point; zero beyond the cube's band."""
+        """Central slices at each latent point; 0 beyond the cube's Nyquist."""
         if torch.is_grad_enabled():
             return self.views(self.grids(z), rotation[:, None], disk)[:, 0]
         rows = max(1, VOXELS // (2 * self.shape.side) ** 3)
@@ -85,7 +88,7 @@ class ConvVolume(Representation):
         latent: bool = True,
         pose: bool = False,
     ) -> tuple[Complex64[Tensor, "b size"], Complex64[Tensor, "b size p"]]:
-        """Slices of the cubes' own derivatives; by the pose, in closed form: those of `-2 pi i r V(r)`."""
+        """As `Representation.tangents`: slices of the cubes' derivatives, and of `-2 pi i r V(r)` for the pose."""
         side = self.shape.side
         maps = [self.grids(z)[:, None]]
         if latent and self.zdim:
@@ -106,5 +109,5 @@ class ConvVolume(Representation):
 
     @torch.no_grad()
     def volume(self, z: Float32[Tensor, " zdim"], box: int) -> Float32[Tensor, "box box box"]:
-        """The map at a latent point; a larger box than the cube's interpolates, a smaller one crops the band."""
+        """The map at a latent point; interpolated in a box larger than the cube's, low-passed in a smaller one."""
         return rebox(self.grids(z[None])[0], box)

@@ -1,4 +1,7 @@
-"""Frequencies of the positional encodings: every variant is `sin, cos` of `k3 @ B` for a matrix `B` (METHODS 3)."""
+"""Frequencies of the positional encodings: every variant is `sin, cos` of `k3 @ B` for a matrix `B`.
+
+See docs/methods.md, "Neural field".
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 Encoding = Literal["gaussian", "geometric", "geometric-low", "iclr"]
-ICLR_SHARE = 0.9  # the ICLR paper leaves out the highest tenth
+ICLR_SHARE = 0.9  # the ICLR paper omits the highest tenth of the frequencies
 
 
 def frequency_matrix(
@@ -19,7 +22,7 @@ def frequency_matrix(
     """The matrix `B` (radians per unit of `k3`, in cycles per pixel) of an encoding.
 
     `geometric`: `D pi (2/D)^(i/(D/2-1))`, i = 0..D/2-1, along each axis (Nature Methods 2021, positional encoding);
-    `geometric-low`: wavelengths longer by 2 pi; `iclr`: the highest tenth left out; `gaussian`: `count` (default
+    `geometric-low`: wavelengths longer by 2 pi; `iclr`: without the highest tenth; `gaussian`: `count` (default
     `3 D/2`) normal columns times `sigma D/2`.
     """
     half = box // 2

@@ -1,4 +1,4 @@
-"""What a latent point does to Gaussians: a network, and parts that move as rigid bodies."""
+"""The effect of a latent point on Gaussians: a network, and parts that move as rigid bodies."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 POSITIONS, AMPLITUDES, WIDTHS = "positions", "amplitudes", "widths"
 CHANGES = (POSITIONS, AMPLITUDES, WIDTHS)
 DROPOUT = 0.3
-STARTS, ROUNDS = 8, 20  # of the search for units of a symmetric molecule
-BLEND = 0.5  # of the spacing of parts: how far a part reaches among the others
+STARTS, ITERATIONS = 8, 20  # of the k-means search for the units of a symmetric molecule
+BLEND = 0.5  # width of the blending between parts, as a fraction of their spacing
 
 
 @dataclass(frozen=True)
 class GaussianShape:
-    """How many Gaussians, what of them may change, and the size of the network that says how.
+    """Number of Gaussians, which of their parameters depend on the latent point, and size of the network.
 
-    `parts`: rigid bodies that the Gaussians follow; 0 lets every Gaussian move by itself. `noisy`: dropout and batch
-    normalisation before the output, as in the paper. `spread_penalty` and `decay`: weights of the variance of the
-    Gaussians' log widths, and of the squares of the network's weights, in the loss.
+    `parts`: number of rigid bodies that the Gaussians follow; 0 lets every Gaussian move by itself. `noisy`: dropout
+    and batch normalisation before the output, as in the paper. `spread_penalty` and `decay`: weights in the loss of the
+    variance of the Gaussians' log widths, and of the squares of the network's weights.
     """
 
     box: int
@@ -41,9 +41,9 @@ class GaussianShape:
 
 @final
 class MotionNetwork(nn.Module):
-    """An MLP from a latent point to what changes; nothing changes at 0. One head for each kind of change.
+    """An MLP from a latent point to changes of the Gaussians, which are 0 at `z = 0`; one head per kind of change.
 
-    `gate` (3,) holds the kinds back, in the order of `CHANGES`: a recipe opens one after another.
+    `gate` (3,) multiplies each kind, in the order of `CHANGES`, so that a recipe can enable them one after another.
     """
 
     def __init__(self, shape: GaussianShape) -> None:
@@ -63,7 +63,7 @@ class MotionNetwork(nn.Module):
             nn.init.normal_(head.get_parameter("weight"), std=1e-2 / shape.width**0.5)
 
     def forward(self, z: Float32[Tensor, "b zdim"]) -> dict[str, Float32[Tensor, "b outputs"]]:
-        """What each head says, less what it says at 0."""
+        """Output of each head, minus its output at `z = 0`."""
         hidden = torch.cat([z, torch.zeros_like(z[:1])])
         for layer in self.hidden:
             hidden = torch.nn.functional.silu(layer(hidden))
@@ -75,13 +75,13 @@ class MotionNetwork(nn.Module):
 
 @final
 class Parts(nn.Module):
-    """Rigid bodies about centres spread over the molecule; every Gaussian follows those next to it, blended.
+    """Rigid bodies with centres spread over the molecule; every Gaussian follows a blend of the nearest ones.
 
     `p' = sum_m w_m (R_m (p - c_m) + c_m + t_m)`: linear blend skinning.
 
     Args:
-        position: (n, 3) Gaussians that the parts divide among them.
-        count: how many parts.
+        position: (n, 3) Gaussians that are divided into parts.
+        count: number of parts.
     """
 
     def __init__(self, position: Float32[Tensor, "n 3"], count: int) -> None:
@@ -95,7 +95,7 @@ class Parts(nn.Module):
     def forward(
         self, motion: Float32[Tensor, "b six"], position: Float32[Tensor, "#b n 3"], unit: float
     ) -> Float32[Tensor, "b n 3"]:
-        """Displacements, given for each part a rotation vector in radians and a translation in `unit` pixels."""
+        """Displacements from a rotation vector in radians and a translation in units of `unit` pixels for each part."""
         turn, step = motion.unflatten(1, (-1, 6)).split(3, dim=2)
         matrix = roma.rotvec_to_rotmat(turn) - torch.eye(3).to(turn)
         constant = step * unit - (matrix @ self.centre[..., None])[..., 0]
@@ -104,7 +104,7 @@ class Parts(nn.Module):
 
 
 def spread_points(position: Float32[Tensor, "n 3"], count: int) -> Float32[Tensor, "count 3"]:
-    """Points spread evenly over a cloud: each next one is the farthest from those before, then the mean of its own."""
+    """Points spread evenly over a cloud: farthest-point sampling, then the mean of the points nearest to each."""
     chosen = position[(position - position.mean(0)).norm(dim=1).argmin()][None]
     distance = (position - chosen).norm(dim=1)
     for _ in range(count - 1):
@@ -119,10 +119,10 @@ def spread_points(position: Float32[Tensor, "n 3"], count: int) -> Float32[Tenso
 def compact_unit(
     position: Float32[Tensor, "n 3"], weight: Float32[Tensor, " n"], group: Float32[Tensor, "g 3 3"]
 ) -> Float32[Tensor, " n"]:
-    """1 for the points of one unit of a symmetric cloud, 0 for the others: units as compact as can be.
+    """1 for the points of one asymmetric unit of a symmetric cloud, 0 for the others; the units are compact.
 
-    k-means with centres that are each other's copies: every point goes to the nearest copy `S c`, and `c` is the mean
-    of all points brought back to one unit.
+    k-means with centres that are symmetry copies of each other: every point is assigned to the nearest copy `S c`, and
+    `c` is the mean of all points mapped back to one unit.
 
     Args:
         group: rotations of the point group, the identity first.
@@ -130,7 +130,7 @@ def compact_unit(
     best, chosen = float("inf"), torch.ones_like(weight)
     for start in spread_points(position, min(STARTS, len(position))):
         centre = start
-        for _ in range(ROUNDS):
+        for _ in range(ITERATIONS):
             apart = torch.cdist(position, group @ centre)
             own = apart.argmin(1)
             home = (group[own].mT @ position[..., None])[..., 0]
@@ -142,7 +142,7 @@ def compact_unit(
 
 
 def blend_weights(position: Float32[Tensor, "n 3"], centre: Float32[Tensor, "count 3"]) -> Float32[Tensor, "n count"]:
-    """How much of each part every Gaussian follows: a Gaussian in its distance, of a width of their spacing's."""
+    """Weight of each part for every Gaussian: a Gaussian function of its distance, normalised."""
     if len(centre) == 1:
         return torch.ones(len(position), 1)
     apart = torch.cdist(centre, centre)

@@ -1,4 +1,7 @@
-"""The Gaussian mixture of e2gmm: what a network moves are Gaussians, whose projections are exact (METHODS 5)."""
+"""The Gaussian mixture of e2gmm: Gaussians moved by a network and projected exactly.
+
+See docs/methods.md, "Gaussian mixture".
+"""
 
 from __future__ import annotations
 
@@ -23,21 +26,21 @@ from cryomorph.representations.gaussian_motion import (
 )
 from cryomorph.volumes.grid import resize
 
-UNIT = 8.0  # pixels that a position's parameter counts as 1: one learning rate then fits positions and networks
+UNIT = 8.0  # pixels per unit of the position parameters, so that one learning rate suits positions and networks
 
 
 @final
 class Gaussians(Representation):
-    """`V_z(r) = sum_j a_j(z) N(r; p_j(z), sigma_j(z)^2)`: neutral Gaussians, and a network that changes them.
+    """`V_z(r) = sum_j a_j(z) N(r; p_j(z), sigma_j(z)^2)`: a neutral mixture of Gaussians, changed by a network.
 
-    At `origin` of the latent space nothing is changed: there the mixture is the neutral model.
+    At the latent point `origin` the changes are 0 and the mixture is the neutral one.
 
     Args:
-        shape: how many Gaussians in which box, what may change, and the network's size.
-        neutral: the mixture to begin with, one row, in pixels of the box.
-        latent_scale: (zdim,) what a latent coordinate is divided by before it enters the network.
-        origin: (zdim,) the latent point of the neutral model.
-        free: (count,) how much of a change each Gaussian follows, 0 to 1: a mask.
+        shape: number of Gaussians, box, kinds of change, and the network's size.
+        neutral: the initial neutral mixture, one row, in pixels of the box.
+        latent_scale: (zdim,) divisor of each latent coordinate before it enters the network.
+        origin: (zdim,) the latent point of the neutral mixture.
+        free: (count,) fraction of a change that each Gaussian follows, 0 to 1: a mask.
     """
 
     def __init__(
@@ -51,8 +54,8 @@ class Gaussians(Representation):
     ) -> None:
         super().__init__()
         self.shape, self.zdim = shape, shape.zdim
-        nothing = torch.zeros(1, shape.count)
-        given = neutral or Mixture(torch.zeros(1, shape.count, 3), nothing + 1, nothing + 1)
+        zeros = torch.zeros(1, shape.count)
+        given = neutral or Mixture(torch.zeros(1, shape.count, 3), zeros + 1, zeros + 1)
         self.latent_scale: Tensor
         self.origin: Tensor
         self.free: Tensor
@@ -70,12 +73,12 @@ class Gaussians(Representation):
 
     @property
     def neutral(self) -> Mixture:
-        """The Gaussians where nothing is changed, one row."""
+        """The neutral mixture, one row."""
         amplitude = functional.softplus(self.raw_amplitude) * self.amplitude_unit
         return Mixture(self.position * UNIT, self.log_width.exp()[None], amplitude[None])
 
     def at(self, z: Float32[Tensor, "b zdim"]) -> Mixture:
-        """The Gaussians at latent points: what `slices` projects. Never in half precision: positions need digits."""
+        """The mixtures at latent points. Never in half precision, which positions do not tolerate."""
         with torch.autocast(z.device.type, enabled=False):
             return self._changed(z)
 
@@ -103,14 +106,14 @@ class Gaussians(Representation):
     def slices(
         self, z: Float32[Tensor, "b zdim"], rotation: Float32[Tensor, "b 3 3"], disk: FourierDisk
     ) -> Complex64[Tensor, "b size"]:
-        """Central slices at each latent point, exact; differentiable in `z`, in the rotation and in the weights."""
+        """Exact central slices at each latent point; differentiable in `z`, the rotation and the weights."""
         inside = disk.within(self.shape.box / 2)
         seen = self.at(z).turned(rotation).scaled(disk.box / self.shape.box)
         found = project_gaussians(seen, inside)
         return functional.pad(found, (0, disk.size - inside.size))
 
     def penalty(self) -> Float32[Tensor, ""]:
-        """The spread of the widths, and the squares of the network's weights, by the weights that the shape gives."""
+        """Penalties on the variance of the log widths and on the squares of the network's weights."""
         cost = self.shape.spread_penalty * self.log_width.var(correction=0)
         if self.network is not None and self.shape.decay:
             cost = cost + self.shape.decay * sum(p.square().sum() for p in self.network.parameters() if p.ndim == 2)
@@ -125,7 +128,7 @@ class Gaussians(Representation):
         latent: bool = True,
         pose: bool = False,
     ) -> tuple[Complex64[Tensor, "b size"], Complex64[Tensor, "b size p"]]:
-        """In closed form: what moves a Gaussian multiplies its coefficients by `-2 pi i k . dp`."""
+        """As `Representation.tangents`, in closed form: moving a Gaussian by `dp` multiplies it by `-2 pi i k . dp`."""
         inside = disk.within(self.shape.box / 2)
         scale = disk.box / self.shape.box
         with torch.no_grad(), torch.autocast(z.device.type, enabled=False):
@@ -158,7 +161,7 @@ class Gaussians(Representation):
     def slopes(
         self, z: Float32[Tensor, "b zdim"], directions: Float32[Tensor, "m zdim"]
     ) -> tuple[Float32[Tensor, "m b n 3"], Float32[Tensor, "m ... n"], Float32[Tensor, "m b n"]]:
-        """Derivatives of positions, widths and amplitudes along directions of latent space, at each latent point."""
+        """Derivatives of positions, widths and amplitudes along directions in latent space, at each latent point."""
 
         def along(direction: Tensor) -> tuple[Tensor, ...]:
             found: tuple[Tensor, ...] = jvp(lambda point: tuple(self.at(point)), (z,), (direction.expand_as(z),))[1]
@@ -169,7 +172,7 @@ class Gaussians(Representation):
 
     @torch.no_grad()
     def volume(self, z: Float32[Tensor, " zdim"], box: int) -> Float32[Tensor, "box box box"]:
-        """The map at a latent point; a larger box than the images' interpolates, a smaller one crops the band."""
+        """The map at a latent point; interpolated in a box larger than the images', low-passed in a smaller one."""
         within = min(box, self.shape.box)
         found = gaussian_map(self.at(z.to(self.origin)[None]).scaled(within / self.shape.box), within)
         return found if within == box else resize(found[None], box)[0] * (within / box) ** 3

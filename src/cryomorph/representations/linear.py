@@ -1,4 +1,4 @@
-"""The linear subspace: `V_z = mean + sum_k z_k component_k` (METHODS 2)."""
+"""The linear subspace: `V_z = mean + sum_k z_k component_k` (docs/methods.md, "Linear subspace")."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from cryomorph.volumes.grid import rebox
 
 @final
 class LinearSubspace(Representation):
-    """A mean map and `zdim` eigen-volumes, band-limited: their box is the band's diameter, not the images' box.
+    """A mean map and `zdim` components, in a box of twice their radius in Fourier space, not in the images' box.
 
     Args:
-        maps: (zdim + 1, band, band, band): the mean, then the components, in voxel values whose transform is in the
-            units of the images' coefficients.
+        maps: (zdim + 1, box, box, box): the mean, then the components, in voxel values whose Fourier transform is in
+            the units of the images' coefficients.
     """
 
     def __init__(self, maps: Float32[Tensor, "c z y x"]) -> None:
@@ -35,17 +35,17 @@ class LinearSubspace(Representation):
         self._moments: Tensor | None
         self.register_buffer("_transform", None, persistent=False)
         self.register_buffer("_moments", None, persistent=False)
-        self.register_load_state_dict_post_hook(LinearSubspace._forget)
+        self.register_load_state_dict_post_hook(LinearSubspace._clear_caches)
 
     @property
     def box(self) -> int:
-        """Diameter of the band in Fourier pixels: the maps' box."""
+        """The maps' box: twice their radius in Fourier pixels."""
         return int(self.maps.shape[-1])
 
     def slices(
         self, z: Float32[Tensor, "b zdim"], rotation: Float32[Tensor, "b 3 3"], disk: FourierDisk
     ) -> Complex64[Tensor, "b size"]:
-        """Central slices at each latent point; zero beyond the band."""
+        """Central slices at each latent point; 0 beyond the maps' Nyquist."""
         parts = self._located(rotation, disk).extract(self.transform)
         inside = torch.einsum("bmc,bc->bm", parts, _weight(z).to(parts.dtype))
         return torch.nn.functional.pad(inside, (0, disk.size - inside.shape[1]))
@@ -59,7 +59,7 @@ class LinearSubspace(Representation):
         latent: bool = True,
         pose: bool = False,
     ) -> tuple[Complex64[Tensor, "b size"], Complex64[Tensor, "b size p"]]:
-        """In closed form: the slope of a map's transform, by cycles per voxel, is that of `-2 pi i r V(r)`."""
+        """As `Representation.tangents`, in closed form: a transform's gradient is the transform of `-2 pi i r V(r)`."""
         located = self._located(rotation, disk)
         parts = located.extract(self.transform)
         weight = _weight(z).to(parts.dtype)
@@ -80,22 +80,22 @@ class LinearSubspace(Representation):
 
     @property
     def transform(self) -> Complex64[Tensor, "rows c"]:
-        """The maps on the padded Fourier grid; made once."""
+        """The maps on the padded Fourier grid, cached."""
         if self._transform is None:
             self._transform = padded_grid(self.box).from_volumes(self.maps)
         return self._transform
 
     @property
     def moments(self) -> Complex64[Tensor, "rows columns"]:
-        """Transforms of the maps times x, times y and times z (voxels), one after another; made once."""
+        """Transforms of the maps times x, then times y, then times z (voxels), cached."""
         if self._moments is None:
             line = (torch.arange(self.box) - self.box // 2).to(self.maps)
             moments = torch.cat([self.maps * r for r in (line, line[:, None], line[:, None, None])])
             self._moments = padded_grid(self.box).from_volumes(moments)
         return self._moments
 
-    def _forget(self, _: object) -> None:
-        """Drop what was made of maps that another state has replaced."""
+    def _clear_caches(self, _: object) -> None:
+        """Drop the caches after a state was loaded."""
         self._transform = self._moments = None
 
     def _located(self, rotation: Float32[Tensor, "b 3 3"], disk: FourierDisk) -> Slices:
@@ -103,7 +103,7 @@ class LinearSubspace(Representation):
         return locate_slices(padded_grid(self.box), disk.frequency[:count], rotation)
 
     def volume(self, z: Float32[Tensor, " zdim"], box: int) -> Float32[Tensor, "box box box"]:
-        """The map at a latent point; a larger box than the band's interpolates, a smaller one crops the band."""
+        """The map at a latent point; interpolated in a larger box than the maps', low-passed in a smaller one."""
         combined = self.maps[0] + torch.tensordot(z, self.maps[1:], dims=1)
         return combined if box == self.box else rebox(combined, box)
 
@@ -115,5 +115,5 @@ class LinearSubspace(Representation):
 
 
 def _weight(z: Float32[Tensor, "b zdim"]) -> Float32[Tensor, "b c"]:
-    """What each map counts at a latent point: 1 for the mean."""
+    """Weight of each map at a latent point: 1 for the mean, then z."""
     return torch.cat([z.new_ones(len(z), 1), z], dim=1)

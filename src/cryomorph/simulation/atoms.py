@@ -1,4 +1,4 @@
-"""Atomic models (PDB or mmCIF) as clouds of Gaussians, and their motions: a part turned about a hinge, or a morph."""
+"""Atomic models (PDB or mmCIF) as clouds of Gaussians, and their motions: a rotation about a hinge, or a morph."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cryomorph.config.console import say
 from cryomorph.config.errors import InputError
 from cryomorph.simulation.phantoms import Cloud, Conformations
 
-FEWEST_MATCHES = 3  # a superposition needs three points
+MIN_MATCHES = 3  # atoms, for a superposition
 
 
 @dataclass(frozen=True)
 class AtomicModel:
-    """Atoms of a file: positions in Angstrom, weights (atomic numbers), and what each atom is called."""
+    """Atoms of a file: positions in Angstrom, weights (atomic numbers), and names."""
 
     path: Path
     position: Float[np.ndarray, "m 3"]
@@ -39,7 +39,7 @@ class AtomicModel:
         return Cloud(self.position, self.weight)
 
     def take(self, index: Int64[np.ndarray, " k"]) -> AtomicModel:
-        """Some of the atoms, in a given order."""
+        """A subset of the atoms, in the given order."""
         return AtomicModel(
             self.path,
             self.position[index],
@@ -51,9 +51,9 @@ class AtomicModel:
 
 
 def read_model(path: Path, *, hydrogens: bool = False, waters: bool = False) -> AtomicModel:
-    """Read the first model of a PDB or mmCIF file (also gzipped); of alternate locations, the first of each atom.
+    """Read the first model of a PDB or mmCIF file (also gzipped); of alternate locations only the first.
 
-    Occupancies and B-factors play no part, as in Chimera's `molmap`.
+    Occupancies and B-factors are ignored, as in Chimera's `molmap`.
 
     Raises:
         InputError: the file is missing, cannot be read, or holds no atoms.
@@ -84,7 +84,7 @@ def read_model(path: Path, *, hydrogens: bool = False, waters: bool = False) -> 
     return AtomicModel(
         path,
         np.array(position, dtype=float),
-        # an element that the file leaves unknown counts as carbon
+        # atoms of unknown element count as carbon
         np.where(np.array(weight) > 0, weight, 6).astype(float),
         np.array(chain),
         np.array(number, dtype=np.int64),
@@ -93,7 +93,7 @@ def read_model(path: Path, *, hydrogens: bool = False, waters: bool = False) -> 
 
 
 def per_residue(model: AtomicModel) -> AtomicModel:
-    """One Gaussian for each residue, at its centre of mass and with its weight: about eight times fewer."""
+    """One Gaussian per residue, at its centre of mass and with its weight: about eight times fewer."""
     number = np.char.partition(model.label.astype(str), "/")[:, 0]
     keys = np.char.add(np.char.add(model.chain.astype(str), "/"), number)
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
@@ -110,13 +110,13 @@ def select(model: AtomicModel, selection: str) -> Bool[np.ndarray, " m"]:
     """Which atoms belong to chains and residue ranges such as `A,B:2-115,C:20`.
 
     Raises:
-        InputError: a part cannot be understood or matches no atom.
+        InputError: a part is malformed or matches no atom.
     """
     chosen = np.zeros(len(model), dtype=bool)
     for part in (piece.strip() for piece in selection.split(",")):
         parsed = re.fullmatch(r"(\w+)(?::(-?\d+)(?:-(-?\d+))?)?", part)
         if parsed is None:
-            raise InputError(f"selection '{selection}': cannot understand '{part}'; expected chains such as A,B:2-115")
+            raise InputError(f"selection '{selection}': '{part}' is not valid; expected chains such as A,B:2-115")
         chain, first, last = parsed.groups()
         found = model.chain == chain
         if not found.any():
@@ -136,7 +136,7 @@ def select(model: AtomicModel, selection: str) -> Bool[np.ndarray, " m"]:
 
 
 def parse_point(text: str, option: str) -> Float[np.ndarray, " 3"] | None:
-    """Three numbers `x,y,z`; None where the text holds something else than numbers.
+    """Three numbers `x,y,z`; None if the text is not numeric.
 
     Raises:
         InputError: numbers, but not three finite ones.
@@ -146,12 +146,12 @@ def parse_point(text: str, option: str) -> Float[np.ndarray, " 3"] | None:
     except ValueError:
         return None
     if len(values) != 3 or not np.isfinite(values).all():
-        raise InputError(f"{option} {text}: found {len(values)} numbers, expected three finite ones, x,y,z")
+        raise InputError(f"{option} {text}: found {len(values)} numbers, expected three finite numbers x,y,z")
     return values
 
 
 def default_pivot(model: AtomicModel, moving: Bool[np.ndarray, " m"]) -> Float[np.ndarray, " 3"]:
-    """Where the moving part joins the rest: the middle of the chain links between them, or of their nearest atoms."""
+    """Where the moving part joins the rest: the mean of the chain links between them, or of the closest atoms."""
     change = (moving[1:] != moving[:-1]) & (model.chain[1:] == model.chain[:-1])
     links = np.flatnonzero(change & (np.abs(np.diff(model.residue)) <= 1))
     if len(links):
@@ -166,7 +166,7 @@ def default_pivot(model: AtomicModel, moving: Bool[np.ndarray, " m"]) -> Float[n
 def default_axis(
     model: AtomicModel, moving: Bool[np.ndarray, " m"], pivot: Float[np.ndarray, " 3"]
 ) -> Float[np.ndarray, " 3"]:
-    """The direction at right angles to both arms of the hinge, or to the moving one alone where they are in line."""
+    """A direction perpendicular to both arms of the hinge, or to the moving arm only if they are collinear."""
     arm = model.position[moving].mean(axis=0) - pivot
     rest = model.position[~moving].mean(axis=0) - pivot
     axis = np.cross(arm, rest)
@@ -178,14 +178,14 @@ def default_axis(
 def turn(
     model: AtomicModel, selection: str, *, pivot: str | None, axis: str | None, span_deg: float, conformations: int
 ) -> Conformations:
-    """Turn a selection rigidly about an axis through a pivot, from `-span/2` to `span/2`; the coordinate is in degrees.
+    """Rotate a selection about an axis through a pivot, from `-span/2` to `span/2`; the coordinate is in degrees.
 
     Raises:
-        InputError: a selection is empty or is everything, the axis has no length, or there are fewer than two states.
+        InputError: a selection is empty or the whole model, the axis has no length, or there are fewer than two states.
     """
     moving = select(model, selection)
     if moving.all():
-        raise InputError(f"selection '{selection}' is all of {model.path}: expected a part of it that moves")
+        raise InputError(f"selection '{selection}' is all of {model.path}: expected the part that moves")
     _check_count(conformations)
     if pivot is None:
         point = default_pivot(model, moving)
@@ -211,31 +211,31 @@ def turn(
 
 
 def matched(model: AtomicModel, target: AtomicModel) -> tuple[AtomicModel, AtomicModel]:
-    """The atoms that both models have, in one order: same chain, residue and name; two lone chains may differ in name.
+    """The atoms that two models share, by chain, residue and name; the chain names of two single chains may differ.
 
     Raises:
-        InputError: fewer than three atoms are in both.
+        InputError: the models share fewer than three atoms.
     """
-    lone = len(set(model.chain.tolist())) == 1 and len(set(target.chain.tolist())) == 1
+    single = len(set(model.chain.tolist())) == 1 and len(set(target.chain.tolist())) == 1
     keys = [
-        m.label.astype(str) if lone else np.char.add(np.char.add(m.chain.astype(str), "/"), m.label.astype(str))
+        m.label.astype(str) if single else np.char.add(np.char.add(m.chain.astype(str), "/"), m.label.astype(str))
         for m in (model, target)
     ]
     both, ours, theirs = np.intersect1d(keys[0], keys[1], return_indices=True)
-    if len(both) < FEWEST_MATCHES:
+    if len(both) < MIN_MATCHES:
         raise InputError(
-            f"{model.path} and {target.path} share {len(both)} atoms of one chain, residue number and name: expected "
-            "two models of one molecule; renumber or rename one"
+            f"{model.path} and {target.path} share {len(both)} atoms with the same chain, residue number and name: "
+            "expected two models of the same molecule; renumber or rename one"
         )
     order = np.argsort(ours)
     left_out = len(model) + len(target) - 2 * len(both)
     if left_out:
-        say(f"morph: {len(both)} atoms are in both models, {left_out} in one alone are left out")
+        say(f"morph: {len(both)} atoms are in both models; {left_out} atoms that are in only one are omitted")
     return model.take(ours[order]), target.take(theirs[order])
 
 
 def morph(model: AtomicModel, target: AtomicModel, *, conformations: int) -> Conformations:
-    """Straight lines from a model's atoms to a superposed target's (`matched` first); the coordinate runs from 0 to 1.
+    """Interpolate linearly from a model to a superposed target with the same atoms; the coordinate runs from 0 to 1.
 
     Raises:
         InputError: fewer than two states.

@@ -1,4 +1,4 @@
-"""Exact images and maps of clouds of Gaussians: separable tables in Fourier space, no interpolation anywhere."""
+"""Exact images and maps of clouds of Gaussians, by separable tables in Fourier space and without interpolation."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from cryomorph.physics.ctf import Ctf, evaluate_ctf
 from cryomorph.physics.pose import Pose
 from cryomorph.simulation.phantoms import Cloud
 
-TABLE_BYTES = 2**24  # what the tables of one batch may take: more does not make them faster
+TABLE_BYTES = 2**24  # of the tables of one batch; larger ones are not faster
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where density is sampled: an even box, its pixel in Angstrom, and the Gaussians' standard deviation in Angstrom.
+    """The sampling of density: an even box, its pixel size, and the standard deviation of the Gaussians.
 
     Raises:
-        InputError: an odd box, or a pixel or sigma that is not positive.
+        InputError: the box is odd, or the pixel size or sigma is not positive.
     """
 
     box: int
@@ -39,7 +39,7 @@ class Grid:
 
 
 def sigma_of_resolution(resolution_A: float) -> float:
-    """The Gaussian's standard deviation that Chimera's `molmap` gives a resolution: `0.225 resolution`."""
+    """Standard deviation of a Gaussian for a resolution, as in Chimera's `molmap`: `0.225 resolution`."""
     return 0.225 * resolution_A
 
 
@@ -56,7 +56,7 @@ def _tables(coordinate_A: Float32[Tensor, "*b m"], grid: Grid) -> Float32[Tensor
     angle = (2 * torch.pi / (grid.box * grid.pixel_A)) * coordinate_A[..., None, :] * k[:, None]
     envelope = torch.exp(-2 * (torch.pi * grid.sigma_A / (grid.box * grid.pixel_A)) ** 2 * k.double() ** 2).float()
     cosine, sine = torch.cos(angle), torch.sin(angle)
-    sine[..., -1, :] = 0  # the Nyquist frequency stands for both of its signs: its sines cancel
+    sine[..., -1, :] = 0  # the Nyquist frequency stands for both signs, whose sines cancel
     return torch.cat([cosine * envelope[:, None], sine * envelope[:, None]], dim=-2)
 
 
@@ -88,7 +88,7 @@ def project(
 
 
 def map_of(cloud: Cloud, grid: Grid) -> Float32[np.ndarray, "z y x"]:
-    """The density of a cloud on a grid `[z, y, x]` with its origin at voxel `box // 2`; it adds up to the weights.
+    """Density of a cloud on a grid `[z, y, x]`, origin at voxel `box // 2`; its integral is the sum of the weights.
 
     A plane `kz` of the transform is a projection whose weights carry the phase `exp(-2 pi i kz z)`.
     """
@@ -107,14 +107,14 @@ def _tensors(cloud: Cloud) -> tuple[Float32[Tensor, "m 3"], Float32[Tensor, " m"
 
 @dataclass(frozen=True)
 class Padded:
-    """Clouds of one length, so that images of different states share a batch: the missing atoms weigh nothing."""
+    """Clouds padded to one length with atoms of weight 0, so that images of different states share a batch."""
 
     position: Float32[Tensor, "k m 3"]
     weight: Float32[Tensor, "k m"]
 
     @classmethod
     def of(cls, clouds: Sequence[Cloud]) -> Padded:
-        """The clouds side by side."""
+        """Pad clouds to the length of the longest."""
         longest = max(len(cloud) for cloud in clouds)
         position, weight = torch.zeros(len(clouds), longest, 3), torch.zeros(len(clouds), longest)
         for i, cloud in enumerate(clouds):
@@ -122,14 +122,14 @@ class Padded:
         return cls(position, weight)
 
     def batch(self, grid: Grid) -> int:
-        """How many images a batch may hold so that its tables stay small."""
+        """Number of images in a batch, limited by the size of its tables."""
         return max(1, TABLE_BYTES // (16 * (grid.box // 2 + 1) * self.weight.shape[1]))
 
 
 def clean_images(
     padded: Padded, label: Int64[Tensor, " b"], grid: Grid, *, pose: Pose, ctf: Ctf | None
 ) -> Float[Tensor, "b y x"]:
-    """Noise-free images: each particle's state, turned, moved to `-shift_A`, under its CTF (none where it is None)."""
+    """Noiseless images: each particle's state, rotated, shifted by `-shift_A`, with its CTF unless that is None."""
     position = padded.position[label] @ pose.rotation.float().mT[:, :, :2]
     position -= pose.shift_A.float()[:, None]
     transform = project(position, padded.weight[label], grid)

@@ -1,4 +1,4 @@
-"""Phantoms: molecules that never were, as clouds of pseudo-atoms, one for each residue of a protein-like chain."""
+"""Phantoms: fictitious molecules as clouds of pseudo-atoms, one for each residue of a protein-like chain."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scipy.special import ndtr
 from cryomorph.config.errors import InputError
 
 BOND_A = 3.8  # between neighbouring alpha carbons
-CLEARANCE_A = 4.2  # between any other two
+CLEARANCE_A = 4.2  # between all others
 HINGE_SPAN_RAD = 1.5
 HINGE_MAPS = 50
 OPENING_RAD = 1.2
@@ -23,7 +23,7 @@ Triple = tuple[float | int, float | int, float | int]
 
 @dataclass(frozen=True)
 class Cloud:
-    """Pseudo-atoms: `position` (m, 3), `(x, y, z)` in Angstrom, and `weight` (m,), the integral of each density."""
+    """Pseudo-atoms: `position` (m, 3), `(x, y, z)` in Angstrom, and `weight` (m,), the integral of each."""
 
     position: Float[np.ndarray, "m 3"]
     weight: Float[np.ndarray, " m"]
@@ -32,7 +32,7 @@ class Cloud:
         return len(self.weight)
 
     def moved(self, rotation: Rotation, pivot_A: Float[np.ndarray, " 3"]) -> Cloud:
-        """The cloud turned about a point."""
+        """The cloud rotated about a point."""
         return Cloud(rotation.apply(self.position - pivot_A) + pivot_A, self.weight)
 
 
@@ -50,28 +50,28 @@ class Conformations:
 
     @property
     def radius_A(self) -> float:
-        """The distance of the farthest pseudo-atom from the origin."""
+        """Distance of the farthest pseudo-atom from the origin."""
         return float(max(np.linalg.norm(cloud.position, axis=1).max() for cloud in self.clouds))
 
     def centred(self) -> Conformations:
         """All states moved together so that the centre of mass of all of them lies at the origin.
 
         Raises:
-            InputError: the weights add up to nothing.
+            InputError: the sum of the weights is not positive.
         """
         total = sum(float(cloud.weight.sum()) for cloud in self.clouds)
         if total <= 0:
-            raise InputError(f"the atoms' weights add up to {total:g}: expected more than 0; choose other atoms")
+            raise InputError(f"the sum of the atoms' weights is {total:g}: expected more than 0; choose other atoms")
         centre = sum((cloud.weight @ cloud.position for cloud in self.clouds), np.zeros(3)) / total
         clouds = tuple(Cloud(cloud.position - centre, cloud.weight) for cloud in self.clouds)
         return Conformations(clouds, self.probability, self.coord, self.names)
 
 
 def domain(residues: int, radii_A: Triple, *, seed: int) -> Cloud:
-    """A compact chain inside an ellipsoid about the origin: a protein's domain, one pseudo-atom a residue.
+    """A compact chain within an ellipsoid around the origin: a protein domain with one pseudo-atom per residue.
 
-    The chain grows by steps of one bond. Each step is drawn from 32 directions: those that come too near an earlier
-    residue are out, going on straight is likelier than turning, and leaving the ellipsoid is unlikely.
+    The chain grows by one bond at a time, in one of 32 random directions: directions too close to an earlier residue
+    are excluded, straight ones are more likely, and those that leave the ellipsoid are unlikely.
     """
     rng = np.random.default_rng(seed)
     radii = np.asarray(radii_A)
@@ -85,7 +85,7 @@ def domain(residues: int, radii_A: Triple, *, seed: int) -> Cloud:
         score = 1.5 * direction @ heading - 40 * excess + rng.gumbel(size=32)
         if i > 1:
             gap = np.linalg.norm(step[:, None] - chain[: i - 1], axis=2).min(axis=1)
-            # a walk that has shut itself in leaves through the widest opening
+            # a chain that is trapped leaves through the widest opening
             score -= 1e3 * np.maximum(CLEARANCE_A - gap, 0)
         chosen = int(score.argmax())
         chain[i], heading = step[chosen], direction[chosen]
@@ -93,7 +93,7 @@ def domain(residues: int, radii_A: Triple, *, seed: int) -> Cloud:
 
 
 def placed(cloud: Cloud, centre_A: Triple, *, turn_deg: Triple = (0, 0, 0)) -> Cloud:
-    """A domain turned about its own centre by `x, y, z` Euler angles and put at a point."""
+    """A domain rotated about its own centre by `x, y, z` Euler angles and moved to a point."""
     turned = Rotation.from_euler("xyz", turn_deg, degrees=True).apply(cloud.position)
     return Cloud(turned + np.asarray(centre_A), cloud.weight)
 
@@ -104,7 +104,7 @@ def merged(*clouds: Cloud) -> Cloud:
 
 
 def swung(cloud: Cloud, angle_rad: float, *, pivot_A: Triple, axis: Triple) -> Cloud:
-    """A cloud turned by an angle about an axis through a pivot."""
+    """A cloud rotated by an angle about an axis through a pivot."""
     direction = np.asarray(axis, dtype=float)
     turn = Rotation.from_rotvec(angle_rad * direction / np.linalg.norm(direction))
     return cloud.moved(turn, np.asarray(pivot_A, dtype=float))
@@ -122,14 +122,14 @@ def hinge(probability: Float[np.ndarray, " k"]) -> Conformations:
 
 
 def uniform() -> Conformations:
-    """The hinge, each of its 50 maps as likely as the others (cryoDRGN, Nature Methods 2021, *Uniform*)."""
+    """The hinge with 50 equally likely maps (cryoDRGN, Nature Methods 2021, *Uniform*)."""
     return hinge(np.full(HINGE_MAPS, 1 / HINGE_MAPS))
 
 
 def three_modes(spread_rad: float) -> Conformations:
-    """The hinge with three Gaussian modes of one spread at its 10th, 25th and 40th map, binned to its 50 maps.
+    """The hinge with three Gaussian modes of equal spread at its 10th, 25th and 40th map, binned to its 50 maps.
 
-    Zhong et al. 2021: 0.09 radian for *Cooperative*, 0.03 for *Noncontiguous*. What falls beyond the ends is left out.
+    Zhong et al. 2021: 0.09 radian for *Cooperative*, 0.03 for *Noncontiguous*; the tails beyond the ends are cut off.
     """
     angles = np.linspace(0, HINGE_SPAN_RAD, HINGE_MAPS)
     half_bin = (angles[1] - angles[0]) / 2
@@ -141,7 +141,7 @@ def three_modes(spread_rad: float) -> Conformations:
 
 
 def compositional() -> Conformations:
-    """Three nested complexes, as likely as 10 to 15 to 25 (cryoDRGN, Nature Methods 2021, *Compositional*)."""
+    """Three nested complexes in the ratio 10 : 15 : 25 (cryoDRGN, Nature Methods 2021, *Compositional*)."""
     small = domain(460, (34, 25, 29), seed=201)
     middle = placed(domain(420, (27, 33, 24), seed=202), (14, 60, -6))
     large = merged(
@@ -152,7 +152,7 @@ def compositional() -> Conformations:
     return Conformations(clouds, np.array([10, 15, 25]) / 50, np.arange(3.0), ("small", "middle", "whole"))
 
 
-# swing and twist in degrees of the two lobes; a, d, e are close to each other, f, g, h have moved farthest
+# swing and twist of the two lobes in degrees; a, d and e are similar, f, g and h are the most different
 EIGHT_STATES = {
     "a": ((0, 0), (0, 0)),
     "b": ((14, 0), (-12, 8)),
@@ -166,7 +166,7 @@ EIGHT_STATES = {
 
 
 def eight_state() -> Conformations:
-    """A dumbbell of two like lobes on a slender middle, in eight conformations (OPUS-DSD's synthetic NEXT complex)."""
+    """A dumbbell of two equal lobes, in eight conformations (after OPUS-DSD's synthetic NEXT complex)."""
     middle = domain(200, (36, 13, 14), seed=301)
     lobe = domain(400, (31, 24, 27), seed=302)
     right = placed(lobe, (62, 4, 0))
@@ -183,7 +183,7 @@ def eight_state() -> Conformations:
 
 
 def two_hinge(per_side: int = 9) -> Conformations:
-    """Two arms that swing independently through 1.4 radians each: a plane of conformations, `(k, 2)` in radians."""
+    """Two arms that swing independently through 1.4 radians each; the coordinate is `(k, 2)` in radians."""
     core = domain(500, (36, 30, 28), seed=401)
     first = placed(domain(290, (32, 19, 21), seed=402), (64, 14, -4))
     second = placed(domain(240, (19, 31, 18), seed=403), (-22, -62, 8))
@@ -197,10 +197,10 @@ def two_hinge(per_side: int = 9) -> Conformations:
 
 
 def c3_open(angles: int = 17) -> Conformations:
-    """A trimer, threefold about z, each unit a body with an arm: one unit's arm, any, swings outward by 1.2 radians.
+    """A trimer with C3 symmetry about z, except that the arm of one of its units swings outward by up to 1.2 radians.
 
-    States are listed unit by unit, each from closed to open; unit `u` is the first one turned by `120 u` degrees. The
-    coordinate is the angle of the arm that opens, in radians.
+    States are listed unit by unit, each from closed to open; unit `u` is the first one rotated by `120 u` degrees. The
+    coordinate is the angle of the open arm in radians.
     """
     body = placed(domain(230, (26, 20, 21), seed=601), (30, 4, -6))
     arm = placed(domain(150, (15, 15, 31), seed=602), (47, -3, 40))
@@ -217,7 +217,7 @@ def c3_open(angles: int = 17) -> Conformations:
 
 
 def rigid() -> Conformations:
-    """One asymmetric molecule without any motion: for ab initio reconstruction and for calibration."""
+    """A rigid asymmetric molecule, for ab initio reconstruction and for calibration."""
     cloud = merged(
         domain(560, (41, 27, 30), seed=501),
         placed(domain(250, (22, 28, 19), seed=502), (50, 34, -8)),

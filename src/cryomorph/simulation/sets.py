@@ -1,4 +1,4 @@
-"""Particle sets with known truth on disk: `particles.mrcs`, `particles.star`, `truth.npz`, `made.json` and `maps/`."""
+"""Particle sets with known ground truth: `particles.mrcs`, `particles.star`, `truth.npz`, `made.json` and `maps/`."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from cryomorph.simulation.atoms import AtomicModel, matched, morph, per_residue,
 from cryomorph.simulation.images import Grid, Padded, clean_images, map_of, sigma_of_resolution
 from cryomorph.simulation.phantoms import PHANTOMS, Conformations
 
-CALIBRATION = 1000  # noise-free images that set the noise's scale before any is written
+CALIBRATION = 1000  # noiseless images that determine the scale of the noise
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What each particle is: its state, RELION's angles, its pose and its CTF (None without one)."""
+    """The ground truth of each particle: its state, RELION's angles, its pose and its CTF (None without a CTF)."""
 
     label: Int64[np.ndarray, " n"]
     euler_deg: Float[np.ndarray, "n 3"]
@@ -43,7 +43,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Scale:
-    """What makes a stack of mean 0 and standard deviation 1: subtract, add noise, divide."""
+    """Transformation to mean 0 and standard deviation 1: subtract the mean, add noise, divide by the total."""
 
     mean: float
     noise: float
@@ -53,10 +53,11 @@ class Scale:
 def simulate_set(config: SimulateConfig) -> Path:
     """Make a set and return its folder; everything appears at once, or nothing does.
 
-    The layout is that of the referee's `simulate.py`; images are the same for a seed, whatever the machine's memory.
+    Files and keys are named as by the simulator that the accept tests compare with. Images depend only on the seed, not
+    on the machine's memory.
 
     Raises:
-        InputError: an option makes no sense, the molecule does not fit the box, or the output exists.
+        InputError: an option is invalid, the molecule does not fit the box, or the output exists.
     """
     grid = _checked_grid(config)
     states = conformations_of(config).centred()
@@ -76,7 +77,7 @@ def simulate_set(config: SimulateConfig) -> Path:
             coord=states.coord[drawn.label],
             conf_coord=states.coord,
             R=drawn.pose.rotation.numpy().astype(np.float32),
-            shift=-drawn.pose.shift_A.numpy(),  # where the content lies, in Angstrom
+            shift=-drawn.pose.shift_A.numpy(),  # position of the particle in Angstrom
             euler=drawn.euler_deg,
             sigma=grid.sigma_A,
             apix=grid.pixel_A,
@@ -94,10 +95,10 @@ def simulate_set(config: SimulateConfig) -> Path:
 
 
 def conformations_of(config: SimulateConfig) -> Conformations:
-    """The states that a config asks for.
+    """The conformations that a config describes.
 
     Raises:
-        InputError: options of a model without one, or the other way round.
+        InputError: options of a model were given without one, or a model is missing.
     """
     if config.name != "model":
         for option in ("model", "move", "target", "pivot", "axis"):
@@ -107,14 +108,14 @@ def conformations_of(config: SimulateConfig) -> Conformations:
     if config.model is None:
         raise InputError("`simulate model` needs a structure: give --model FILE, a PDB or mmCIF file")
     if config.move is not None and config.target is not None:
-        raise InputError("--move and --target were both given: expected one motion")
+        raise InputError("--move and --target are both given: expected one of them")
     model = read_model(config.model, hydrogens=config.hydrogens, waters=config.waters)
-    coarse: Callable[[AtomicModel], AtomicModel] = per_residue if config.atoms == "residue" else (lambda atoms: atoms)
+    reduce: Callable[[AtomicModel], AtomicModel] = per_residue if config.atoms == "residue" else (lambda atoms: atoms)
     if config.target is not None:
         target = read_model(config.target, hydrogens=config.hydrogens, waters=config.waters)
-        ours, theirs = (coarse(side) for side in matched(model, target))
+        ours, theirs = (reduce(side) for side in matched(model, target))
         return morph(ours, theirs, conformations=config.conformations)
-    model = coarse(model)
+    model = reduce(model)
     if config.move is not None:
         return turn(
             model,
@@ -128,7 +129,7 @@ def conformations_of(config: SimulateConfig) -> Conformations:
 
 
 def draw(config: SimulateConfig, states: Conformations, shift_A: float) -> Drawn:
-    """Draw every particle: states in exact proportion and random order, rotations uniform on SO(3), shifts uniform."""
+    """Draw all particles: states in exact proportions and random order, uniform rotations on SO(3), uniform shifts."""
     labels, rotations, shifts, optics = (np.random.default_rng(s) for s in _seeds(config.seed)[:4])
     n = config.n
     quota = states.probability * n
@@ -150,7 +151,7 @@ def draw(config: SimulateConfig, states: Conformations, shift_A: float) -> Drawn
 
 
 def draw_ctf(config: SimulateConfig, rng: np.random.Generator) -> Ctf:
-    """CTF parameters of each particle: uniform in the ranges of the config, or rows of another file's particles.
+    """CTF parameters of each particle: uniform in the ranges of the config, or from the particles of another file.
 
     Raises:
         InputError: the file has no CTF, or the range is reversed.
@@ -211,11 +212,11 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _checked_grid(config: SimulateConfig) -> Grid:
-    """The grid of a config whose numbers make sense."""
+    """The grid of a config, after checking its numbers."""
     if config.n < 1:
         raise InputError(f"-n {config.n}: expected at least one particle")
     if not config.snr > 0:
-        raise InputError(f"--snr {config.snr:g}: expected a number above 0, or inf for no noise")
+        raise InputError(f"--snr {config.snr:g}: expected a number above 0, or inf for noiseless images")
     if config.shift is not None and not 0 <= config.shift < config.box / 2:
         raise InputError(f"--shift {config.shift:g}: expected pixels from 0 to half the box")
     if config.seed < 0:
@@ -225,12 +226,12 @@ def _checked_grid(config: SimulateConfig) -> Grid:
 
 
 def _seeds(seed: int) -> list[np.random.SeedSequence]:
-    """Independent streams for states, rotations, shifts, optics and noise."""
+    """Independent random streams for states, rotations, shifts, optics and noise."""
     return np.random.SeedSequence(seed).spawn(5)
 
 
 def _write_images(path: Path, config: SimulateConfig, made_of: tuple[Conformations, Drawn, Grid]) -> None:
-    """Stream the images to disk; the scale comes from the first thousand, so memory does not grow with `n`."""
+    """Stream the images to disk; their scale comes from the first thousand, so that memory does not grow with `n`."""
     states, drawn, grid = made_of
     padded = Padded.of(states.clouds)
     noise = np.random.default_rng(_seeds(config.seed)[4])
@@ -261,7 +262,7 @@ def _write_images(path: Path, config: SimulateConfig, made_of: tuple[Conformatio
 
 
 def _write_metadata(path: Path, drawn: Drawn, config: SimulateConfig) -> None:
-    """Write the particles as RELION 3.1 does; without a CTF no column speaks of one, so that no reader applies one."""
+    """Write a RELION 3.1 particle file; without a CTF it has no CTF columns, so that no reader applies one."""
     n = len(drawn.label)
     columns: dict[str, list[str]] = {"rlnImageName": [f"{i + 1:06d}@particles.mrcs" for i in range(n)]}
     for name, values in zip(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), drawn.euler_deg.T, strict=True):

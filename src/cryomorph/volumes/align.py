@@ -1,4 +1,4 @@
-"""One map laid upon another: the turn, shift and hand that make them correlate best, found from nowhere."""
+"""Alignment of two maps: the rotation, shift and hand that make them correlate best, by a global search."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from cryomorph.volumes.backproject import mirror
 from cryomorph.volumes.grid import cubic_box, fourier_crop, fourier_pad
 from cryomorph.volumes.masks import spherical_mask
 
-SEARCH_BOX, LEVEL = 16, 1
-POLISH_BOX = (24, 36, 64)
-KEPT = (16, 4, 1)  # candidates of a hand that each box polishes
-STEPS = (10, 8, 12)
-SAMPLES = 1 << 21  # of the transform at once
-FINE_UP_TO = 128  # voxels: maps that are resampled from a grid twice as fine
+SEARCH_BOX, LEVEL = 16, 1  # of the exhaustive search: box, and level of the grid of rotations
+REFINEMENT_BOXES = (24, 36, 64)
+CANDIDATES = (16, 4, 1)  # of each hand, refined in each of these boxes
+STEPS = (10, 8, 12)  # of Levenberg-Marquardt in each of these boxes
+SAMPLES = 1 << 21  # of the transform, held in memory at once
+OVERSAMPLED_UP_TO = 128  # voxels: box of maps that are resampled from a grid twice as fine
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """A map laid upon another: `moving(Q^-1 (r - d))`, or `moving(-Q^-1 (r - d))` where it is flipped.
+    """A map aligned to another: `moving(Q^-1 (r - d))`, or `moving(-Q^-1 (r - d))` if it is flipped.
 
     Args:
-        moving: `[z, y, x]`, the map as it was given.
-        rotation: Q (3, 3); it takes the moving map's coordinates (of its mirror image `V(-r)`, if flipped) to the
-            fixed one's.
+        moving: the given map `[z, y, x]`.
+        rotation: Q (3, 3), from the moving map's coordinates (if flipped, those of its mirror image `V(-r)`) to the
+            fixed map's.
         shift_voxel: d (3,), `(x, y, z)`.
-        flipped: whether it is the mirror image that is laid upon the fixed map.
+        flipped: whether the mirror image is aligned.
         correlation: with the fixed map, without means, up to Nyquist of the map or of its crop to box 64.
-        other_hand: the best alignment of the other hand, a worse one; None where it was not tried.
+        other_hand: the best alignment of the other hand, which is worse; None if it was not tried.
     """
 
     moving: Float32[Tensor, "z y x"]
@@ -52,32 +52,35 @@ class Alignment:
 
     @cached_property
     def aligned(self) -> Float32[Tensor, "z y x"]:
-        """The moving map on the fixed one's grid."""
+        """The aligned map on the grid of the fixed one."""
         return moved_map(self.moving, self.rotation, self.shift_voxel, flipped=self.flipped)
 
     @property
     def angle_deg(self) -> float:
-        """The angle of the rotation."""
+        """Angle of the rotation."""
         return float(rotation_distance_deg(self.rotation[None], torch.eye(3, dtype=torch.float64)[None]))
 
 
 def align_maps(
     moving: Float32[Tensor, "z y x"], fixed: Float32[Tensor, "z2 y2 x2"], *, both_hands: bool = True
 ) -> Alignment:
-    """Turn and shift a map, and flip its hand where that is better, so that it correlates best with another.
+    """Rotate and shift a map, and mirror it if that is better, so that it correlates best with another.
 
-    All rotations of a grid 15 degrees wide are tried on the lowest frequencies, each at all shifts at once (FFT). The
-    best are polished by Gauss-Newton on the Fourier coefficients, `fixed = a moving` with `a` free, over a band that
-    grows while candidates drop out. Only what lies within a sphere that fills the box is looked at.
+    All rotations of a 15-degree grid are tried at low resolution, each with all shifts at once by FFT. The best are
+    refined by Gauss-Newton on the Fourier coefficients, `fixed = a moving` with `a` free, at increasing resolution and
+    with fewer and fewer candidates. Density outside the sphere that fills the box is ignored.
+
+    Args:
+        both_hands: try the mirror image too.
 
     Raises:
-        InputError: the boxes differ, are no cubes or are smaller than 8 voxels, or a map is constant or not finite.
+        InputError: the boxes differ, are not cubic or are smaller than 8 voxels, or a map is constant or not finite.
     """
     box = _checked_box(moving, fixed)
     hands = []
     for flipped in (False, True)[: 1 + both_hands]:
         rotation, shift, correlation = _best(mirror(moving) if flipped else moving, fixed)
-        if flipped:  # from the mirror image in the plane z = 0 to that in the origin
+        if flipped:  # from a reflection in the plane z = 0 to the inversion V(-r)
             rotation = rotation @ torch.diag(torch.tensor([-1.0, -1.0, 1.0], dtype=torch.float64))
         hands.append(Alignment(moving, rotation, shift * box, flipped, correlation))
     best, *others = sorted(hands, key=lambda hand: -hand.correlation)
@@ -91,12 +94,12 @@ def moved_map(
     *,
     flipped: bool = False,
 ) -> Float32[Tensor, "z y x"]:
-    """A map turned about its origin, then shifted: `map(Q^-1 (r - d))`, of its mirror image `map(-r)` where flipped.
+    """A map, or if flipped its mirror image `map(-r)`, rotated about its origin, then shifted: `map(Q^-1 (r - d))`.
 
-    Cubic splines, up to box 128 on a grid twice as fine; what comes from beyond the box is 0.
+    Interpolated by cubic splines, up to box 128 on a grid twice as fine; density from outside the box is 0.
     """
     box = cubic_box(map)
-    fine = 2 if box <= FINE_UP_TO else 1
+    fine = 2 if box <= OVERSAMPLED_UP_TO else 1
     source = (fourier_pad(map, fine * box) if fine > 1 else map).cpu().numpy()
     # arrays are indexed (z, y, x)
     back = rotation.cpu().numpy().T[::-1, ::-1] * (-fine if flipped else fine)
@@ -111,21 +114,21 @@ def _checked_box(moving: Tensor, fixed: Tensor) -> int:
     if cubic_box(fixed) != box:
         raise InputError(f"maps of box {box} and {cubic_box(fixed)}: expected the same; resample one of them")
     if box < 8:
-        raise InputError(f"maps of box {box}: expected at least 8 voxels")
+        raise InputError(f"maps of box {box}: expected at least 8 voxels per side")
     for name, volume in (("moving", moving), ("fixed", fixed)):
         if not bool(torch.isfinite(volume).all()):
-            raise InputError(f"the {name} map has values that are not finite: reconstruct it again")
+            raise InputError(f"the {name} map has non-finite values: reconstruct it again")
         if float(volume.std()) <= 1e-6 * float(volume.abs().max()):
-            raise InputError(f"the {name} map is constant: expected one that shows a molecule")
+            raise InputError(f"the {name} map is constant: expected a map of a molecule")
     return box
 
 
 @dataclass(frozen=True)
 class _Band:
-    """Two maps' Fourier coefficients within `box / 2`, in half of the ball: `fixed` at `k`, `moving` wherever asked.
+    """Fourier coefficients of two maps within `box / 2`: of `fixed` at the points `k` of half of the ball.
 
-    `k` (m, 3) in Fourier pixels, `(x, y, z)`; the transform of the moving map and of its products with x, y and z lies
-    on a grid padded by two, `kx >= 0` only, real and imaginary parts as channels.
+    `k` (m, 3) in Fourier pixels, `(x, y, z)`. `moving` is the transform of the moving map, then of its products with x,
+    y and z, on a grid padded by two for `kx >= 0`, with real and imaginary parts as channels.
     """
 
     box: int
@@ -150,7 +153,7 @@ class _Band:
         return cls(box, k.to(fixed), coefficient / coefficient.norm(), _padded_transform(moments))
 
     def sample(self, rotation: Float32[Tensor, "b 3 3"], *, columns: int = 1) -> Complex64[Tensor, "columns b m"]:
-        """The turned map's coefficients at `k`; with 4 columns also those of x, y and z times the map, unturned."""
+        """Coefficients of the rotated map at `k`; with 4 columns also of the unrotated x, y and z times the map."""
         at = 2 * (self.k @ rotation)
         flipped = at[..., 0] < 0
         at = torch.where(flipped[..., None], -at, at)
@@ -162,11 +165,11 @@ class _Band:
         return torch.complex(real, torch.where(flipped, -imaginary, imaginary))
 
     def search(self, rotation: Float32[Tensor, "b 3 3"]) -> tuple[Float32[Tensor, " b"], Float32[Tensor, "b 3"]]:
-        """Each rotation's best correlation over shifts by whole voxels, and that shift as a fraction of the box."""
+        """Best correlation of each rotation over shifts by whole voxels, and that shift as a fraction of the box."""
         moving = self.sample(rotation)[0]
         x, y, z = self.k.long().T
         spectrum = moving.new_zeros(len(rotation), self.box, self.box, self.box // 2 + 1)
-        # the inverse counts kx > 0 twice
+        # the inverse transform counts kx > 0 twice
         once = torch.where(x == 0, 2.0, 1.0)
         spectrum[:, z % self.box, y % self.box, x] = self.fixed * moving.conj() * once
         value = torch.fft.irfftn(spectrum, s=(self.box,) * 3, dim=(1, 2, 3), norm="forward").flatten(1)
@@ -178,7 +181,7 @@ class _Band:
 
 @dataclass(frozen=True)
 class _State:
-    """Candidates of a band: rotation (b, 3, 3), shift (b, 3) as a fraction of the box, correlation, and its slopes."""
+    """Candidates: rotation, shift as a fraction of the box, correlation, and the normal equations of a step."""
 
     rotation: Float32[Tensor, "b 3 3"]
     shift: Float32[Tensor, "b 3"]
@@ -188,7 +191,7 @@ class _State:
 
     @classmethod
     def of(cls, band: _Band, rotation: Float32[Tensor, "b 3 3"], shift: Float32[Tensor, "b 3"]) -> _State:
-        """Correlation, and the normal equations of `fixed = a moving` for a turn `exp(w) Q`, a shift and `a`."""
+        """Correlation, and the normal equations of `fixed = a moving` for a rotation `exp(w) Q`, a shift and `a`."""
         k = band.k
         phase = torch.exp(-2j * torch.pi * (shift @ k.T))
         value, *moments = band.sample(rotation, columns=4) * phase
@@ -213,29 +216,29 @@ class _State:
         return rotation_from_rotvec(step[:, :3].contiguous()) @ self.rotation, self.shift + step[:, 3:6]
 
     def where(self, better: Bool[Tensor, " b"], trial: _State) -> _State:
-        """The trial's rows where they are better, else these."""
+        """The rows of `trial` where it is better, these rows elsewhere."""
         rows = {f.name: (getattr(trial, f.name), getattr(self, f.name)) for f in fields(self)}
         return _State(**{n: torch.where(better.view(-1, *[1] * (a.dim() - 1)), a, b) for n, (a, b) in rows.items()})
 
 
 def _best(moving: Tensor, fixed: Tensor) -> tuple[Float64[Tensor, "3 3"], Float64[Tensor, " 3"], float]:
-    """The best rotation, shift (a fraction of the box) and correlation of one hand."""
+    """Best rotation, shift (as a fraction of the box) and correlation of one hand."""
     band = _Band.of(moving, fixed, SEARCH_BOX)
     rotation = grid_rotations(LEVEL).to(moving.device)
     found = [band.search(part) for part in rotation.split(max(1, SAMPLES // band.box**3))]
     correlation, shift = (torch.cat(part) for part in zip(*found, strict=True))
     apart_deg = 1.3 * grid_spacing_deg(LEVEL)
-    for box, count, steps in zip(POLISH_BOX, KEPT, STEPS, strict=True):
+    for box, count, steps in zip(REFINEMENT_BOXES, CANDIDATES, STEPS, strict=True):
         kept = _distinct(rotation, correlation, count, apart_deg=apart_deg)
         band = _Band.of(moving, fixed, box)
-        state = _polish(band, rotation[kept], shift[kept], steps=steps)
+        state = _refine(band, rotation[kept], shift[kept], steps=steps)
         rotation, shift, correlation, apart_deg = state.rotation, state.shift, state.correlation, 3.0
     best = int(correlation.argmax())
     return rotation[best].double().cpu(), shift[best].double().cpu(), min(1.0, float(correlation[best]))
 
 
-def _polish(band: _Band, rotation: Tensor, shift: Tensor, *, steps: int) -> _State:
-    """Levenberg-Marquardt of all candidates at once; none gets worse."""
+def _refine(band: _Band, rotation: Tensor, shift: Tensor, *, steps: int) -> _State:
+    """Refine all candidates by Levenberg-Marquardt; none gets worse."""
     state = _State.of(band, rotation, shift)
     damping = torch.full_like(state.correlation, 1e-2)
     for _ in range(steps):
@@ -247,7 +250,7 @@ def _polish(band: _Band, rotation: Tensor, shift: Tensor, *, steps: int) -> _Sta
 
 
 def _distinct(rotation: Tensor, score: Tensor, count: int, *, apart_deg: float) -> list[int]:
-    """The best candidates, each farther from the better ones than an angle."""
+    """The best candidates that are at least an angle away from all better ones."""
     left = score.clone()
     kept: list[int] = []
     while len(kept) < count and bool((left > -math.inf).any()):
@@ -258,7 +261,7 @@ def _distinct(rotation: Tensor, score: Tensor, count: int, *, apart_deg: float) 
 
 
 def _padded_transform(volumes: Float32[Tensor, "c z y x"]) -> Float32[Tensor, "1 channels kz ky kx"]:
-    """Transforms on a grid padded by two, `kz` and `ky` centred, for trilinear samples within the band."""
+    """Transforms on a grid padded by two, `kz` and `ky` centred, for trilinear sampling."""
     box = volumes.shape[-1]
     padded = pad(volumes / padded_grid(box).attenuation.to(volumes), (box // 2,) * 6)
     axes = (1, 2, 3)

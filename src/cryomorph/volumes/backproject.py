@@ -19,21 +19,21 @@ from cryomorph.volumes.fsc import FscReport, half_map_fsc
 from cryomorph.volumes.grid import lowpass
 from cryomorph.volumes.masks import auto_mask, spherical_mask
 
-POINTS = 400_000  # coefficients inserted at a time: what bounds memory
-FLOOR = 1e-3  # weight, as a share of its shell's mean, below which a voxel of an unfiltered map counts as unseen
+POINTS = 400_000  # coefficients inserted at once, which bounds the memory
+MIN_WEIGHT = 1e-3  # regularisation of unfiltered half maps, relative to the mean weight of a shell
 MASK_LOWPASS_A = 15.0
 
 
 def batch_size_for(count: int) -> int:
-    """How many images of `count` coefficients make a batch of about `POINTS` points."""
+    """Number of images of `count` coefficients in a batch of about `POINTS` coefficients."""
     return max(1, POINTS // count)
 
 
 @dataclass(frozen=True)
 class Accumulator:
-    """Sums of `C X` and `C^2` on a padded grid, one column for each map being made.
+    """Sums of `C X` and `C^2` on a padded grid, one column per map.
 
-    The maps' box is the band's diameter; their transform is in the units of the images' coefficients.
+    The maps' box is twice the radius; their transforms are in the units of the images' coefficients.
     """
 
     grid: PaddedGrid
@@ -47,7 +47,7 @@ class Accumulator:
         return cls(grid, torch.zeros(grid.rows, columns, dtype=torch.complex64), torch.zeros(grid.rows, columns))
 
     def add(self, batch: Batch, share: Float32[Tensor, "b c"] | None = None) -> None:
-        """Insert a batch; each image counts by its share of each column (1 without)."""
+        """Insert a batch; `share` is the weight of each image in each column (default: 1)."""
         share = torch.ones(len(batch), self.numerator.shape[1]) if share is None else share
         frequency = fourier_disk(self.grid.box).frequency[: batch.image.shape[1]]
         slices = locate_slices(self.grid, frequency, batch.rotation)
@@ -57,7 +57,7 @@ class Accumulator:
         self.weight.add_(weight)
 
     def folded(self) -> Accumulator:
-        """The sums over both halves of the transform: needed once, after the last `add`."""
+        """The sums with both halves of the transform combined; call it after the last `add`."""
         return Accumulator(self.grid, self.grid.fold(self.numerator.clone()), self.grid.fold(self.weight.clone()))
 
     def shell_weight(self) -> Float32[Tensor, "shells c"]:
@@ -66,7 +66,7 @@ class Accumulator:
         return shell_mean(self.weight[inside].T.contiguous(), shell, self.grid.box // 2 + 1).T
 
     def solve(self, prior: Float32[Tensor, "shells c"]) -> Float32[Tensor, "c z y x"]:
-        """Maps that minimise the squared residual with a prior's precision added to the weight of each shell."""
+        """Maps that minimise the squared residual, with a prior's precision added to the weights of each shell."""
         inside, shell = rows_in_band(self.grid)
         estimate = torch.zeros_like(self.numerator)
         estimate[inside] = self.numerator[inside] / (self.weight[inside] + prior[shell]).clamp(min=1e-20)
@@ -74,17 +74,17 @@ class Accumulator:
 
 
 def rows_in_band(grid: PaddedGrid) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
-    """Rows of a grid that lie within its band, the origin left out, and the shell of each."""
+    """Rows of a grid within its Nyquist radius, without the origin, and the shell of each."""
     inside = ((grid.radius > 0.25) & (grid.radius < grid.box / 2)).nonzero().squeeze(1)
     return inside, grid.radius[inside].round().long()
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A back-projected map `[z, y, x]`, its unfiltered half maps, and what they say of each other.
+    """A Wiener-filtered map `[z, y, x]`, its unfiltered half maps, and their agreement.
 
-    `ssnr` (shells,) is the spectral signal-to-noise ratio of the full map; `precision` (shells,) the prior precision of
-    a grid point that makes its Wiener filter, `mean(w) / SSNR`.
+    `ssnr` (shells,) is the spectral signal-to-noise ratio of the full map; `precision` (shells,) is the prior precision
+    of a grid point in its Wiener filter, `mean(w) / SSNR`.
     """
 
     map: Float32[Tensor, "z y x"]
@@ -97,7 +97,7 @@ class Reconstruction:
 
 
 def accumulate_halves(batches: Iterable[Batch], half: Int64[Tensor, " n"], box: int) -> Accumulator:
-    """Insert every batch into the column of its particles' half set; folded."""
+    """Insert every image into the column of its half set; returns the folded sums."""
     sums = Accumulator.zeros(box, 2)
     for batch in batches:
         sums.add(batch, torch.nn.functional.one_hot(half[batch.index], 2).float())
@@ -115,9 +115,9 @@ def reconstruct(
     """Back-project a store, or some of its particles, in half sets.
 
     Args:
-        subset: ascending numbers of the particles to use; all without.
-        radius: band limit in Fourier pixels; the maps' box is twice it.
-        mask: for the FSC, of the maps' box; made from the map without.
+        subset: ascending numbers of the particles to use (default: all).
+        radius: largest spatial frequency in Fourier pixels (default: Nyquist); the maps' box is twice as large.
+        mask: for the FSC, of the maps' box (default: made from the map).
     """
     radius = store.box // 2 if radius is None else radius
     loader = ParticleLoader(store, batch_size_for(store.disk.count(radius)), radius=radius, subset=subset)
@@ -126,13 +126,13 @@ def reconstruct(
 
 
 def from_halves(sums: Accumulator, pixel_A: float, mask: Float32[Tensor, "z y x"] | None = None) -> Reconstruction:
-    """Maps from folded half-set sums: the full map Wiener-filtered by the half maps' own agreement.
+    """Maps from folded half-set sums: the full map is Wiener-filtered by the FSC of the half maps.
 
     With `SSNR = 2 FSC / (1 - FSC)` the filter is `num / (w + mean(w) / SSNR)`, which needs no absolute scale.
     """
     box = sums.grid.box
     sphere = spherical_mask(box, 0.9 * box / 2, 0.1 * box / 2)
-    half1, half2 = sums.solve(FLOOR * sums.shell_weight()) * sphere
+    half1, half2 = sums.solve(MIN_WEIGHT * sums.shell_weight()) * sphere
     report = half_map_fsc(half1, half2, sphere if mask is None else mask, pixel_A=pixel_A)
     ssnr = signal_to_noise(report.unmasked, box)
     both = Accumulator(sums.grid, sums.numerator.sum(1, keepdim=True), sums.weight.sum(1, keepdim=True))
@@ -146,7 +146,7 @@ def from_halves(sums: Accumulator, pixel_A: float, mask: Float32[Tensor, "z y x"
 
 def signal_to_noise(curve: Float32[Tensor, " half"], box: int) -> Float32[Tensor, " shells"]:
     """Spectral signal-to-noise ratio of the full map, `2 FSC / (1 - FSC)`, for shells 0 to `box/2`; never zero."""
-    # shell 0 holds a map's mean, which is arbitrary
+    # shell 0 is the map's mean, which is arbitrary
     bounded = torch.cat([curve[1:2], curve[1:], curve[-1:]])[: box // 2 + 1].clamp(1e-3, 0.9999)
     return 2 * bounded / (1 - bounded)
 
@@ -158,13 +158,14 @@ def residual_noise(
     subset: Int64[Tensor, " k"] | None = None,
     sample: int = 2000,
 ) -> Float32[Tensor, " shells"]:
-    """Power, by shell, of what the other half's map leaves of a sample of images, in units of the stored noise.
+    """Residual power by shell, in units of the stored noise, of a sample of images and the map of the other half set.
 
-    It holds the noise, the molecule's own variability and the map's error: an upper bound of the noise, as is the power
-    outside the particle, which holds what leaks there of the particle. The lower of both is the noise (METHODS 0).
+    It contains the noise, the molecule's variability and the map's error, and is an upper bound of the noise, as is the
+    power outside the particle, into which the particle leaks. The lower of both is taken as the noise
+    (docs/methods.md, "Likelihood").
 
     Args:
-        subset: ascending numbers of the particles to draw the sample from; all without.
+        subset: ascending numbers of the particles to draw the sample from (default: all).
     """
     box = result.map.shape[0]
     known = torch.arange(len(store)) if subset is None else subset
@@ -181,7 +182,7 @@ def residual_noise(
 
 
 def mirrored(result: Reconstruction) -> Reconstruction:
-    """The same reconstruction with every map turned into its mirror image (the other hand)."""
+    """The same reconstruction with every map mirrored to the other hand."""
     return replace(
         result,
         map=mirror(result.map),

@@ -1,4 +1,4 @@
-"""Fourier shell correlation of two maps, and the resolution it gives."""
+"""Fourier shell correlation of two maps, and their resolution."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cryomorph.io.atomic import atomic_path
 from cryomorph.volumes.grid import cubic_box, frequency_grid
 
 RANDOMISE_BELOW = 0.8  # phases are randomised from the first shell where the unmasked FSC is below this
-CORRECT_AFTER = 2  # shells: next to the cut-off, the mask still leaks from the phases that were kept
+CORRECT_AFTER = 2  # shells: just after the cut-off, the mask still leaks from the phases that were kept
 
 
 @lru_cache(maxsize=2)
 def _half_shells(box: int) -> tuple[Int64[Tensor, " coefficients"], Float[Tensor, " half"]]:
-    """Shell of each coefficient of `rfftn`, flat, those past the last shell in one bin; multiplicity along x."""
+    """Shell of each coefficient of `rfftn`, flattened, with one bin for those beyond the last; multiplicity along x."""
     shell = (frequency_grid(box).double() * box).round().long().clamp(max=box // 2)
     multiplicity = torch.full((box // 2 + 1,), 2.0)
     multiplicity[0] = 1
@@ -33,7 +33,7 @@ def _half_shells(box: int) -> tuple[Int64[Tensor, " coefficients"], Float[Tensor
 
 
 def shell_sum(values: Float[Tensor, "*n z y half"], box: int) -> Float64[Tensor, "*n shells"]:
-    """Sum a real quantity on `rfftn`'s coefficients over shells 0 to `box // 2 - 1` of the whole transform."""
+    """Sum a real quantity, given on `rfftn`'s coefficients, over shells 0 to `box // 2 - 1` of the full transform."""
     shell, multiplicity = _half_shells(box)
     flat = (values * multiplicity.to(values)).double().flatten(-3)
     total = flat.new_zeros((*flat.shape[:-1], box // 2 + 1))
@@ -41,14 +41,14 @@ def shell_sum(values: Float[Tensor, "*n z y half"], box: int) -> Float64[Tensor,
 
 
 def fsc(a: Float[Tensor, "*#n z y x"], b: Float[Tensor, "*#n zb yb xb"]) -> Float[Tensor, "*n shells"]:
-    """Fourier shell correlation of two maps, or of two batches, or of one map with each of a batch.
+    """Fourier shell correlation of two maps, of two batches of maps, or of one map with each of a batch.
 
     Returns:
-        Entry `i` is shell `i`, `i / (box pixel_A)` cycles per Angstrom, for `i` from 0 to `box // 2 - 1`; a shell in
-        which one map is empty has correlation 0.
+        Entry `i` is shell `i`, at `i / (box pixel_A)` cycles per Angstrom, for `i` from 0 to `box // 2 - 1`; it is 0
+        where one map has no power.
 
     Raises:
-        InputError: the boxes differ or are no cubes.
+        InputError: the boxes differ or are not cubic.
     """
     box = cubic_box(a)
     if cubic_box(b) != box:
@@ -62,7 +62,7 @@ def fsc(a: Float[Tensor, "*#n z y x"], b: Float[Tensor, "*#n zb yb xb"]) -> Floa
 
 
 def shell_resolution_A(shells: int, pixel_A: float, *, box: int | None = None) -> Float[np.ndarray, " shells"]:
-    """Resolution of each shell in Angstrom, infinite at shell 0; the box is `2 shells` where it is not given."""
+    """Resolution of each shell in Angstrom, infinite at shell 0; the box is `2 shells` by default."""
     box = 2 * shells if box is None else box
     return np.array([math.inf, *(box * pixel_A / np.arange(1, shells))])
 
@@ -77,10 +77,10 @@ def resolution_A(
     """Resolution at which an FSC curve first falls below a threshold, linear in frequency between shells.
 
     Args:
-        box: the maps' box where it is odd; otherwise twice the number of shells.
+        box: needed if the maps' box is odd (default: twice the number of shells).
 
     Returns:
-        Angstrom. `2 pixel_A` (Nyquist) where the curve never falls below; the box's edge where shell 1 already does.
+        Angstrom: `2 pixel_A` (Nyquist) if the curve never falls below, the length of the box if shell 1 already does.
     """
     values = np.asarray(curve, dtype=float)
     box_A = (box or 2 * len(values)) * pixel_A
@@ -96,7 +96,7 @@ def resolution_A(
 
 @dataclass(frozen=True)
 class FscReport:
-    """The gold-standard curves of two half maps; those that need a mask are None without one.
+    """The FSC curves of two half maps; those that need a mask are None without one.
 
     `corrected` is Chen et al. 2013 (Ultramicroscopy 135, 24), equation 4; it is the masked curve where the unmasked one
     never falls below 0.8.
@@ -111,7 +111,7 @@ class FscReport:
 
     @property
     def best(self) -> Float[Tensor, " shells"]:
-        """The corrected curve, or the unmasked one where there is no mask."""
+        """The corrected curve, or without a mask the unmasked one."""
         return self.unmasked if self.corrected is None else self.corrected
 
     @property
@@ -139,7 +139,7 @@ class FscReport:
         return {name: getattr(self, name) for name in ("unmasked", "masked", "phase_randomised", "corrected")}
 
     def write_csv(self, path: Path | str) -> None:
-        """Write a table: shell, resolution_A and the four curves, those that are absent empty."""
+        """Write a table of shell, resolution_A and the four curves; columns of missing curves are empty."""
         resolution = shell_resolution_A(len(self.unmasked), self.pixel_A, box=self.box)
         with atomic_path(Path(path)) as temporary, temporary.open("w", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
@@ -149,7 +149,7 @@ class FscReport:
                 table.writerow([shell, f"{at:.4f}", *values])
 
     def write_plot(self, path: Path | str) -> None:
-        """Draw the curves against spatial frequency with the thresholds 0.143 and 0.5."""
+        """Plot the curves against spatial frequency, with the thresholds 0.143 and 0.5."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
@@ -173,9 +173,9 @@ class FscReport:
 
 
 def randomise_phases(map: Float[Tensor, "z y x"], from_shell: int, *, seed: int) -> Float[Tensor, "z y x"]:
-    """Replace the phases of all shells from `from_shell` on by random ones; amplitudes stay, the map stays real."""
+    """Randomise the phases of all shells from `from_shell` on; amplitudes are kept, and the map remains real."""
     generator = torch.Generator().manual_seed(seed)
-    # the transform of real white noise has uniform phases with the symmetry of a real map
+    # the transform of real white noise has uniform phases with Friedel symmetry
     noise = torch.fft.rfftn(torch.randn(map.shape, generator=generator).to(map))
     transform = torch.fft.rfftn(map)
     random = torch.polar(transform.abs(), noise.angle())
@@ -191,13 +191,13 @@ def half_map_fsc(
     pixel_A: float,
     seed: int = 0,
 ) -> FscReport:
-    """Gold-standard FSC of two half maps, inside a mask, corrected for the correlation that the mask itself brings.
+    """FSC of two half maps within a mask, corrected for the correlation that the mask causes.
 
     Phases are randomised from the first shell where the unmasked FSC is below 0.8; two shells after it the corrected
     curve is `(masked - randomised) / (1 - randomised)` (Chen et al. 2013, equation 4), before it the masked one.
 
     Raises:
-        InputError: the boxes differ, the mask is empty, or it is not within 0 and 1.
+        InputError: the boxes differ, the mask is empty, or its values are not between 0 and 1.
     """
     box = cubic_box(half1)
     unmasked = fsc(half1, half2).cpu()
@@ -207,7 +207,7 @@ def half_map_fsc(
         raise InputError(f"mask of box {mask.shape[-1]} for maps of box {box}: expected the same")
     if float(mask.max()) <= 0 or float(mask.min()) < -1e-3 or float(mask.max()) > 1.001:
         low, high = float(mask.min()), float(mask.max())
-        raise InputError(f"mask with values from {low:g} to {high:g}: expected 0 outside, 1 inside and some inside")
+        raise InputError(f"mask with values from {low:g} to {high:g}: expected 0 outside and 1 inside")
     masked = fsc(half1 * mask, half2 * mask).cpu()
     below = torch.nonzero(unmasked[1:] < RANDOMISE_BELOW)
     if len(below) == 0:

@@ -1,4 +1,4 @@
-"""Maps on their grid: resampling by cropping and padding in Fourier space, and radial filters."""
+"""Maps on a grid: resampling by cropping and padding in Fourier space, and radial filters."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cryomorph.config.errors import InputError
 
 
 def cubic_box(map: Float[Tensor, "*n z y x"]) -> int:
-    """The box of a cubic map, or of a batch of them; InputError where the three sides differ."""
+    """The box of a cubic map, or of a batch of them; InputError if the three sides differ."""
     z, y, x = map.shape[-3:]
     if not z == y == x:
-        raise InputError(f"a map of {z} x {y} x {x} voxels: expected a cube; pad or crop it to one")
+        raise InputError(f"a map of {z} x {y} x {x} voxels: expected a cube; pad or crop it")
     return int(x)
 
 
@@ -28,13 +28,13 @@ def frequency_grid(box: int) -> Float[Tensor, "z y half"]:
 
 
 def apply_gain(map: Float[Tensor, "*n z y x"], gain: Float[Tensor, "z y half"]) -> Float[Tensor, "*n z y x"]:
-    """Multiply a map's transform by a real gain given on `frequency_grid(box)`."""
+    """Multiply a map's Fourier transform by a real gain on `frequency_grid(box)`."""
     transform = torch.fft.rfftn(map, dim=(-3, -2, -1))
     return torch.fft.irfftn(transform * gain.to(map), s=map.shape[-3:], dim=(-3, -2, -1))
 
 
 def cosine_step(x: Float[Tensor, "*n"], start: float, width: float) -> Float[Tensor, "*n"]:
-    """1 up to `start`, half a cosine down, 0 from `start + width` on; a width of 0 is a sharp step."""
+    """1 up to `start`, a cosine edge, 0 from `start + width` on; a width of 0 is a sharp step."""
     if width <= 0:
         return (x <= start).to(x)
     return 0.5 + 0.5 * torch.cos(math.pi * ((x - start) / width).clamp(0, 1))
@@ -43,7 +43,7 @@ def cosine_step(x: Float[Tensor, "*n"], start: float, width: float) -> Float[Ten
 def lowpass_gain(
     box: int, pixel_A: float, resolution_A: float, *, edge_shells: float = 2.0
 ) -> Float[Tensor, "z y half"]:
-    """The gain of `lowpass` on `frequency_grid(box)`: a cosine edge, one half at `1 / resolution_A`."""
+    """The gain of `lowpass` on `frequency_grid(box)`: a cosine edge that is 0.5 at `1 / resolution_A`."""
     if not resolution_A > 0 or not pixel_A > 0:
         raise InputError(f"resolution {resolution_A} A at {pixel_A} A per pixel: expected both above 0")
     return cosine_step(frequency_grid(box) * box, box * pixel_A / resolution_A - edge_shells / 2, edge_shells)
@@ -52,17 +52,17 @@ def lowpass_gain(
 def lowpass(
     map: Float[Tensor, "*n z y x"], pixel_A: float, resolution_A: float, *, edge_shells: float = 2.0
 ) -> Float[Tensor, "*n z y x"]:
-    """Remove what is finer than a resolution, with a cosine edge of `edge_shells` Fourier shells around it."""
+    """Low-pass maps to a resolution, with a cosine edge of `edge_shells` Fourier shells around it."""
     return apply_gain(map, lowpass_gain(cubic_box(map), pixel_A, resolution_A, edge_shells=edge_shells))
 
 
 def fourier_crop(map: Float[Tensor, "*n z y x"], box: int) -> Float[Tensor, "*n box box box"]:
-    """Resample a map to a smaller box of the same extent by dropping its high frequencies; values keep their scale.
+    """Resample a map to a smaller box of the same physical size by Fourier cropping; voxel values keep their scale.
 
-    The origin stays at voxel `box // 2`. `pixel_A` grows by the ratio of the boxes.
+    The origin stays at voxel `box // 2`; the pixel size grows by the ratio of the boxes.
 
     Raises:
-        InputError: the map is no cube, or smaller than `box`.
+        InputError: the map is not cubic, or smaller than `box`.
     """
     given = cubic_box(map)
     if not 2 <= box <= given:
@@ -71,12 +71,12 @@ def fourier_crop(map: Float[Tensor, "*n z y x"], box: int) -> Float[Tensor, "*n 
 
 
 def fourier_pad(map: Float[Tensor, "*n z y x"], box: int) -> Float[Tensor, "*n box box box"]:
-    """Resample a map to a larger box of the same extent by trigonometric interpolation; values keep their scale.
+    """Resample a map to a larger box of the same physical size by Fourier padding; voxel values keep their scale.
 
-    The origin stays at voxel `box // 2`. `fourier_crop` of the result gives the map back exactly.
+    The origin stays at voxel `box // 2`; `fourier_crop` of the result returns the map exactly.
 
     Raises:
-        InputError: the map is no cube, or larger than `box`.
+        InputError: the map is not cubic, or larger than `box`.
     """
     given = cubic_box(map)
     if box < given:
@@ -85,7 +85,7 @@ def fourier_pad(map: Float[Tensor, "*n z y x"], box: int) -> Float[Tensor, "*n b
 
 
 def resize(map: Float[Tensor, "*n z y x"], box: int) -> Float[Tensor, "*n box box box"]:
-    """Resample a map to another box of the same extent: `fourier_crop` or `fourier_pad`."""
+    """Resample a map to another box of the same physical size; voxel values keep their scale."""
     return fourier_crop(map, box) if box <= cubic_box(map) else fourier_pad(map, box)
 
 
@@ -108,7 +108,7 @@ def _resample(map: Float[Tensor, "*n z y x"], box: int) -> Float[Tensor, "*n box
 
 
 def _resample_half(transform: Complex[Tensor, "*n k"], given: int, box: int) -> Complex[Tensor, "*n half"]:
-    """Crop or pad the halved axis; an even box's Nyquist frequency stands for both of its signs."""
+    """Crop or pad the halved axis; the Nyquist frequency of an even box stands for both signs."""
     kept = min(given, box) // 2 + 1
     out = transform.new_zeros((*transform.shape[:-1], box // 2 + 1))
     out[..., :kept] = transform[..., :kept]
@@ -118,7 +118,7 @@ def _resample_half(transform: Complex[Tensor, "*n k"], given: int, box: int) -> 
 
 
 def _resample_axis(transform: Complex[Tensor, "*n k"], given: int, box: int) -> Complex[Tensor, "*n box"]:
-    """Crop or pad a whole axis: an even box's Nyquist coefficient is the sum of, or is shared by, both signs."""
+    """Crop or pad a full axis; the Nyquist coefficient of an even box is the sum of both signs, or split."""
     small = min(given, box)
     positive, negative = (small + 1) // 2, (small - 1) // 2
     out = transform.new_zeros((*transform.shape[:-1], box))
@@ -135,14 +135,14 @@ def _resample_axis(transform: Complex[Tensor, "*n k"], given: int, box: int) -> 
 
 
 def shell_amplitude(map: Float[Tensor, "z y x"]) -> Float[Tensor, " shells"]:
-    """Root mean square of a map's Fourier coefficients in each shell, 0 to `box/2`; shell 0 takes that of shell 1.
+    """Root mean square of a map's Fourier coefficients in each shell, 0 to `box/2`; shell 0 takes the value of shell 1.
 
-    Never less than a thousandth of the highest.
+    At least a thousandth of the largest.
     """
     box = cubic_box(map)
     shell = (frequency_grid(box) * box).round().long()
     power = torch.fft.rfftn(map).abs().square()
-    # half of the transform: what has its mate in the other half counts twice
+    # half of the transform: coefficients with a Friedel mate in the other half count twice
     times = torch.full_like(power, 2.0)
     times[..., :: box // 2 if box % 2 == 0 else box] = 1.0
     inside = shell <= box // 2

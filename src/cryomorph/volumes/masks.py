@@ -15,18 +15,18 @@ from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
 from cryomorph.volumes.grid import cosine_step, cubic_box, lowpass
 
-FULL = 0.95  # a mask whose mean is above this masks nothing
+FULL = 0.95  # mean of a mask above which it removes next to nothing
 
 
 def mask_threshold(map: Float[Tensor, "z y x"]) -> float:
-    """Half of a map's 99.99th percentile: the density at which `auto_mask` cuts where it is given none.
+    """Half of a map's 99.99th percentile: the default threshold of `auto_mask`.
 
     Raises:
-        InputError: the map has values that are not finite, or no density above 0 to cut at.
+        InputError: the map has non-finite values, or no density above 0.
     """
     values = map.detach().cpu().numpy()
     if not np.isfinite(values).all():
-        raise InputError("the map has values that are not finite: expected numbers; reconstruct it again")
+        raise InputError("the map has non-finite values: reconstruct it again")
     percentile = float(np.percentile(values, 99.99))
     if percentile <= 0:
         raise InputError(
@@ -39,10 +39,10 @@ def mask_threshold(map: Float[Tensor, "z y x"]) -> float:
 def soften(
     binary: Bool[Tensor, "z y x"], pixel_A: float, *, dilate_A: float = 25.0, edge_A: float = 15.0
 ) -> Float[Tensor, "z y x"]:
-    """Grow a set of voxels by `dilate_A` in all directions and let it fall to 0 over a cosine edge of `edge_A`.
+    """Dilate a set of voxels by `dilate_A` and add a cosine edge of `edge_A`.
 
     Returns:
-        float32 mask from 0 to 1, on the device of `binary`. A mask that fills the box is returned with a warning.
+        A float32 mask from 0 to 1, on the device of `binary`; a mask that fills the box causes a warning.
 
     Raises:
         InputError: no voxel is set, or a length is negative.
@@ -51,8 +51,8 @@ def soften(
         raise InputError(f"dilation {dilate_A} A, edge {edge_A} A, pixel {pixel_A} A: expected lengths, pixel above 0")
     inside = binary.cpu().numpy()
     if not inside.any():
-        raise InputError("the mask is empty: expected some voxels above the threshold; lower it")
-    # the distance matters only near the set: the rest of the box stays 0
+        raise InputError("the mask is empty, no voxel is above the threshold: lower it")
+    # distances matter only near the set; the rest of the box remains 0
     reach = int(np.ceil((dilate_A + edge_A) / pixel_A)) + 1
     occupied = (np.flatnonzero(inside.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
     window = tuple(slice(max(int(side[0]) - reach, 0), int(side[-1]) + reach + 1) for side in occupied)
@@ -61,8 +61,8 @@ def soften(
     mask[window] = cosine_step(torch.from_numpy(distance_A), dilate_A, edge_A)
     if float(mask.mean()) > FULL:
         warn(
-            f"the mask fills {100 * float(mask.mean()):.0f} % of the box and removes next to nothing: raise its "
-            "threshold, or shorten its dilation or edge"
+            f"the mask fills {100 * float(mask.mean()):.0f} % of the box and removes next to nothing: raise the "
+            "threshold, or reduce the dilation or the edge"
         )
     return mask.to(binary.device)
 
@@ -80,12 +80,12 @@ def auto_mask(
     """A soft mask around a map's density, as in the Nature Methods paper (Zhong et al. 2021).
 
     Args:
-        threshold: density that counts as molecule; half of the 99.99th percentile where it is not given.
-        lowpass_A: low-pass the map to this resolution first, so that noise does not reach the threshold.
-        largest_only: keep the largest connected piece only.
+        threshold: density above which a voxel belongs to the molecule (default: half of the 99.99th percentile).
+        lowpass_A: low-pass the map to this resolution first, so that noise stays below the threshold.
+        largest_only: keep only the largest connected component.
 
     Raises:
-        InputError: the mask would be empty, or the map has values that are not finite.
+        InputError: the mask would be empty, or the map has non-finite values.
     """
     cubic_box(map)
     if lowpass_A is not None:
@@ -97,12 +97,12 @@ def auto_mask(
             f"no voxel of the map is above the threshold {level:g} (its maximum is {float(map.max()):g}): lower it"
         )
     if largest_only:
-        binary = largest_piece(binary)
+        binary = largest_component(binary)
     return soften(binary, pixel_A, dilate_A=dilate_A, edge_A=edge_A)
 
 
-def largest_piece(binary: Bool[Tensor, "z y x"]) -> Bool[Tensor, "z y x"]:
-    """The largest set of voxels that touch by a face, an edge or a corner."""
+def largest_component(binary: Bool[Tensor, "z y x"]) -> Bool[Tensor, "z y x"]:
+    """The largest connected component; voxels that share a face, an edge or a corner are connected."""
     labels, count = ndimage.label(binary.cpu().numpy(), structure=np.ones((3, 3, 3)))
     if count <= 1:
         return binary
@@ -117,21 +117,24 @@ def spherical_mask(box: int, radius_px: float, edge_px: float = 0.0) -> Float[Te
 
 
 def read_mask(path: Path, box: int, *, whose: str = "the working box") -> Float[Tensor, "z y x"]:
-    """A mask from a file; `InputError` where its box is another or its values are not within 0 and 1.
+    """Read a mask of a given box from a file.
 
     Args:
-        whose: what the box is, for the message.
+        whose: what the box is, for the error message.
+
+    Raises:
+        InputError: the mask has another box, or values that are not between 0 and 1.
     """
     mask, _ = read_map(path)
     if mask.shape != (box,) * 3:
         raise InputError(f"{path} has {' x '.join(map(str, mask.shape))} voxels, expected {whose}, {box}")
-    if not (mask.min() >= -1e-3 and 0 < mask.max() <= 1.001):  # so put, NaN is refused too
+    if not (mask.min() >= -1e-3 and 0 < mask.max() <= 1.001):  # written so that NaN is refused too
         raise InputError(f"{path} has values from {mask.min():g} to {mask.max():g}, expected a mask from 0 to 1")
     return torch.tensor(mask)
 
 
 def mask_at(mask: Float[Tensor, "z y x"], position: Float[Tensor, "n 3"]) -> Float64[Tensor, " n"]:
-    """The mask's value, 0 to 1, at points between its voxels; 0 outside of the box.
+    """Values of a mask, 0 to 1, interpolated at positions; 0 outside the box.
 
     Args:
         position: `(x, y, z)` in pixels from the origin of the mask's box.

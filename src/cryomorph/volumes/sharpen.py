@@ -1,4 +1,4 @@
-"""Sharpening: restore the contrast of high frequencies by a B-factor, weighted by what the half maps agree on."""
+"""Sharpening: restore the amplitudes of high frequencies by a B-factor, weighted by the FSC of the half maps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cryomorph.volumes.fsc import resolution_A as fsc_resolution_A
 from cryomorph.volumes.fsc import shell_sum
 from cryomorph.volumes.grid import apply_gain, cubic_box, frequency_grid, lowpass_gain
 
-FEWEST_SHELLS = 4  # a line through fewer is no fit
+MIN_SHELLS = 4  # for a line fit
 
 
 def fsc_weight(curve: Float[Tensor, " shells"]) -> Float[Tensor, " shells"]:
-    """`sqrt(2 FSC / (1 + FSC))`, the expected correlation with a perfect map; 0 where the FSC is negative.
+    """`sqrt(2 FSC / (1 + FSC))`, the expected correlation with a noiseless map; 0 where the FSC is negative.
 
     Rosenthal and Henderson 2003 (J. Mol. Biol. 333, 721), equation 11. Shell 0 has weight 1.
     """
@@ -38,10 +38,10 @@ def guinier_bfactor(
 ) -> float:
     """The B-factor in Angstrom^2 that sharpens a map: four times the slope of `ln amplitude` against `1 / d^2`.
 
-    The line goes from `low_A` to `resolution_A`, shells weighted by their number of coefficients and amplitudes by
-    `fsc_weight` where a curve is given. A map that fades with resolution has a negative value, which `sharpen` takes
-    as it is. Where fewer than four shells lie in that range the fall-off shows the molecule's shape and no B-factor:
-    a warning says so and the value is 0.
+    The line is fitted from `low_A` to `resolution_A`, with shells weighted by their number of coefficients, and
+    amplitudes by `fsc_weight` if a curve is given. A map that needs sharpening has a negative value, as `sharpen`
+    expects it. With fewer than four shells in that range, the fall-off reflects the molecule's shape rather than a
+    B-factor: the value is 0, with a warning.
 
     Rosenthal and Henderson 2003 (J. Mol. Biol. 333, 721).
     """
@@ -53,10 +53,10 @@ def guinier_bfactor(
         amplitude = amplitude * _checked(fsc, box)
     per_A2 = (torch.arange(len(amplitude), dtype=torch.float64) / (box * pixel_A)) ** 2
     use = (per_A2 >= 1 / low_A**2) & (per_A2 <= 1 / resolution_A**2) & (amplitude > 0)
-    if int(use.sum()) < FEWEST_SHELLS:
+    if int(use.sum()) < MIN_SHELLS:
         warn(
             f"no B-factor from a Guinier fit: {int(use.sum())} shells lie between {low_A:g} A and {resolution_A:.1f} A "
-            f"and {FEWEST_SHELLS} are needed; the map is left as sharp as it is"
+            f"and at least {MIN_SHELLS} are needed; the map is not sharpened"
         )
         return 0.0
     weight = count[use].sqrt().numpy()
@@ -72,14 +72,14 @@ def sharpen(
     fsc: Float[Tensor, " shells"] | None = None,
     resolution_A: float | None = None,
 ) -> Float[Tensor, "z y x"]:
-    """Multiply a map's amplitudes by `exp(-B / 4 d^2)`, so a negative B-factor sharpens, and low-pass it.
+    """Multiply a map's amplitudes by `exp(-B / 4 d^2)`, so that a negative B-factor sharpens, and low-pass it.
 
     Args:
         fsc: weight each shell by `fsc_weight` of this half-map curve.
-        resolution_A: where to low-pass; the curve's resolution at 0.143 where it is given, else Nyquist.
+        resolution_A: of the low-pass filter (default: the curve's resolution at 0.143, or Nyquist without a curve).
 
     Raises:
-        InputError: the curve belongs to another box, or the amplitudes would grow beyond all measure.
+        InputError: the curve belongs to another box, or amplitudes would be multiplied by more than exp(40).
     """
     box = cubic_box(map)
     if resolution_A is None:
@@ -96,7 +96,7 @@ def sharpen(
         )
     gain[passed] *= exponent[passed].exp()
     if fsc is not None:
-        # between shells the weight is interpolated; past Nyquist nothing is known
+        # interpolated between shells; 0 beyond Nyquist
         weight = F.pad(_checked(fsc, box).double()[None], (0, 1), mode="replicate")[0]
         radius = frequency_grid(box).double() * box
         lower = radius.floor().long().clamp(max=len(weight) - 2)
@@ -105,7 +105,7 @@ def sharpen(
 
 
 def _checked(curve: Float[Tensor, " shells"], box: int) -> Float[Tensor, " shells"]:
-    """The weights of a curve that fits the box."""
+    """The weights of a curve, which must fit the box."""
     if len(curve) != box // 2:
         raise InputError(f"an FSC curve of {len(curve)} shells for a map of box {box}: expected {box // 2}")
     return fsc_weight(curve.cpu())
