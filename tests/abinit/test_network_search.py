@@ -724,7 +724,7 @@ def test_the_command_line_takes_the_schedule_and_the_networks():
 )
 def test_options_of_the_other_recipe_are_refused_by_name(tmp_path, changes, flag, other):
     asked = AbinitConfig(Path("gone.star"), tmp_path / "run", device="cpu")
-    said = f"--{flag} belongs to --recipe {other}: leave it away, or give that recipe"
+    said = f"--{flag} applies to --recipe {other} only: omit it, or give that recipe"
     with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
         find_poses(replace(asked, **changes))
     assert not (tmp_path / "run").exists()

@@ -393,7 +393,7 @@ def test_more_starts_are_made_while_none_agree_and_then_it_is_said(config, tmp_p
     monkeypatch.setattr(abinit, "rounds_stage", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         find_poses(replace(asked, resume=True))
-    assert len(told) == 1 and "no two random starts came to one structure" in told[0]
+    assert len(told) == 1 and "no two random starts agree" in told[0]
 
 
 def test_one_start_is_enough_where_one_is_asked_for(config, tmp_path, monkeypatch):

@@ -118,8 +118,8 @@ def _report(run: RunFolder, done: RandomStarts, *, seconds: float) -> None:
         stage="starts", best=done.best, agreeing=agreeing, shared=shared, log_likelihood=done.likelihood.tolist()
     )
     run.log(
-        f"random starts: number {done.best + 1} of {len(shared)} is refined, {agreeing} have its structure (share of "
-        f"shells with FSC above {SAME_FSC}: {' '.join(f'{share:.2f}' for share in shared)}); {seconds:.1f} s"
+        f"random starts: {agreeing} of {len(shared)} agree, number {done.best + 1} is refined (share of shells with "
+        f"FSC above {SAME_FSC} against it: {' '.join(f'{share:.2f}' for share in shared)}); {seconds:.1f} s"
     )
     if float(done.likelihood.max()) < MIN_INFORMATIVE_NATS:
         run.warn("the best random start explains held-out images no better than noise does: there is no map to trust")
