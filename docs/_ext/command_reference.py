@@ -28,9 +28,7 @@ def plain(lines: list[str]) -> Iterator[str]:
     """Lines of help without frames, which are drawn with lines or, in a plain terminal, with dashes."""
     for line, below in zip(lines, [*lines[1:], ""], strict=True):
         bare = line.strip("│╭╮╰╯─ ")
-        if "--" in below and not below.strip("- "):
-            yield f"{bare}:"
-        elif line.startswith("╭"):
+        if ("--" in below and not below.strip("- ")) or line.startswith("╭"):
             yield f"{bare}:"
         elif bare.strip("-") or not line.strip():
             yield line.strip("│").rstrip()
