@@ -281,7 +281,7 @@ def test_expressions_can_only_look(run, text):
 
 
 def test_simulate_train_and_analyze(tmp_path):
-    made = cm.simulate("uniform", output=tmp_path / "set", n=60, box=16, apix=16.0, snr=1.0)
+    made = cm.simulate("uniform", output=tmp_path / "set", n=60, box=16, pixel_A=16.0, snr=1.0)
     fit = {"zdim": 1, "iterations": 1, "final_iterations": 1, "max_radius": 6, "box": 14}
     run = cm.train("linear", made / "particles.star", output=str(tmp_path / "run"), **fit)
     assert isinstance(run, cm.Run) and run.method == "linear" and run.box == 14 and len(run) == 60
