@@ -25,28 +25,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cryomorph.commands.train import train
 from cryomorph.config.conv_volume import ConvConfig, ConvVolumeConfig
 from cryomorph.config.neural_field import NeuralFieldConfig
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.config.training import TrainingConfig
-from cryomorph.methods.conv_volume import train_conv_volume
-from cryomorph.methods.neural_field import train_neural_field
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.pose import random_rotations
 from cryomorph.physics.projection import project_volumes
 from cryomorph.physics.slicing import locate_slices, padded_grid
-from cryomorph.runs.folder import RunFolder
 from cryomorph.simulation.sets import simulate_set
 
 EXTENT_A = 256.0
 BATCH = 8
-
-
-def trained(config: ConvVolumeConfig | NeuralFieldConfig) -> RunFolder:
-    """The run of a config."""
-    if isinstance(config, ConvVolumeConfig):
-        return train_conv_volume(config)
-    return train_neural_field(config)
 
 
 def rates(ways: dict[str, ConvVolumeConfig | NeuralFieldConfig], folder: Path, *, repeats: int) -> dict[str, float]:
@@ -54,7 +45,7 @@ def rates(ways: dict[str, ConvVolumeConfig | NeuralFieldConfig], folder: Path, *
     found: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(repeats):
         for name, config in ways.items():
-            run = trained(replace(config, output=folder / f"{name.replace(' ', '-')}-{number}"))
+            run = train(replace(config, output=folder / f"{name.replace(' ', '-')}-{number}"))
             rows = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
             found[name].append([row["images_per_second"] for row in rows if row.get("stage") == "joint"][-1])
     return {name: statistics.median(each) for name, each in found.items()}
@@ -68,10 +59,10 @@ def training(given: argparse.Namespace) -> None:
             folder = Path(scratch)
             made = SimulateConfig("uniform", folder / "set", n=given.images, box=box, pixel_A=EXTENT_A / box)
             source = simulate_set(made) / "particles.star"
-            plan = TrainingConfig(epochs=1, band_share=0.0, final_model="last", device=given.device)
+            plan = TrainingConfig(epochs=1, radius_share=0.0, final_model="last", device=given.device)
             ways: dict[str, ConvVolumeConfig | NeuralFieldConfig] = {}
             for recipe in ("default", "paper"):
-                short = {"recipe": recipe, "training": plan, "linear_band": 6, "linear_zdim": 1, "warm_steps": 1}
+                short = {"recipe": recipe, "training": plan, "linear_radius": 6, "linear_zdim": 1, "warm_steps": 1}
                 ways[f"neural-field {recipe}"] = NeuralFieldConfig(source, folder, **short)
                 ways[f"conv-volume {recipe}"] = ConvVolumeConfig(
                     source, folder, network=ConvConfig(cube=given.cube), **short

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from cryomorph.compute.batch_threads import BatchThreads
-from cryomorph.config.gaussians import RECIPES, GaussiansConfig, resolved
+from cryomorph.config.gaussians import RECIPES, GaussiansConfig, gaussians_by_recipe
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.gaussian_slices import Mixture, gaussian_tables, project_gaussians
 
@@ -91,8 +91,8 @@ def training_step(recipe: str, count: int, box: int, *, batch: int) -> Way:
     from cryomorph.representations.gaussians import Gaussians
     from cryomorph.training.optimise import Optimisers
 
-    asked = resolved(GaussiansConfig(Path("none"), Path("none"), recipe=recipe))  # type: ignore[arg-type]
-    network, disk, zdim = asked.network, fourier_disk(box), asked.zdim
+    options = gaussians_by_recipe(GaussiansConfig(Path("none"), Path("none"), recipe=recipe))  # type: ignore[arg-type]
+    network, disk, zdim = options.network, fourier_disk(box), options.zdim
     chance = torch.Generator().manual_seed(0)
     images = torch.randn(batch, disk.size, dtype=torch.complex64, generator=chance)
     rotation = random_rotations(batch, chance)
@@ -101,13 +101,13 @@ def training_step(recipe: str, count: int, box: int, *, batch: int) -> Way:
         box,
         zdim,
         count,
-        changes=tuple(network.change or ()),
-        parts=min(network.parts or 0, count),
-        width=network.width or 0,
-        layers=network.layers or 0,
-        noisy=bool(network.noisy),
-        spread_penalty=network.spread_penalty or 0.0,
-        decay=network.decay or 0.0,
+        changes=network.change,
+        parts=min(network.parts, count),
+        width=network.width,
+        layers=network.layers,
+        noisy=network.noisy,
+        spread_penalty=network.spread_penalty,
+        decay=network.decay,
     )
     neutral, weight = cloud(count, box, 1), equal_rings(disk, first=1, last=box / 2)
     encoder: TableEncoder | GradientEncoder = TableEncoder(torch.zeros(batch, zdim), torch.ones(batch, zdim))
@@ -116,10 +116,10 @@ def training_step(recipe: str, count: int, box: int, *, batch: int) -> Way:
             neutral,
             ring_weight=weight,
             zdim=zdim,
-            width=network.encoder_width or 0,
-            layers=network.encoder_layers or 0,
-            spread=network.encoder_spread or 0.0,
-            noisy=bool(network.noisy),
+            width=network.encoder_width,
+            layers=network.encoder_layers,
+            spread=network.encoder_spread,
+            noisy=network.noisy,
         )
         encoder.calibrate(seen)
     model = Heterogeneous(
@@ -129,16 +129,16 @@ def training_step(recipe: str, count: int, box: int, *, batch: int) -> Way:
         whitening=torch.ones(disk.size),
         objective=RingCorrelation(weight, disk.shell) if network.objective == "frc" else negative_log_likelihood,
     )
-    optimiser = Optimisers(model, asked.training.optimiser or "adam")
+    optimiser = Optimisers(model, options.training.optimiser)
 
     def run(threads: BatchThreads) -> None:
-        loss = model(model.placed(seen, disk), disk, torch.randn(batch, zdim, generator=chance), threads=threads)
+        loss = model(model.prepare_batch(seen, disk), disk, torch.randn(batch, zdim, generator=chance), threads=threads)
         value = (loss.nll + loss.kl.sum(1)).mean() / disk.size + model.representation.penalty()
         optimiser.zero_grad()
         value.backward()
-        optimiser.step(asked.training.learning_rate or 0.0, threads=threads)
+        optimiser.step(options.training.learning_rate, threads=threads)
         if isinstance(encoder, TableEncoder):
-            encoder.step(asked.training.latent_rate or 0.0, float(batch * disk.size))
+            encoder.step(options.training.latent_rate, float(batch * disk.size))
 
     return run
 

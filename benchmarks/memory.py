@@ -53,8 +53,10 @@ def train(folder: Path, steps: int, width: int) -> None:
     import torch
 
     from cryomorph.compute.distributed import Parallel
+    from cryomorph.config.neural_field import NeuralFieldConfig, neural_field_by_recipe
     from cryomorph.config.training import TrainingConfig
     from cryomorph.encoders.table import TableEncoder
+    from cryomorph.methods.neural_field import resolve
     from cryomorph.models.heterogeneous import Heterogeneous
     from cryomorph.particles.store import ParticleStore
     from cryomorph.representations.encodings import frequency_matrix
@@ -66,8 +68,10 @@ def train(folder: Path, steps: int, width: int) -> None:
     field = NeuralField(FieldShape(store.box, ZDIM, width), frequency_matrix("gaussian", store.box))
     table = TableEncoder(torch.zeros(len(store), ZDIM), torch.ones(len(store), ZDIM))
     model = Heterogeneous(field, table, prior_std=torch.ones(ZDIM), whitening=torch.ones(store.disk.size))
-    plan = TrainingConfig(epochs=1, batch_size=8, optimiser="adam", learning_rate=1e-4, latent_rate=0.3, beta=2.0)
-    trainer = Trainer(model, store, plan, parallel=Parallel(0, 1, torch.device("cpu")), seed=0)
+    plan = TrainingConfig(epochs=1, batch_size=8, optimiser="adam", learning_rate=1e-4, latent_rate=0.3, held_out=0.0)
+    given = NeuralFieldConfig(folder, folder, zdim=ZDIM, training=plan)
+    options = resolve(neural_field_by_recipe(given), store, torch.device("cpu"))
+    trainer = Trainer(model, store, options.training, parallel=Parallel(0, 1, torch.device("cpu")), seed=0)
     for batch in itertools.islice(trainer.batches(), steps):
         trainer.step(batch, trainer.disk)
     trainer.report()

@@ -32,13 +32,14 @@ from unittest.mock import patch
 
 import torch
 
+from cryomorph.commands.train import train
 from cryomorph.compute.device import choose_device
 from cryomorph.compute.distributed import Parallel
 from cryomorph.config.linear import LinearConfig
-from cryomorph.config.neural_field import NeuralFieldConfig, resolved
+from cryomorph.config.neural_field import NeuralFieldConfig, neural_field_by_recipe
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.encoders.table import TableEncoder
-from cryomorph.methods.linear import train_linear
+from cryomorph.methods.neural_field import build_model, resolve
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import FourierDisk, fourier_disk
@@ -49,11 +50,11 @@ from cryomorph.representations.linear import LinearSubspace
 from cryomorph.representations.neural_field import NeuralField
 from cryomorph.simulation.sets import simulate_set
 from cryomorph.training import distillation as warm
-from cryomorph.training.build import LinearStart, build_model, first_lesson
-from cryomorph.training.device import compile_network
+from cryomorph.training.consensus import reconstruct_consensus
+from cryomorph.training.device import compile_network, threads_for
+from cryomorph.training.linear_start import LinearStart, first_targets
 from cryomorph.training.optimise import Optimisers
-from cryomorph.training.stages.linear import consensus_stage
-from cryomorph.training.stages.recipes import WARM_BATCH, threads_for
+from cryomorph.training.stages.warm_start import BATCH as WARM_BATCH
 from cryomorph.training.trainer import Trainer
 
 ZDIM = 8
@@ -104,19 +105,16 @@ def peak(device: torch.device, name: str, *, budget: float) -> float:
 
 def trainer_of(box: int, width: int, images: int, *, precision: str, device: torch.device) -> Trainer:
     """A training of the default recipe's field at a size, on particles that are noise."""
-    asked = resolved(NeuralFieldConfig(Path("none"), Path("none"), zdim=ZDIM))
-    network, store = asked.network, Pretended(box, images)
-    frequencies = frequency_matrix(
-        network.encoding or "gaussian",
-        box,
-        sigma=network.feature_sigma or 0.5,
-        count=round((network.feature_share or 1.5) * box),
-    )
-    field = NeuralField(FieldShape(box, ZDIM, width, network.layers or 3), frequencies)
+    store = Pretended(box, images)
+    options = resolve(neural_field_by_recipe(NeuralFieldConfig(Path("none"), Path("none"), zdim=ZDIM)), store, device)
+    network = options.network
+    count = round(network.feature_share * box)
+    frequencies = frequency_matrix(network.encoding, box, sigma=network.feature_sigma, count=count)
+    field = NeuralField(FieldShape(box, ZDIM, width, network.layers), frequencies)
     table = TableEncoder(torch.zeros(images, ZDIM), torch.ones(images, ZDIM))
     model = Heterogeneous(field, table, prior_std=torch.ones(ZDIM), whitening=torch.ones(store.disk.size)).to(device)
     compile_network(model.representation, "auto", device)
-    plan = replace(asked.training, precision=precision, batch_size=images, held_out=0.0, epochs=1)
+    plan = replace(options.training, precision=precision, batch_size=images, held_out=0.0, epochs=1)
     return Trainer(model, store, plan, parallel=Parallel(0, 1, device), seed=0)  # type: ignore[arg-type]
 
 
@@ -157,21 +155,22 @@ def warm_table(given: argparse.Namespace, device: torch.device, work: Path) -> N
     star = simulate_set(
         SimulateConfig("uniform", work / "set", n=given.n, box=given.warm_box, pixel_A=256 / given.warm_box, snr=0.1)
     )
-    run = train_linear(LinearConfig(star / "particles.star", work / "linear", zdim=given.zdim))
-    store, found = run.store(), consensus_stage(run, run.store())
+    run = train(LinearConfig(star / "particles.star", work / "linear", zdim=given.zdim))
+    store, found = run.store(), reconstruct_consensus(run, run.store())
     teacher = run.representation()
     if not isinstance(teacher, LinearSubspace):
         raise SystemExit("the linear run holds no linear subspace")
     start = LinearStart(teacher, torch.from_numpy(run.latent_mean()), torch.from_numpy(run.latent_std()))
-    lesson = first_lesson(start.on_landscape(0), given.zdim, seed=0)
-    asked = resolved(NeuralFieldConfig(star / "particles.star", work / "field", zdim=given.zdim))
-    print(f"\nwarm start: box {given.warm_box}, width {asked.network.width}, zdim {given.zdim}, batch {WARM_BATCH}")
+    targets = first_targets(start.on_landscape(0), given.zdim, seed=0)
+    field = NeuralFieldConfig(star / "particles.star", work / "field", zdim=given.zdim)
+    options = resolve(neural_field_by_recipe(field), store, device)
+    print(f"\nwarm start: box {given.warm_box}, width {options.network.width}, zdim {given.zdim}, batch {WARM_BATCH}")
     columns = "".join(f"{f'to {share:.0%}':>8}" for share in SHARES)
     print(f"{'optimiser':>10} {'rate':>8} {'steps':>6}{columns}  held")
     plans = [("muon", warm.LEARNING_RATE, given.steps)]
     plans += [("adam", rate, given.steps * given.longer) for rate in given.adam_rates]
     for kind, rate, steps in plans:
-        model = build_model(asked, store, found, lesson=lesson).to(device)
+        model = build_model(options, store, found, targets=targets).to(device)
         reached: dict[float, int] = {}
         held = 0.0
 
@@ -190,10 +189,10 @@ def warm_table(given: argparse.Namespace, device: torch.device, work: Path) -> N
             patch.object(warm, "LEARNING_RATE", rate),
             suppress(Reached),
         ):
-            warm.warm_start(
+            warm.distil(
                 model.representation,
                 teacher.to(device),
-                lesson,
+                targets,
                 transfer=warm.average_transfer(store, model.whitening.cpu(), seed=0).to(device),
                 disk=store.disk,
                 steps=steps,

@@ -11,6 +11,7 @@ import torch
 if TYPE_CHECKING:
     from cryomorph.runs.folder import RunFolder
 
+pytest.register_assert_rewrite("fixtures.representation_contract")
 pytest_plugins = ("fixtures.blobs", "fixtures.small_training")
 
 
@@ -48,8 +49,8 @@ def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A linear run of the tiny set, two components. Not to be written into: copy it first."""
+    from cryomorph.commands.train import train
     from cryomorph.config.linear import LinearConfig
-    from cryomorph.methods.linear import train_linear
 
     output = tmp_path_factory.mktemp("tiny") / "run"
-    return train_linear(LinearConfig(tiny_set / "particles.star", output, zdim=2, iterations=2, seed=1))
+    return train(LinearConfig(tiny_set / "particles.star", output, zdim=2, iterations=2, seed=1))

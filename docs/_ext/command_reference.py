@@ -41,7 +41,7 @@ def page(words: str, summary: str) -> str:
 
 def write_pages(app: Sphinx) -> None:
     """Write a page for every command, and for every method of `train`."""
-    from cryomorph.config.train import METHODS
+    from cryomorph.config.methods import methods
 
     folder = Path(app.srcdir) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def write_pages(app: Sphinx) -> None:
     for name, command in COMMANDS.items():
         pages[name] = page(name, command.summary)
         if command.config is None:
-            pages |= {f"{name}-{method}": page(f"{name} {method}", "") for method in METHODS}
+            pages |= {f"{name}-{method}": page(f"{name} {method}", "") for method in methods()}
     for old in set(folder.glob("*.md")) - {folder / f"{name}.md" for name in pages}:
         old.unlink()
     for name, text in pages.items():

@@ -28,7 +28,8 @@ from cryomorph.physics.pose_align import compare_poses
 from cryomorph.poses import search as pose_search
 from cryomorph.poses.posterior import MarginalLatents
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
-from cryomorph.training.stages.linear import consensus_stage, linear_stage
+from cryomorph.training.consensus import reconstruct_consensus
+from cryomorph.training.stages.linear import fit_subspace
 from cryomorph.training.start import start_run
 from cryomorph.volumes.grid import rebox
 
@@ -150,7 +151,7 @@ def fit(tiny_set, tiny_store, tmp_path_factory, quick) -> LinearFit:
     """One component of all particles at their true poses."""
     asked = LinearConfig(tiny_set / "particles.star", tmp_path_factory.mktemp("fit") / "run", zdim=1, iterations=1)
     run = start_run(asked, "linear")
-    return linear_stage(run, tiny_store, consensus_stage(run, tiny_store), config=asked)
+    return fit_subspace(run, tiny_store, reconstruct_consensus(run, tiny_store), config=asked)
 
 
 def latents_of(fit: LinearFit, store: ParticleStore, true: Pose, config: AbinitConfig) -> MarginalLatents:

@@ -19,12 +19,12 @@ from cryomorph.analysis import compare as module
 from cryomorph.analysis.compare import compare_runs, held_out_r2, label_agreement, neighbour_overlap, pose_turn_deg
 from cryomorph.analysis.latent import kmeans_on_data
 from cryomorph.analysis.particle_matching import shared_particles
+from cryomorph.commands.train import train
 from cryomorph.config.compare import CompareConfig
 from cryomorph.config.errors import InputError
 from cryomorph.config.linear import LinearConfig
 from cryomorph.config.prepare import ImageSource
 from cryomorph.io.star import read_star, write_star
-from cryomorph.methods.linear import train_linear
 from cryomorph.physics.pose import Pose
 from cryomorph.report.compare import comparison_report, lines
 from cryomorph.report.page import render_report
@@ -46,9 +46,7 @@ def part_run(tiny_set, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = tmp_path_factory.mktemp("part")
     np.save(folder / "index.npy", np.random.default_rng(0).permutation(400)[:300])
     images = ImageSource(box=14, index=folder / "index.npy")
-    return train_linear(
-        LinearConfig(tiny_set / "particles.star", folder / "run", images=images, zdim=2, iterations=2, seed=9)
-    )
+    return train(LinearConfig(tiny_set / "particles.star", folder / "run", images=images, zdim=2, iterations=2, seed=9))
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------

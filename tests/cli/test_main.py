@@ -17,6 +17,7 @@ from tyro.conf import Positional, arg
 from cryomorph import __version__
 from cryomorph.cli import main as cli
 from cryomorph.config.errors import InputError
+from cryomorph.config.methods import methods
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,7 @@ def test_help_of_every_command_names_every_option(words, capsys):
     assert cli.main([*words.split(), "--help"]) == 0
     out = capsys.readouterr().out
     name, *method = words.split()
-    reference = cli._load("cryomorph.config.train:METHODS")[method[0]] if method else cli.COMMANDS[name].config
-    config = cli._load(reference)
+    config = methods()[method[0]].config if method else cli._load(cli.COMMANDS[name].config)
     assert is_dataclass(config)
     for field in fields(config):
         shown = field.name.replace("_", "-")

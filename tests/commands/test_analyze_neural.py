@@ -24,9 +24,9 @@ from cryomorph.runs.folder import RunFolder
 
 
 def trained(tiny_set: Path, folder: Path, zdim: int) -> RunFolder:
-    from cryomorph.methods.neural_field import train_neural_field
+    from cryomorph.commands.train import train
 
-    return train_neural_field(
+    return train(
         NeuralFieldConfig(
             tiny_set / "particles.star",
             folder,

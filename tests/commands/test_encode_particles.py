@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from cryomorph.commands.encode import encode_particles
+from cryomorph.commands.train import train
 from cryomorph.config.encode import EncodeConfig
 from cryomorph.config.errors import InputError
 from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig
 from cryomorph.config.prepare import ImageSource
 from cryomorph.config.training import TrainingConfig
 from cryomorph.io.star import read_star, write_star
-from cryomorph.methods.neural_field import train_neural_field
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.prepare import prepare
 from cryomorph.representations.encodings import frequency_matrix
@@ -114,7 +114,7 @@ def test_a_field_with_a_table_finds_its_particles_again_by_gradient(tiny_store, 
     config = NeuralFieldConfig(
         tiny_store.folder, tmp_path / "run", zdim=2, network=SMALL, training=training, warm_steps=300, seed=1
     )
-    run = train_neural_field(config)
+    run = train(config)
     encoded = encode_particles(EncodeConfig(run.path, tiny_store.folder, tmp_path / "encoded", device="cpu"))
     # theirs are drawn on the landscape of all, after the same search
     assert min(agreement(run, encoded)) > 0.95
@@ -136,7 +136,7 @@ def test_a_field_with_an_encoder_network_asks_it(tiny_store, tmp_path, recipe):
         warm_steps=20 if recipe == "default" else None,
         seed=1,
     )
-    run = train_neural_field(config)
+    run = train(config)
     encoded = encode_particles(EncodeConfig(run.path, tiny_store.folder, tmp_path / "encoded", device="cpu"))
     if recipe == "default":
         np.testing.assert_allclose(encoded.latent_mean(), run.latent_mean(), atol=1e-5)

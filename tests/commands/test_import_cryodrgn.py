@@ -291,7 +291,7 @@ def _set(part: str, name: str, value: Any) -> Callable[[Run], None]:
         (_set("model", "domain", "hartley"), r"a decoder in hartley space with relu: only those in Fourier space"),
         (_set("model", "activation", "leaky_relu"), "a decoder in fourier space with leaky_relu: only"),
         (_set("model", "pe_type", "none"), r"positional encoding 'none' is not one that can be imported \(geom_ft"),
-        (_set("model", "players", None), r"config\.yaml: players of model_args is None, expected a whole"),
+        (_set("model", "players", None), r"config\.yaml: players of model_args is None, expected a positive"),
         (_set("model", "players", 3), r"weights\.pkl: \S+main\.6\.weight has shape|no decoder\.decoder\.main\.6\.lin"),
         (_set("model", "pdim", 13), r"main\.0\.weight has shape \(12, 43\), expected \(13, 43\) by its config\.yaml"),
         (_set("dataset", "norm", None), r"norm of dataset_args is None, expected a mean and a standard deviation"),

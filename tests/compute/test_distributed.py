@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import nn
 
+from cryomorph.commands.train import train
 from cryomorph.compute.distributed import Parallel, join_processes
 from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig
 from cryomorph.config.training import TrainingConfig
-from cryomorph.methods.neural_field import train_neural_field
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training.trainer import split_held_out
+from cryomorph.training.batches import split_held_out
 
 CPU = torch.device("cpu")
 
@@ -145,7 +145,7 @@ def test_two_processes_end_with_a_run_as_good_as_one_s(tiny_set, tmp_path):
     network = NetworkConfig(width=32, layers=1)
     training = TrainingConfig(epochs=3, held_out=0.1, precision="float32", device="cpu")
     asked = NeuralFieldConfig(tiny_set / "particles.star", tmp_path / "one", zdim=2, warm_steps=60, seed=1)
-    one = train_neural_field(replace(asked, network=network, training=training))
+    one = train(replace(asked, network=network, training=training))
     assert two.config() == one.config()
     assert {path.name for path in two.path.iterdir()} == {path.name for path in one.path.iterdir()}
     assert "training on 2 cpu processes" in (two.path / "run.log").read_text()

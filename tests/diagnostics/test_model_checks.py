@@ -98,7 +98,7 @@ def test_train_and_abinit_end_with_the_checks_that_failed(run, monkeypatch):
     from cryomorph.config.linear import LinearConfig
 
     ModelMeasurements(1.0, -0.2, [1.0], 0.0).write(run.path)
-    monkeypatch.setattr("cryomorph.methods.linear.train_linear", lambda config: run)
+    monkeypatch.setattr("cryomorph.training.run_method.train_method", lambda config, method: run)
     monkeypatch.setattr("cryomorph.abinit.find_poses.find_poses", lambda config: run)
     monkeypatch.setattr("cryomorph.report.abinit.write_abinit_report", lambda found: found.path)
     for number, (command, config) in enumerate(((train, LinearConfig), (abinit, AbinitConfig)), 1):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from cryomorph.commands.train import train
 from cryomorph.config.gaussians import GaussiansConfig, MixtureConfig
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.config.training import TrainingConfig
 from cryomorph.io.star import read_star
-from cryomorph.methods.gaussians import train_gaussians
 from cryomorph.physics.symmetry import point_group
 from cryomorph.representations.gaussians import Gaussians
 from cryomorph.runs.folder import RunFolder
@@ -44,7 +44,7 @@ def recorded(run: RunFolder, stage: str) -> list[dict[str, float]]:
 def test_poses_are_refined_against_the_model_after_an_epoch_and_at_the_end(config, tmp_path, epoch, own):
     """First half set against half set, in a few rounds; then at each particle's own conformation, from there."""
     training = replace(SHORT, refine_poses=True, pose_epoch=epoch)
-    run = train_gaussians(replace(config, output=tmp_path / "run", training=training))
+    run = train(replace(config, output=tmp_path / "run", training=training))
     assert [row["round"] for row in recorded(run, "poses")] == [*range(1, ROUNDS + 1), *own]
     by_halves = with_refined(run.path, run.given_store()).require_pose().rotation
     assert not torch.equal(by_halves, run.given_store().require_pose().rotation)
@@ -54,7 +54,7 @@ def test_poses_are_refined_against_the_model_after_an_epoch_and_at_the_end(confi
 def test_one_unit_of_a_trimer_is_free_and_every_particle_has_three_places(config, tmp_path):
     made = simulate_set(SimulateConfig("trimer", tmp_path / "set", n=200, box=16, pixel_A=16.0, snr=2.0, seed=2))
     asked = replace(config, particles=made / "particles.star", output=tmp_path / "run", symmetry="C3")
-    run = train_gaussians(replace(asked, network=replace(SMALL, gaussians=60)))
+    run = train(replace(asked, network=replace(SMALL, gaussians=60)))
     model, z = run.representation(), torch.from_numpy(run.latent_mean())
     assert isinstance(model, Gaussians)
     assert len(z) == 600 == len(read_star(run.path / "particles.star")["particles"])
@@ -72,8 +72,8 @@ def test_one_unit_of_a_trimer_is_free_and_every_particle_has_three_places(config
 def test_the_correlation_is_what_is_minimised_where_it_is_asked_for(config, tmp_path):
     """Of equal rings the loss is 1 less their mean correlation; unit noise alone makes a likelihood of 1 or more."""
     network = replace(SMALL, objective="frc", rings="equal")
-    run = train_gaussians(replace(config, output=tmp_path / "frc", network=network))
-    other = train_gaussians(replace(config, output=tmp_path / "likelihood"))
+    run = train(replace(config, output=tmp_path / "frc", network=network))
+    other = train(replace(config, output=tmp_path / "likelihood"))
     losses, likelihoods = ([row["nll"] for row in recorded(each, "joint")] for each in (run, other))
     assert 0 < max(losses) < 0.9 < min(likelihoods)
     assert np.isfinite(losses).all()
@@ -81,7 +81,7 @@ def test_the_correlation_is_what_is_minimised_where_it_is_asked_for(config, tmp_
 
 def test_poses_that_were_to_be_refined_at_the_end_are_where_it_comes_early(config, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "flat", lambda losses, patience: True)
-    training = replace(SHORT, epochs=4, patience=1, refine_poses=True, pose_epoch=3, band_share=0.0)
-    run = train_gaussians(replace(config, output=tmp_path / "run", training=training))
+    training = replace(SHORT, epochs=4, patience=1, refine_poses=True, pose_epoch=3, radius_share=0.0)
+    run = train(replace(config, output=tmp_path / "run", training=training))
     assert [row["epoch"] for row in recorded(run, "epoch")] == [1]
     assert [row["round"] for row in recorded(run, "poses")] == [*range(1, ROUNDS + 1), 4]

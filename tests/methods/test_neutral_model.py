@@ -1,4 +1,4 @@
-"""The neutral model: seeds where density is, dead Gaussians revived, a state that lacks nothing."""
+"""The neutral model: seeds where density is, dead Gaussians reseed_dead, a state that lacks nothing."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from cryomorph.methods.neutral_model import match_of, neutral_particle, revived, seeded
+from cryomorph.methods.neutral_model import match_of, neutral_particle, reseed_dead, seeded
 from cryomorph.physics.gaussian_slices import Mixture, gaussian_map
 from cryomorph.representations.linear import LinearSubspace
-from cryomorph.training.build import LinearStart
+from cryomorph.training.linear_start import LinearStart
 
 
 def blob(position: list[list[float]], width: float = 2.0, box: int = 32) -> torch.Tensor:
@@ -37,7 +37,7 @@ def test_dead_gaussians_take_over_half_of_the_strongest_and_no_mass_is_lost():
     position = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(0)) * 5
     amplitude = torch.tensor([[1.0, 1.0, 4.0, 1.0, 1e-4, 0.0]])
     given = Mixture(position, torch.ones(1, 6), amplitude)
-    found = revived(given)
+    found = reseed_dead(given)
     assert float(found.amplitude.sum()) == pytest.approx(float(amplitude.sum()), rel=1e-3)
     assert float(found.amplitude.min()) >= 0.4
     # the strongest and its new mate lie on either side of where it was
@@ -47,7 +47,7 @@ def test_dead_gaussians_take_over_half_of_the_strongest_and_no_mass_is_lost():
 
 def test_living_gaussians_are_left_alone():
     given = Mixture(torch.randn(1, 4, 3), torch.ones(1, 4), torch.ones(1, 4))
-    assert all(torch.equal(a, b) for a, b in zip(revived(given), given, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(reseed_dead(given), given, strict=True))
 
 
 def test_the_neutral_state_lacks_no_part_and_is_in_the_middle():

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from cryomorph.commands.train import train
 from cryomorph.config.conv_volume import ConvConfig, ConvVolumeConfig
 from cryomorph.config.errors import InputError
 from cryomorph.config.training import TrainingConfig
-from cryomorph.methods.conv_volume import train_conv_volume
 from cryomorph.representations.conv_volume import ConvVolume
 from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training import loop
+from cryomorph.training.checkpoints import BEST
 
 SMALL = ConvConfig(channels=4, hidden=16, encoder_cube=16, encoder_channels=4)
 SHORT = TrainingConfig(epochs=2, precision="float32", device="cpu", held_out=0.1, checkpoint_minutes=0.0)
@@ -40,7 +41,7 @@ def paper(config) -> ConvVolumeConfig:
 @pytest.fixture(scope="module")
 def published(paper, tmp_path_factory) -> RunFolder:
     """The training of `paper`, uninterrupted."""
-    return train_conv_volume(replace(paper, output=tmp_path_factory.mktemp("paper") / "run"))
+    return train(replace(paper, output=tmp_path_factory.mktemp("paper") / "run"))
 
 
 def same(one: RunFolder, other: RunFolder) -> None:
@@ -51,7 +52,7 @@ def same(one: RunFolder, other: RunFolder) -> None:
 
 
 def test_the_default_recipe_leaves_a_whole_run(config, tiny_set, tmp_path):
-    run = train_conv_volume(replace(config, output=tmp_path / "run"))
+    run = train(replace(config, output=tmp_path / "run"))
     model = run.representation()
     assert isinstance(model, ConvVolume) and model.shape.side == 16
     assert run.model_facts()["encoder"] == "table"
@@ -77,7 +78,7 @@ def test_the_paper_recipe_starts_from_nothing(published):
 def test_the_model_with_the_least_held_out_loss_is_taken(published):
     rows = [json.loads(line) for line in (published.path / "metrics.jsonl").read_text().splitlines()]
     losses = [row["held_out"] for row in rows if row.get("stage") == "epoch"]
-    facts = load_tensors(published.path / loop.BEST)[1]
+    facts = load_tensors(published.path / BEST)[1]
     assert int(facts["epoch"]) == 1 + int(np.argmin(losses))
 
 
@@ -93,12 +94,12 @@ def test_the_last_model_is_left_for_a_better_one(config, tmp_path, monkeypatch):
         return spoilt(self)
 
     monkeypatch.setattr(loop.Trainer, "finish_epoch", finish)
-    best = replace(config, output=tmp_path / "run", training=replace(SHORT, band_share=0.0, final_model="best"))
-    run = train_conv_volume(best)
+    best = replace(config, output=tmp_path / "run", training=replace(SHORT, radius_share=0.0, final_model="best"))
+    run = train(best)
     assert json.loads((run.path / "checks.json").read_text())["sign"] > 0.5
-    assert "the model of epoch 1 is taken" in (run.path / "run.log").read_text()
+    assert "keeping the model of epoch 1" in (run.path / "run.log").read_text()
     spoilt_to_the_end = replace(best, output=tmp_path / "last", training=replace(best.training, final_model="last"))
-    assert json.loads((train_conv_volume(spoilt_to_the_end).path / "checks.json").read_text())["sign"] < 0.5
+    assert json.loads((train(spoilt_to_the_end).path / "checks.json").read_text())["sign"] < 0.5
 
 
 @pytest.mark.parametrize("stopped_at", [("checkpoint", 2), ("checkpoint", 3), ("checkpoint", 4), ("keep_best", 2)])
@@ -118,8 +119,8 @@ def test_a_killed_training_goes_on_to_the_same_end(paper, published, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(loop, name, stop)
         with pytest.raises(KeyboardInterrupt):
-            train_conv_volume(cut)
-    resumed = train_conv_volume(replace(cut, resume=True))
+            train(cut)
+    resumed = train(replace(cut, resume=True))
     same(resumed, published)
 
 
@@ -134,19 +135,19 @@ def test_every_particle_is_encoded_at_the_end(published, tiny_store):
 
 
 def test_without_a_latent_space_it_is_one_map(config, tmp_path):
-    run = train_conv_volume(replace(config, output=tmp_path / "run", zdim=0))
+    run = train(replace(config, output=tmp_path / "run", zdim=0))
     assert run.latent_mean().shape == (400, 0) and (run.path / "map.mrc").is_file()
     assert json.loads((run.path / "checks.json").read_text())["sign"] > 0.8
 
 
 def test_a_cube_that_convolutions_cannot_make_is_rounded_up(config, tmp_path):
     asked = replace(config, output=tmp_path / "run", network=replace(SMALL, cube=13), training=replace(SHORT, epochs=1))
-    assert train_conv_volume(asked).representation().shape.side == 14
+    assert train(asked).representation().shape.side == 14
 
 
 def test_poses_are_refined_against_the_volumes(paper, tmp_path, tiny_store):
     training = replace(paper.training, refine_poses=True, pose_epoch=2, epochs=3, learning_rate=3e-3, batch_size=8)
-    run = train_conv_volume(replace(paper, output=tmp_path / "run", training=training))
+    run = train(replace(paper, output=tmp_path / "run", training=training))
     turned = run.store().require_pose().rotation - tiny_store.require_pose().rotation
     assert 0 < float(turned.abs().max()) < 0.5
 
@@ -166,5 +167,5 @@ def test_poses_are_refined_against_the_volumes(paper, tmp_path, tiny_store):
 )
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(config, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
-        train_conv_volume(replace(config, output=tmp_path / "run", **changes))
+        train(replace(config, output=tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()

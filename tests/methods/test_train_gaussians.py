@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from cryomorph.commands.train import train
 from cryomorph.config.errors import InputError
 from cryomorph.config.gaussians import GaussiansConfig, MixtureConfig
 from cryomorph.config.training import TrainingConfig
 from cryomorph.io.mrc import write_map
-from cryomorph.methods.gaussians import train_gaussians
 from cryomorph.representations.gaussians import Gaussians
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training import loop
@@ -41,7 +41,7 @@ def config(tiny_store) -> GaussiansConfig:
 @pytest.fixture(scope="module")
 def whole(config, tmp_path_factory) -> RunFolder:
     """The training of `config`, uninterrupted."""
-    return train_gaussians(replace(config, output=tmp_path_factory.mktemp("whole") / "run"))
+    return train(replace(config, output=tmp_path_factory.mktemp("whole") / "run"))
 
 
 def same(one: RunFolder, other: RunFolder) -> None:
@@ -77,7 +77,7 @@ def test_what_moves_is_the_arm(whole, tiny_set):
 
 
 def test_the_same_seed_gives_the_same_run(config, whole, tmp_path):
-    same(train_gaussians(replace(config, output=tmp_path / "again")), whole)
+    same(train(replace(config, output=tmp_path / "again")), whole)
 
 
 @pytest.mark.parametrize("stage", ["after neutral", "in training"])
@@ -91,10 +91,10 @@ def test_a_killed_run_goes_on_to_the_same_end(config, whole, tmp_path, monkeypat
         if stage == "in training":
             patched.setattr(loop, "checkpoint", stop_after(loop.checkpoint, 1))
         else:
-            patched.setattr("cryomorph.training.stages.recipes.average_transfer", killed)
+            patched.setattr("cryomorph.training.stages.warm_start.average_transfer", killed)
         with pytest.raises(KeyboardInterrupt):
-            train_gaussians(asked)
-    same(train_gaussians(replace(asked, resume=True)), whole)
+            train(asked)
+    same(train(replace(asked, resume=True)), whole)
 
 
 def stop_after(function, times: int):
@@ -126,7 +126,7 @@ def test_the_paper_s_recipe_opens_amplitudes_then_positions(config, tmp_path, mo
         warm_steps=None,
         network=replace(SMALL, parts=None, width=None, layers=None),
     )
-    run = train_gaussians(asked)
+    run = train(asked)
     assert {tuple(gate) for gate in gates} == {(0.0, 1.0, 0.0), (1.0, 1.0, 0.0)} and gates[0] == [0.0, 1.0, 0.0]
     assert run.model_facts()["encoder"] == "gradient"
     shape = run.representation().shape
@@ -138,7 +138,7 @@ def test_the_paper_s_recipe_opens_amplitudes_then_positions(config, tmp_path, mo
 @pytest.mark.parametrize(("encoder", "least"), [("gradient", 0.4), ("mlp", 0.1)])
 def test_an_encoder_network_learns_the_linear_latents_first(config, tmp_path, tiny_set, encoder, least):
     asked = replace(config, output=tmp_path / "run", network=replace(SMALL, encoder=encoder))
-    run = train_gaussians(asked)
+    run = train(asked)
     assert run.model_facts()["encoder"] == encoder
     assert "of the variance of the linear latent points" in (run.path / "run.log").read_text()
     angle = np.load(tiny_set / "truth.npz")["coord"]
@@ -147,13 +147,13 @@ def test_an_encoder_network_learns_the_linear_latents_first(config, tmp_path, ti
 
 
 def test_one_mixture_for_all_without_a_latent_space(config, tmp_path):
-    run = train_gaussians(replace(config, output=tmp_path / "run", zdim=0))
+    run = train(replace(config, output=tmp_path / "run", zdim=0))
     assert run.latent_mean().shape == (400, 0) and (run.path / "map.mrc").is_file()
 
 
 def test_the_correlation_trains_too(config, tmp_path):
     network = replace(SMALL, objective="frc", min_resolution=200.0, spread_penalty=1e-3)
-    run = train_gaussians(replace(config, output=tmp_path / "run", network=network))
+    run = train(replace(config, output=tmp_path / "run", network=network))
     checks = json.loads((run.path / "checks.json").read_text())
     assert checks["sign"] > 0.5 and 0.8 < checks["scale"] < 1.2
 
@@ -166,7 +166,7 @@ def test_a_mask_or_a_list_says_which_gaussians_may_change(config, tmp_path):
     (tmp_path / "list.txt").write_text("3\n5\n")
     for name in ("mask.mrc", "list.txt"):
         network = replace(SMALL, free=tmp_path / name)
-        model = train_gaussians(replace(config, output=tmp_path / f"run_{name}", network=network)).representation()
+        model = train(replace(config, output=tmp_path / f"run_{name}", network=network)).representation()
         if name == "list.txt":
             assert model.free.nonzero().squeeze(1).tolist() == [3, 5]
         else:
@@ -178,12 +178,12 @@ def test_a_mask_or_a_list_says_which_gaussians_may_change(config, tmp_path):
     [
         ({}, {"gaussians": 2}, "--gaussians 2: expected 3 or more"),
         ({}, {"gaussians": 60_000}, "--gaussians 60000: expected 50000 at most"),
-        ({}, {"resolution": 5.0}, "--resolution 5.0: the images hold 32.00 A at best"),
+        ({}, {"resolution": 5.0}, "--resolution 5.0: the images contain 32.00 A at best"),
         ({}, {"free": Path("nowhere.mrc")}, "--free nowhere.mrc: no such file"),
         ({}, {"change": ()}, "--change names nothing"),
         ({}, {"objective": "frc", "min_resolution": 10.0}, "leave no ring to compare"),
         ({"symmetry": "K3"}, {}, "K3"),
-        ({"symmetry": "C3"}, {"encoder": "mlp"}, "--encoder mlp sees images alone"),
+        ({"symmetry": "C3"}, {"encoder": "mlp"}, "--encoder mlp sees only images"),
         ({"recipe": "paper"}, {"encoder": "table"}, "--encoder table starts from the linear method"),
         ({"recipe": "paper"}, {"neutral": "state"}, "--neutral state needs the linear method"),
     ],
@@ -191,14 +191,14 @@ def test_a_mask_or_a_list_says_which_gaussians_may_change(config, tmp_path):
 def test_what_cannot_be_trained_is_refused(config, tmp_path, changes, network, message):
     asked = replace(config, output=tmp_path / "run", network=replace(SMALL, **network), **changes)
     with pytest.raises(InputError, match=message):
-        train_gaussians(asked)
+        train(asked)
 
 
 def test_a_number_that_no_gaussian_has_is_named(config, tmp_path):
     (tmp_path / "list.txt").write_text("3\n30\n")
     asked = replace(config, output=tmp_path / "run", network=replace(SMALL, free=tmp_path / "list.txt"))
     with pytest.raises(InputError, match="Gaussian 30: the mixture has Gaussians 0 to 29"):
-        train_gaussians(asked)
+        train(asked)
 
 
 def test_a_mask_without_a_gaussian_is_refused_and_no_file_of_the_user_s_is_removed(config, tmp_path):
@@ -206,12 +206,12 @@ def test_a_mask_without_a_gaussian_is_refused_and_no_file_of_the_user_s_is_remov
     corner[0, 0, 0] = 1
     write_map(tmp_path / "empty.mrc", corner, 16.0)
     asked = replace(config, output=tmp_path / "run", network=replace(SMALL, free=tmp_path / "empty.mrc"))
-    with pytest.raises(InputError, match="holds no Gaussian"):
-        train_gaussians(asked)
+    with pytest.raises(InputError, match="contains no Gaussian"):
+        train(asked)
     mine = tmp_path / "run" / "list.txt"
     mine.write_text("3\n")
     with pytest.raises(InputError, match=r"--free .* lies in the run that --overwrite replaces"):
-        train_gaussians(replace(asked, network=replace(SMALL, free=mine), overwrite=True))
+        train(replace(asked, network=replace(SMALL, free=mine), overwrite=True))
     assert mine.is_file()
 
 
@@ -220,10 +220,10 @@ def test_the_paper_s_recipe_goes_on_where_it_was_killed_and_takes_a_batch_of_one
     network = replace(SMALL, parts=None, width=16, layers=1, encoder_width=16)
     training = replace(SHORT, batch_size=359)
     asked = replace(config, recipe="paper", network=network, training=training, warm_steps=None)
-    whole = train_gaussians(replace(asked, output=tmp_path / "whole"))
+    whole = train(replace(asked, output=tmp_path / "whole"))
     killed = replace(asked, output=tmp_path / "killed")
     with monkeypatch.context() as patched:
         patched.setattr(loop, "checkpoint", stop_after(loop.checkpoint, 1))
         with pytest.raises(KeyboardInterrupt):
-            train_gaussians(killed)
-    same(train_gaussians(replace(killed, resume=True)), whole)
+            train(killed)
+    same(train(replace(killed, resume=True)), whole)

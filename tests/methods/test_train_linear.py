@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import torch
 
+from cryomorph.commands.train import train
 from cryomorph.config.errors import InputError
 from cryomorph.config.linear import LinearConfig
 from cryomorph.config.prepare import ImageSource
 from cryomorph.io.mrc import write_map
 from cryomorph.io.star import read_star, write_star
-from cryomorph.methods.linear import train_linear
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.prepare import prepare
 from cryomorph.particles.store import ParticleStore
@@ -60,7 +60,7 @@ def config(store: Path) -> LinearConfig:
 @pytest.fixture(scope="module")
 def whole(config: LinearConfig, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The fit of `config`, uninterrupted."""
-    return train_linear(replace(config, output=tmp_path_factory.mktemp("whole") / "run"))
+    return train(replace(config, output=tmp_path_factory.mktemp("whole") / "run"))
 
 
 def rows(run: Path) -> list[dict[str, object]]:
@@ -127,11 +127,11 @@ def test_a_store_is_linked_and_not_copied(whole, store):
 
 
 def test_the_same_seed_gives_the_same_numbers(whole, config, tmp_path):
-    again = train_linear(replace(config, output=tmp_path / "again"))
+    again = train(replace(config, output=tmp_path / "again"))
     np.testing.assert_array_equal(again.latent_mean(), whole.latent_mean())
     np.testing.assert_array_equal(again.latent_std(), whole.latent_std())
     assert (again.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
-    other = train_linear(replace(config, output=tmp_path / "other", seed=2))
+    other = train(replace(config, output=tmp_path / "other", seed=2))
     assert not np.array_equal(other.latent_mean(), whole.latent_mean())
 
 
@@ -151,10 +151,10 @@ def test_killed_in_the_middle_and_resumed_ends_the_same(whole, config, tmp_path,
 
     monkeypatch.setattr(RunFolder, "record", stop)
     with pytest.raises(KeyboardInterrupt):
-        train_linear(interrupted)
+        train(interrupted)
     monkeypatch.undo()
     assert not RunFolder(tmp_path / "run").is_complete
-    run = train_linear(replace(interrupted, resume=True))
+    run = train(replace(interrupted, resume=True))
     np.testing.assert_array_equal(run.latent_mean(), whole.latent_mean())
     np.testing.assert_array_equal(run.latent_std(), whole.latent_std())
     for name, tensor in whole.model_tensors().items():
@@ -172,13 +172,13 @@ def test_killed_by_the_system_and_resumed_ends_the_same(whole, config, tmp_path)
         "from pathlib import Path\n"
         "from cryomorph.config.linear import LinearConfig\n"
         "from cryomorph.runs.folder import RunFolder\n"
-        "from cryomorph.methods.linear import train_linear\n"
+        "from cryomorph.commands.train import train\n"
         "def hang(self, **values):\n"
         "    Path(sys.argv[2] + '.ready').touch()\n"
         "    signal.pause()\n"
         "RunFolder.record = hang\n"
         "options = {'zdim': 2, 'iterations': 1, 'final_iterations': 2, 'seed': 1}\n"
-        "train_linear(LinearConfig(Path(sys.argv[1]), Path(sys.argv[2]), **options))\n"
+        "train(LinearConfig(Path(sys.argv[1]), Path(sys.argv[2]), **options))\n"
     )
     output = tmp_path / "run"
     with subprocess.Popen([sys.executable, "-c", code, str(config.particles), str(output)]) as child:
@@ -187,7 +187,7 @@ def test_killed_by_the_system_and_resumed_ends_the_same(whole, config, tmp_path)
             time.sleep(0.05)
         child.send_signal(signal.SIGKILL)
     assert child.returncode == -signal.SIGKILL
-    run = train_linear(replace(config, output=output, resume=True))
+    run = train(replace(config, output=output, resume=True))
     np.testing.assert_array_equal(run.latent_mean(), whole.latent_mean())
 
 
@@ -199,9 +199,9 @@ def test_killed_while_preparing_is_taken_up_again(tiny_set, tiny_run, tmp_path, 
 
     monkeypatch.setattr("cryomorph.particles.prepare._write_metadata", stop)
     with pytest.raises(KeyboardInterrupt):
-        train_linear(asked)
+        train(asked)
     monkeypatch.undo()
-    run = train_linear(replace(asked, resume=True))
+    run = train(replace(asked, resume=True))
     np.testing.assert_array_equal(run.latent_mean(), tiny_run.latent_mean())
     assert {path.name for path in run.path.iterdir()} == ALWAYS
 
@@ -209,7 +209,7 @@ def test_killed_while_preparing_is_taken_up_again(tiny_set, tiny_run, tmp_path, 
 def test_resume_of_a_complete_run_does_nothing(whole, config, tmp_path):
     shutil.copytree(whole.path, tmp_path / "run", symlinks=True)
     before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
-    run = train_linear(replace(config, output=tmp_path / "run", resume=True))
+    run = train(replace(config, output=tmp_path / "run", resume=True))
     assert (run.path / "model.safetensors").stat().st_mtime_ns == before
     assert "complete already" in (run.path / "run.log").read_text()
 
@@ -217,11 +217,11 @@ def test_resume_of_a_complete_run_does_nothing(whole, config, tmp_path):
 def test_resume_with_other_options_is_refused(whole, config):
     said = re.escape("was started with zdim = 2 and is resumed with 3")
     with pytest.raises(InputError, match=said):
-        train_linear(replace(config, output=whole.path, zdim=3, resume=True))
+        train(replace(config, output=whole.path, zdim=3, resume=True))
     with pytest.raises(InputError, match=r"was started with images\.box = None and is resumed with 12"):
-        train_linear(replace(config, output=whole.path, images=ImageSource(box=12), resume=True))
+        train(replace(config, output=whole.path, images=ImageSource(box=12), resume=True))
     with pytest.raises(InputError, match="holds a run: --resume goes on with it, --overwrite replaces it"):
-        train_linear(replace(config, output=whole.path))
+        train(replace(config, output=whole.path))
 
 
 def test_a_damaged_checkpoint_is_said(config, tmp_path, monkeypatch):
@@ -232,17 +232,17 @@ def test_a_damaged_checkpoint_is_said(config, tmp_path, monkeypatch):
 
     monkeypatch.setattr(RunFolder, "record", stop)
     with pytest.raises(KeyboardInterrupt):
-        train_linear(asked)
+        train(asked)
     monkeypatch.undo()
     (tmp_path / "run" / "checkpoints" / "linear.safetensors").write_bytes(b"torn")
     with pytest.raises(InputError, match="cannot be read as safetensors"):
-        train_linear(replace(asked, resume=True))
+        train(replace(asked, resume=True))
 
 
 def test_overwrite_makes_the_run_again(config, tmp_path):
     output = tmp_path / "run"
-    train_linear(replace(config, output=output, zdim=1))
-    run = train_linear(replace(config, output=output, zdim=3, overwrite=True))
+    train(replace(config, output=output, zdim=1))
+    run = train(replace(config, output=output, zdim=3, overwrite=True))
     assert run.latent_mean().shape == (400, 3)
 
 
@@ -254,15 +254,15 @@ def test_overwrite_makes_the_run_again(config, tmp_path):
         ({"iterations": 0}, "--iterations 0: expected 1 or more"),
         ({"final_iterations": 0}, "--final-iterations 0: expected 1 or more"),
         ({"max_radius": 5}, "--max-radius 5: expected 6 or more"),
-        ({"seed": -1}, "--seed -1: expected 0 or more"),
-        ({"recipe": "paper"}, "--recipe paper: the linear method has no publication's schedule"),
+        ({"seed": -1}, "--seed -1: expected 0 to 2147483647"),
+        ({"recipe": "paper"}, "--recipe paper: the method linear has only default"),
         ({"mask": "gone.mrc"}, "--mask gone.mrc: no such file; expected a mask file, auto or sphere"),
         ({"particles": Path("gone.star")}, "gone.star: no such particle file or store"),
     ],
 )
 def test_options_out_of_range_are_refused_before_anything_is_written(config, tmp_path, changes, said):
     with pytest.raises(InputError, match=f"^{re.escape(said)}"):
-        train_linear(replace(config, output=tmp_path / "run", **changes))
+        train(replace(config, output=tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
 
 
@@ -270,17 +270,17 @@ def test_a_run_that_could_not_start_leaves_nothing(tiny_set, config, tmp_path):
     output = tmp_path / "run"
     asked = replace(config, output=output, particles=tiny_set / "particles.star")
     with pytest.raises(InputError, match="--box 15"):
-        train_linear(replace(asked, images=ImageSource(box=15)))
+        train(replace(asked, images=ImageSource(box=15)))
     assert not output.exists()
     with pytest.raises(InputError, match="is not a particle store"):
-        train_linear(replace(asked, particles=tmp_path))
+        train(replace(asked, particles=tmp_path))
     assert not output.exists()
 
 
 def test_options_for_reading_images_do_not_go_with_a_store(config, tmp_path):
     images = ImageSource(box=12, skip_bad=True)
-    with pytest.raises(InputError, match="is a store, made already: leave --box, --skip-bad away"):
-        train_linear(replace(config, output=tmp_path / "run", images=images))
+    with pytest.raises(InputError, match="is a store, prepared already: omit --box, --skip-bad"):
+        train(replace(config, output=tmp_path / "run", images=images))
     assert not (tmp_path / "run").exists()
 
 
@@ -291,7 +291,7 @@ def test_particles_without_poses_are_refused(tiny_set, config, tmp_path):
     write_star(tmp_path / "blind.star", blocks)
     images = ImageSource(datadir=tiny_set)
     with pytest.raises(InputError, match="no orientations"):
-        train_linear(replace(config, particles=tmp_path / "blind.star", images=images, output=tmp_path / "run"))
+        train(replace(config, particles=tmp_path / "blind.star", images=images, output=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -300,21 +300,21 @@ def test_too_few_particles_are_refused(tiny_set, config, tmp_path):
     images = ImageSource(index=tmp_path / "few.txt")
     asked = replace(config, particles=tiny_set / "particles.star", output=tmp_path / "run", images=images)
     with pytest.raises(InputError, match="24 particles are too few for --zdim 13"):
-        train_linear(replace(asked, zdim=13))
+        train(replace(asked, zdim=13))
     assert not (tmp_path / "run").exists()
-    assert train_linear(replace(asked, zdim=1)).latent_mean().shape == (24, 1)
+    assert train(replace(asked, zdim=1)).latent_mean().shape == (24, 1)
 
 
 def test_overwrite_does_not_remove_the_particles_it_was_given(tiny_run, config, tmp_path):
     shutil.copytree(tiny_run.path, tmp_path / "run")
     inside = tmp_path / "run" / "particles"
     with pytest.raises(InputError, match="give another -o"):
-        train_linear(replace(config, particles=inside, output=tmp_path / "run", overwrite=True))
+        train(replace(config, particles=inside, output=tmp_path / "run", overwrite=True))
     assert len(ParticleStore.open(inside)) == 400
 
 
 def test_contrast_is_written_when_asked(config, tmp_path):
-    run = train_linear(replace(config, output=tmp_path / "run", contrast=True))
+    run = train(replace(config, output=tmp_path / "run", contrast=True))
     contrast = np.load(run.path / "contrast.npy", allow_pickle=False)
     assert contrast.shape == (400,)
     assert 0.85 < contrast.mean() < 1.15
@@ -322,7 +322,7 @@ def test_contrast_is_written_when_asked(config, tmp_path):
 
 
 def test_a_smaller_band_makes_smaller_maps(config, tmp_path):
-    run = train_linear(replace(config, output=tmp_path / "run", max_radius=6))
+    run = train(replace(config, output=tmp_path / "run", max_radius=6))
     assert run.model_tensors()["maps"].shape == (3, 12, 12, 12)
     assert run.representation().volume(torch.zeros(2), 16).shape == (16, 16, 16)
 
@@ -359,8 +359,8 @@ def test_a_wrong_mask_neither_starts_nor_replaces_a_run(whole, config, tmp_path)
     shutil.copytree(whole.path, tmp_path / "run", symlinks=True)
     write_map(tmp_path / "mask.mrc", np.ones((8, 8, 8), np.float32), 1.0)
     with pytest.raises(InputError, match="expected the working box"):
-        train_linear(replace(config, output=tmp_path / "run", overwrite=True, mask=str(tmp_path / "mask.mrc")))
+        train(replace(config, output=tmp_path / "run", overwrite=True, mask=str(tmp_path / "mask.mrc")))
     assert RunFolder.open(tmp_path / "run").latent_mean().shape == whole.latent_mean().shape
     inside = str(tmp_path / "run" / "consensus" / "mask.mrc")
     with pytest.raises(InputError, match="copy it elsewhere first"):
-        train_linear(replace(config, output=tmp_path / "run", overwrite=True, mask=inside))
+        train(replace(config, output=tmp_path / "run", overwrite=True, mask=inside))

@@ -12,19 +12,21 @@ import numpy as np
 import pytest
 import torch
 
+from cryomorph.commands.train import train
 from cryomorph.compute.distributed import Parallel
 from cryomorph.config.errors import InputError
-from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig, resolved
+from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig, neural_field_by_recipe
 from cryomorph.config.training import TrainingConfig
 from cryomorph.io.mrc import write_map
-from cryomorph.methods.neural_field import NEURAL_FIELD, train_neural_field
+from cryomorph.methods.neural_field import NEURAL_FIELD, resolve
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.snapshot import checkpoints
 from cryomorph.training import loop
-from cryomorph.training.build import LinearStart
-from cryomorph.training.stages import recipes
+from cryomorph.training.linear_start import LinearStart
+from cryomorph.training.session import Session
+from cryomorph.training.stages import encode, joint
 from cryomorph.training.trainer import Trainer
 
 SMALL = NetworkConfig(width=48, layers=1, feature_share=2.0)
@@ -42,7 +44,7 @@ def config(tiny_store) -> NeuralFieldConfig:
 @pytest.fixture(scope="module")
 def whole(config, tmp_path_factory) -> RunFolder:
     """The training of `config`, uninterrupted."""
-    return train_neural_field(replace(config, output=tmp_path_factory.mktemp("whole") / "run"))
+    return train(replace(config, output=tmp_path_factory.mktemp("whole") / "run"))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def paper(config, tmp_path_factory) -> RunFolder:
     """One epoch of the paper's recipe."""
     training = replace(SHORT, epochs=1)
     output = tmp_path_factory.mktemp("paper") / "run"
-    return train_neural_field(replace(config, output=output, recipe="paper", training=training, warm_steps=None))
+    return train(replace(config, output=output, recipe="paper", training=training, warm_steps=None))
 
 
 def stages(run: RunFolder) -> list[str]:
@@ -118,7 +120,7 @@ def test_the_paper_s_recipe_has_no_linear_stage_and_keeps_its_encoder(paper):
 
 
 def test_one_map_without_a_latent_space(config, tmp_path):
-    run = train_neural_field(replace(config, output=tmp_path / "run", zdim=0))
+    run = train(replace(config, output=tmp_path / "run", zdim=0))
     assert run.latent_mean().shape == (400, 0)
     volume = run.representation().volume(torch.zeros(0), 16)
     assert np.corrcoef(volume.numpy().ravel(), run.consensus_map().numpy().ravel())[0, 1] > 0.8
@@ -126,21 +128,21 @@ def test_one_map_without_a_latent_space(config, tmp_path):
 
 
 def test_a_network_as_encoder_works_in_the_default_recipe(config, tmp_path):
-    run = train_neural_field(replace(config, output=tmp_path / "run", network=replace(SMALL, encoder="mlp")))
+    run = train(replace(config, output=tmp_path / "run", network=replace(SMALL, encoder="mlp")))
     assert run.latent_mean().shape == (400, 2) and np.isfinite(run.latent_mean()).all()
     assert any(name.startswith("encoder.") for name in run.model_tensors())
 
 
 @pytest.mark.parametrize("zdim", [1, 3])
 def test_a_latent_space_may_have_another_dimension_than_the_linear_one(config, tmp_path, zdim):
-    run = train_neural_field(replace(config, output=tmp_path / "run", zdim=zdim, linear_zdim=2))
+    run = train(replace(config, output=tmp_path / "run", zdim=zdim, linear_zdim=2))
     assert run.latent_mean().shape == (400, zdim) and np.isfinite(run.latent_mean()).all()
     assert load_tensors(run.path / "linear.safetensors")[0]["mean"].shape == (400, 2)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(whole, config, tmp_path):
-    same(train_neural_field(replace(config, output=tmp_path / "again")), whole)
-    other = train_neural_field(replace(config, output=tmp_path / "other", seed=2))
+    same(train(replace(config, output=tmp_path / "again")), whole)
+    other = train(replace(config, output=tmp_path / "other", seed=2))
     name = "network.output.weight"
     assert not torch.equal(other.model_tensors()[name], whole.model_tensors()[name])
 
@@ -163,30 +165,30 @@ def test_killed_in_the_joint_stage_and_resumed_ends_in_the_same_run(whole, confi
     monkeypatch.setattr(Trainer, "step", failing)
     asked = replace(config, output=tmp_path / "run")
     with pytest.raises(Killed):
-        train_neural_field(asked)
+        train(asked)
     with pytest.raises(InputError, match=r"has no model.safetensors yet.*--resume"):
         RunFolder.open(asked.output)
     monkeypatch.setattr(Trainer, "step", step)
-    same(train_neural_field(replace(asked, resume=True)), whole)
+    same(train(replace(asked, resume=True)), whole)
 
 
 def test_a_run_that_is_there_is_refused_without_resume_or_overwrite(whole, config):
     before = (whole.path / "model.safetensors").read_bytes()
     with pytest.raises(InputError, match="holds a run: --resume goes on with it, --overwrite replaces it"):
-        train_neural_field(replace(config, output=whole.path))
+        train(replace(config, output=whole.path))
     assert (whole.path / "model.safetensors").read_bytes() == before
 
 
 def test_a_complete_run_resumed_is_left_as_it_is(whole, config):
     before = (whole.path / "model.safetensors").stat().st_mtime_ns
-    train_neural_field(replace(config, output=whole.path, resume=True))
+    train(replace(config, output=whole.path, resume=True))
     assert (whole.path / "model.safetensors").stat().st_mtime_ns == before
     assert "complete already" in (whole.path / "run.log").read_text()
 
 
 def test_other_options_than_the_run_s_own_cannot_resume_it(whole, config):
     with pytest.raises(InputError, match="was started with zdim = 2 and is resumed with 3"):
-        train_neural_field(replace(config, output=whole.path, resume=True, zdim=3, linear_zdim=2))
+        train(replace(config, output=whole.path, resume=True, zdim=3, linear_zdim=2))
 
 
 OUT_OF_RANGE = [
@@ -205,8 +207,8 @@ OUT_OF_RANGE = [
     ({"learning_rate": float("nan")}, {}, "--learning-rate nan: expected 0 or more"),
     ({"latent_rate": 1.5}, {}, "--latent-rate 1.5: expected 1 at most"),
     ({"beta": -1.0}, {}, "--beta -1.0: expected 0 or more"),
-    ({"first_band": 1.0}, {}, "--first-band 1.0: expected 2 or more"),
-    ({"band_share": 1.1}, {}, "--band-share 1.1: expected 1 at most"),
+    ({"first_radius": 1.0}, {}, "--first-radius 1.0: expected 2 or more"),
+    ({"radius_share": 1.1}, {}, "--radius-share 1.1: expected 1 at most"),
     ({"held_out": 0.6}, {}, "--held-out 0.6: expected 0.5 at most"),
     ({"held_out": -0.1}, {}, "--held-out -0.1: expected 0 or more"),
     ({"patience": -1}, {}, "--patience -1: expected 0 or more"),
@@ -221,7 +223,7 @@ SIZES = [
     ("feature_sigma", 0.0),
     ("encoder_width", 0),
     ("encoder_layers", 0),
-    ("encoder_band", 1.0),
+    ("encoder_radius", 1.0),
 ]
 
 
@@ -231,7 +233,7 @@ def test_an_option_out_of_range_is_refused_in_one_sentence_and_nothing_is_left(
 ):
     asked = replace(config, output=tmp_path / "run", training=replace(SHORT, **plan), **changes)
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}") as refused:
-        train_neural_field(asked)
+        train(asked)
     assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -240,13 +242,13 @@ def test_an_option_out_of_range_is_refused_in_one_sentence_and_nothing_is_left(
 def test_a_network_of_no_size_is_refused_by_the_option_s_name(config, tmp_path, name, value):
     asked = replace(config, output=tmp_path / "run", network=replace(SMALL, **{name: value}))
     with pytest.raises(InputError, match=f"^--{name.replace('_', '-')} {value}: expected .* or more$"):
-        train_neural_field(asked)
+        train(asked)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_seed_beyond_what_torch_can_draw_from_is_refused(config, tmp_path):
     with pytest.raises(InputError, match=r"^--seed 10{18}: expected 0 to"):
-        train_neural_field(replace(config, output=tmp_path / "run", seed=10**18))
+        train(replace(config, output=tmp_path / "run", seed=10**18))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -255,7 +257,7 @@ def test_a_mask_of_another_box_is_refused_and_nothing_is_left(config, tmp_path, 
     write_map(tmp_path / "mask.mrc", np.ones(shape, np.float32), 16.0)
     asked = replace(config, output=tmp_path / "run", mask=str(tmp_path / "mask.mrc"))
     with pytest.raises(InputError, match=r"mask.mrc has .* voxels, expected the working box, 16$"):
-        train_neural_field(asked)
+        train(asked)
     assert [path.name for path in tmp_path.iterdir()] == ["mask.mrc"]
 
 
@@ -268,7 +270,7 @@ def test_more_dimensions_than_the_particles_can_fill_are_refused_and_nothing_is_
     blocks["particles"]["rlnImageName"] = [f"{name.split('@')[0]}@{tiny_set / 'particles.mrcs'}" for name in stacks]
     write_star(tmp_path / "few.star", blocks)
     with pytest.raises(InputError, match="30 particles are too few for --zdim 16"):
-        train_neural_field(replace(config, output=tmp_path / "run", particles=tmp_path / "few.star", zdim=16))
+        train(replace(config, output=tmp_path / "run", particles=tmp_path / "few.star", zdim=16))
     assert [path.name for path in tmp_path.iterdir()] == ["few.star"]
 
 
@@ -279,7 +281,7 @@ def test_a_run_to_be_replaced_is_put_back_when_the_new_one_cannot_start(whole, c
     shutil.copytree(whole.path, kept, symlinks=True)
     write_map(tmp_path / "mask.mrc", np.ones((8, 8, 8), np.float32), 16.0)
     with pytest.raises(InputError, match="working box"):
-        train_neural_field(replace(config, output=kept, overwrite=True, mask=str(tmp_path / "mask.mrc")))
+        train(replace(config, output=kept, overwrite=True, mask=str(tmp_path / "mask.mrc")))
     same(RunFolder.open(kept), whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.mrc", "run"]
 
@@ -334,13 +336,13 @@ def test_poses_are_refined_by_all_processors_and_gathered_before_the_checkpoint(
         if table.shape[1] == 5:
             raise Killed
 
-    monkeypatch.setattr(recipes, "refine_poses", refine)
+    monkeypatch.setattr(joint, "refine_poses", refine)
     monkeypatch.setattr(Parallel, "all_gather_rows", gather)
     torch.set_num_threads(2)
     training = replace(SHORT, epochs=1, refine_poses=True, pose_epoch=1, batch_size=32)
     asked = replace(config, output=tmp_path / "run", recipe="paper", training=training, warm_steps=None)
     with pytest.raises(Killed):
-        train_neural_field(asked)
+        train(asked)
     assert threads == [2]
     assert not checkpoints(asked.output)
 
@@ -348,16 +350,17 @@ def test_poses_are_refined_by_all_processors_and_gathered_before_the_checkpoint(
 class Second(Parallel):
     """The second process of two: the first one wishes for points anew."""
 
-    def agreed(self, wish: bool) -> bool:
-        assert not wish  # it has not looked
+    def broadcast_flag(self, flag: bool) -> bool:
+        assert not flag  # it has not looked
         return True
 
 
 def test_all_processes_take_the_latent_points_that_the_first_one_wishes(config, tiny_store, make_model, tmp_path):
     n = len(tiny_store)
     start = LinearStart(LinearSubspace(torch.zeros(3, 16, 16, 16)), torch.zeros(n, 2), torch.ones(n, 2))
-    session = recipes.Session(
-        NEURAL_FIELD, RunFolder(tmp_path), tiny_store, resolved(config), Second(1, 1, torch.device("cpu"))
-    )
+    cpu = torch.device("cpu")
+    options = resolve(neural_field_by_recipe(config), tiny_store, cpu)
+    second = Second(1, 1, cpu)
+    session = Session(NEURAL_FIELD, options, run=RunFolder(tmp_path), store=tiny_store, parallel=second)
     session.linear, session.model = start, make_model()
-    assert recipes.by_gradient(session)
+    assert encode.by_gradient(session)

@@ -64,7 +64,7 @@ NOISE = torch.randn(N, ZDIM, generator=torch.Generator().manual_seed(2))
 @pytest.mark.parametrize("band", [4.0, 6.0])
 def test_the_loss_is_the_residual_of_a_sampled_point_and_its_divergence(band):
     model, given, disk = model_of(table()), batch(), DISK.within(band)
-    loss = model(model.placed(given, DISK), disk, NOISE)
+    loss = model(model.prepare_batch(given, DISK), disk, NOISE)
     mean, std = model.encoder.mean.double().numpy(), model.encoder.std.double().numpy()
     z = mean + std * NOISE.double().numpy()
     slices = linear().slices(torch.from_numpy(z).float(), given.rotation, disk).numpy()
@@ -81,7 +81,7 @@ def test_a_homogeneous_model_has_no_latent_and_no_divergence():
     model, given = model_of(None, field), batch()
     posterior = model.posterior(given)
     assert posterior.mean.shape == posterior.log_variance.shape == (N, 0)
-    loss = model(model.placed(given, DISK), DISK, torch.zeros(N, 0))
+    loss = model(model.prepare_batch(given, DISK), DISK, torch.zeros(N, 0))
     assert loss.kl.shape == (N, 0)
     slices = field.slices(torch.zeros(N, 0), given.rotation, DISK).detach()
     expected = ((given.image - given.ctf * slices) * WHITENING).abs().square().sum(1)
@@ -96,14 +96,14 @@ def test_placing_whitens_and_corrects_the_poses():
     given = batch()
     expected = given.whitened(WHITENING).moved(poses.offset, DISK)
     for placed in (
-        model_of(table(), poses=poses).placed(given, DISK),
-        model_of(table()).placed(given.moved(poses.offset, DISK), DISK),  # the one does not touch the other
+        model_of(table(), poses=poses).prepare_batch(given, DISK),
+        model_of(table()).prepare_batch(given.moved(poses.offset, DISK), DISK),  # the one does not touch the other
     ):
         torch.testing.assert_close(placed.image, expected.image)
         torch.testing.assert_close(placed.ctf, expected.ctf)
         torch.testing.assert_close(placed.rotation, expected.rotation)
     narrow = DISK.within(4)
-    part = model_of(table(), poses=poses).placed(given.within(narrow.size), narrow)
+    part = model_of(table(), poses=poses).prepare_batch(given.within(narrow.size), narrow)
     torch.testing.assert_close(part.image, expected.image[:, : narrow.size])
 
 
@@ -118,9 +118,9 @@ def test_refined_poses_explain_images_that_given_ones_do_not():
     seen = replace(flat, image=slices).moved(torch.cat([torch.zeros(N, 3), -offset[:, 3:]], dim=1), DISK)
     poses = PoseTable(N)
     given_poses = model_of(encoder, poses=poses)
-    before = given_poses(given_poses.placed(seen, DISK), DISK, 0 * NOISE).nll
+    before = given_poses(given_poses.prepare_batch(seen, DISK), DISK, 0 * NOISE).nll
     poses.offset[:] = offset
-    after = given_poses(given_poses.placed(seen, DISK), DISK, 0 * NOISE).nll
+    after = given_poses(given_poses.prepare_batch(seen, DISK), DISK, 0 * NOISE).nll
     assert bool((after < 1e-6 * before).all())
 
 
@@ -131,12 +131,12 @@ def test_an_encoder_sees_more_than_is_compared():
     model, given, narrow = model_of(encoder), batch(), DISK.within(3)
     changed = given.image.clone()
     changed[:, narrow.size :] *= 2
-    one = model(model.placed(given, DISK), narrow, 0 * NOISE)
-    other = model(model.placed(replace(given, image=changed), DISK), narrow, 0 * NOISE)
+    one = model(model.prepare_batch(given, DISK), narrow, 0 * NOISE)
+    other = model(model.prepare_batch(replace(given, image=changed), DISK), narrow, 0 * NOISE)
     assert bool((one.kl != other.kl).any())
     by_table = model_of(table())
-    one = by_table(by_table.placed(given, DISK), narrow, 0 * NOISE)
-    other = by_table(by_table.placed(replace(given, image=changed), DISK), narrow, 0 * NOISE)
+    one = by_table(by_table.prepare_batch(given, DISK), narrow, 0 * NOISE)
+    other = by_table(by_table.prepare_batch(replace(given, image=changed), DISK), narrow, 0 * NOISE)
     assert torch.equal(one.nll, other.nll)
 
 
@@ -160,7 +160,7 @@ def test_the_table_s_steps_on_the_loss_find_the_posterior_mean():
         alone[i] = 1 / np.sqrt(np.diag(precision))
     encoder = TableEncoder(torch.zeros(N, ZDIM), torch.from_numpy(alone).float())
     model = model_of(encoder)
-    placed = model.placed(given, DISK)
+    placed = model.prepare_batch(given, DISK)
     for _ in range(120):
         loss = model(placed, DISK, 0 * NOISE)
         (loss.nll + loss.kl.sum(1)).mean().backward()

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from cryomorph.config.errors import InputError
-from cryomorph.models.registry import METHODS, facts_of, representation_from
+from cryomorph.config.methods import OURS
+from cryomorph.models.registry import facts_of, representation_from
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.gaussian_slices import Mixture
 from cryomorph.physics.pose import random_rotations
@@ -87,7 +88,7 @@ def test_every_method_has_a_representation_and_every_representation_a_method():
     assert {type(make()) for _, make in EVERY.values()} == {
         kind for kind in Representation.__subclasses__() if kind.__module__.startswith("cryomorph.")
     }
-    assert {method for method, _ in EVERY.values()} == set(METHODS)
+    assert {method for method, _ in EVERY.values()} == set(OURS)
 
 
 def test_tensors_that_are_not_the_field_s_are_left_alone():
@@ -99,5 +100,7 @@ def test_tensors_that_are_not_the_field_s_are_left_alone():
 
 @pytest.mark.parametrize("facts", [{"method": "deformation"}, {}])
 def test_a_method_that_is_not_known_is_named(facts):
-    with pytest.raises(InputError, match=rf"method '{facts.get('method', '')}' is not one .*linear, neural-field"):
+    with pytest.raises(
+        InputError, match=rf"method '{facts.get('method', '')}' is not known here: expected one of linear, conv-vol"
+    ):
         representation_from({}, facts)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cryomorph.objectives.schedules import grown_band, scheduled
+from cryomorph.objectives.schedules import grown_radius, scheduled
 
 STEPS = np.linspace(0, 1, 41)
 
@@ -61,11 +61,11 @@ def test_no_value_leaves_its_bounds(schedule, progress, first, last):
 
 
 def test_the_band_grows_evenly_and_stays():
-    found = [grown_band(float(p), first=4.0, last=16.0, share=0.5) for p in STEPS]
+    found = [grown_radius(float(p), first=4.0, last=16.0, share=0.5) for p in STEPS]
     np.testing.assert_allclose(found, np.minimum(16, 4 + 24 * STEPS))
 
 
 def test_no_share_is_the_whole_band_from_the_start():
-    assert grown_band(0.0, first=4.0, last=16.0, share=0.0) == 16
-    assert grown_band(0.0, first=4.0, last=16.0, share=1.0) == 4
-    assert grown_band(1.0, first=4.0, last=16.0, share=1.0) == 16
+    assert grown_radius(0.0, first=4.0, last=16.0, share=0.0) == 16
+    assert grown_radius(0.0, first=4.0, last=16.0, share=1.0) == 4
+    assert grown_radius(1.0, first=4.0, last=16.0, share=1.0) == 16

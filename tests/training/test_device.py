@@ -68,7 +68,9 @@ def test_without_a_compiler_training_goes_on_and_says_so(make_model, monkeypatch
     before = answers(field)
     assert compile_network(field, "yes", CPU) is False
     assert len(said) == 1
-    assert "no-such-compiler" in said[0] and "training goes on without, more slowly" in said[0] and "\n" not in said[0]
+    assert (
+        "no-such-compiler" in said[0] and "training continues without, more slowly" in said[0] and "\n" not in said[0]
+    )
     assert torch.equal(answers(field), before)
     assert all(weight.grad is None for weight in field.parameters())
 
@@ -81,7 +83,7 @@ def test_any_failure_of_a_compiler_is_survived(make_model, monkeypatch, said):
     field = make_model().representation
     before = answers(field)
     assert compile_network(field, "yes", CPU) is False
-    assert said == ["the network is not compiled (ValueError): training goes on without, more slowly"]
+    assert said == ["the network could not be compiled (ValueError): training continues without, more slowly"]
     assert torch.equal(answers(field), before)
 
 

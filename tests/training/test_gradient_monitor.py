@@ -1,30 +1,30 @@
-"""The guard: which steps are left out, which images it names, and what a snapshot brings back."""
+"""The monitor: which steps are skipped, which images it names; what restoring the last valid state brings back."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from cryomorph.training.gradient_monitor import MEMORY, SETTLED, SPIKE, Snapshot, StepGuard, named
+from cryomorph.training.gradient_monitor import MEMORY, SETTLED, SPIKE, GradientMonitor, LastValidState, named
 from cryomorph.training.optimise import Optimisers
 
 
-def guard_after(norms: list[float]) -> StepGuard:
-    """A guard that has seen these gradients, image i at step i, and handed over its verdicts."""
-    guard = StepGuard(torch.device("cpu"))
+def monitor_after(norms: list[float]) -> GradientMonitor:
+    """A monitor that has seen these gradients, image i at step i, and handed over its verdicts."""
+    monitor = GradientMonitor(torch.device("cpu"))
     for i, norm in enumerate(norms):
-        guard.judge(torch.tensor(norm), torch.tensor([i]))
-    guard.verdicts()
-    return guard
+        monitor.check(torch.tensor(norm), torch.tensor([i]))
+    monitor.flush()
+    return monitor
 
 
 def test_steps_that_are_no_numbers_are_left_out_and_their_images_named():
-    guard = StepGuard(torch.device("cpu"))
+    monitor = GradientMonitor(torch.device("cpu"))
     norms = [1.0, float("nan"), 1.0, float("inf"), 1.0]
-    judged = [float(guard.judge(torch.tensor(v), torch.tensor([2 * i, 2 * i + 1]))) for i, v in enumerate(norms)]
-    assert judged == [0, 1, 0, 1, 0]
-    assert guard.verdicts()[1:] == (2, [2, 3, 6, 7])
-    assert guard.verdicts() == (0, 0, [])
+    checked = [float(monitor.check(torch.tensor(v), torch.tensor([2 * i, 2 * i + 1]))) for i, v in enumerate(norms)]
+    assert checked == [0, 1, 0, 1, 0]
+    assert monitor.flush()[1:] == (2, [2, 3, 6, 7])
+    assert monitor.flush() == (0, 0, [])
 
 
 def test_the_usual_norm_is_a_running_mean_of_the_good_steps_alone():
@@ -32,24 +32,24 @@ def test_the_usual_norm_is_a_running_mean_of_the_good_steps_alone():
     expected = 2.0
     for norm in (3.0, 5.0):
         expected = MEMORY * expected + (1 - MEMORY) * norm
-    guard = guard_after(norms)
-    assert abs(float(guard.usual) - expected) < 1e-6
-    assert float(guard.seen) == 3
+    monitor = monitor_after(norms)
+    assert abs(float(monitor.usual) - expected) < 1e-6
+    assert float(monitor.seen) == 3
 
 
 def test_a_spike_is_left_out_once_the_norm_has_settled_and_not_before():
-    early, late = guard_after([1.0] * (SETTLED - 1)), guard_after([1.0] * SETTLED)
+    early, late = monitor_after([1.0] * (SETTLED - 1)), monitor_after([1.0] * SETTLED)
     image = torch.tensor([9])
-    assert float(late.judge(torch.tensor(0.99 * SPIKE), image)) == 0
-    late = guard_after([1.0] * SETTLED)
-    assert float(late.judge(torch.tensor(1.01 * SPIKE), image)) == 1
+    assert float(late.check(torch.tensor(0.99 * SPIKE), image)) == 0
+    late = monitor_after([1.0] * SETTLED)
+    assert float(late.check(torch.tensor(1.01 * SPIKE), image)) == 1
     assert float(late.usual) == 1
-    assert float(early.judge(torch.tensor(100 * SPIKE), image)) == 0
+    assert float(early.check(torch.tensor(100 * SPIKE), image)) == 0
 
 
 def test_a_first_step_that_is_no_number_does_not_become_the_usual_norm():
-    guard = guard_after([float("nan"), 4.0])
-    assert float(guard.usual) == 4.0
+    monitor = monitor_after([float("nan"), 4.0])
+    assert float(monitor.usual) == 4.0
 
 
 def test_images_are_named_in_order_and_the_first_few_of_many():
@@ -70,12 +70,12 @@ def test_a_snapshot_brings_back_weights_buffers_and_memory():
     step()
     kept = {name: value.clone() for name, value in model.state_dict().items()}
     memory = {name: value.clone() for name, value in optimisers.state().items()}
-    snapshot = Snapshot(model, optimisers)
+    valid = LastValidState(model, optimisers)
     step()
     with torch.no_grad():
         model.weight.fill_(torch.nan)
     for _ in range(2):  # a snapshot can be used twice
-        snapshot.restore(model, optimisers)
+        valid.restore(model, optimisers)
         assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
         assert all(torch.equal(value, memory[name]) for name, value in optimisers.state().items())
         step()

@@ -14,6 +14,7 @@ from cryomorph.compute.distributed import Parallel
 from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training import loop
+from cryomorph.training.checkpoints import state_of
 from cryomorph.training.trainer import Trainer
 
 NOT_COMPARED = ("seconds", "images_per_second")
@@ -63,8 +64,8 @@ def rows(run: RunFolder) -> list[dict[str, object]]:
 
 
 def same(one: Trainer, other: Trainer) -> None:
-    """Bit for bit: weights, buffers, table, the optimiser's memory, the guard, and how far the training is."""
-    (tensors, facts), (expected, expected_facts) = one.state(), other.state()
+    """Bit for bit: weights, buffers, table, the optimiser's memory, the monitor, and how far the training is."""
+    (tensors, facts), (expected, expected_facts) = state_of(one), state_of(other)
     assert tensors.keys() == expected.keys()
     assert any(name.startswith("optimiser.") for name in tensors)
     differ = [name for name, value in tensors.items() if not torch.equal(value, expected[name])]
@@ -77,7 +78,7 @@ def same(one: Trainer, other: Trainer) -> None:
 def test_a_training_killed_and_resumed_ends_in_the_same_bits(make_trainer, new_run, monkeypatch, kind, steps):
     """Twelve steps an epoch: killed in the first, just before its last report is written, and in the second."""
     encoder, optimiser = kind
-    asked = {"optimiser": optimiser, "checkpoint_minutes": 0.0, "band_share": 0.6, "epochs": 3, "learning_rate": 2e-3}
+    asked = {"optimiser": optimiser, "checkpoint_minutes": 0.0, "radius_share": 0.6, "epochs": 3, "learning_rate": 2e-3}
     whole, run = make_trainer(encoder, **asked), new_run("whole")
     loop.train(whole, run)
     undo = kill_after(monkeypatch, steps)
@@ -176,7 +177,7 @@ def test_a_flat_held_out_loss_ends_the_training_and_stays_ended(make_trainer, ne
     monkeypatch.setattr(Trainer, "held_out_loss", lambda self: 1.0)
     run, asked = new_run("run"), {"epochs": 9, "patience": 2}
     loop.train(make_trainer(**asked), run)
-    assert "held-out loss is flat since 2 epochs: ended after 3" in (run.path / "run.log").read_text()
+    assert "stopped after epoch 3: the held-out loss was flat for 2 epochs" in (run.path / "run.log").read_text()
     assert [row["epoch"] for row in rows(run) if row["stage"] == "epoch"] == [1, 2, 3]
     again = make_trainer(**asked)
     loop.train(again, run)
@@ -215,7 +216,10 @@ def test_left_out_steps_are_warned_of_with_their_images(make_trainer, new_run, m
     assert all(17 in row["skipped_images"] and len(row["skipped_images"]) <= 32 for row in named)
     assert len(said) == 2
     first = ", ".join(str(int(i)) for i in sorted(named[0]["skipped_images"])[:8])
-    assert said[0].startswith("1 steps were not numbers or far too large") and f"particles {first} and" in said[0]
+    assert (
+        said[0].startswith("skipped 1 steps with non-finite or far too large gradients")
+        and f"particles {first} and" in said[0]
+    )
     assert all(map(torch.isfinite, (torch.tensor(row["nll"]) for row in named)))
 
 
@@ -235,18 +239,18 @@ def test_a_rolled_back_model_is_warned_of(make_trainer, new_run, monkeypatch):
     said: list[str] = []
     monkeypatch.setattr(RunFolder, "warn", lambda self, message: said.append(message))
     loop.train(trainer, run)
-    assert [text for text in said if "put back" in text and "learning rate is halved" in text]
+    assert [text for text in said if "restored to the last valid state" in text and "learning rate is halved" in text]
     assert trainer.progress.rate_factor == 0.5
     assert all(torch.isfinite(value.float()).all() for value in trainer.model.state_dict().values())
     rolled = [row for row in rows(run) if "rolled_back" in row]
     assert [row["step"] for row in rolled] == [9]
 
 
-def test_the_bar_says_epoch_band_loss_and_divergences(make_trainer):
-    trainer = make_trainer(epochs=5, first_band=4.0, band_share=1.0)
-    assert loop.label(trainer) == "epoch 1 of 5, band 4"
-    trainer.spoken = {"nll": 1.25, "kl": [0.5, 2.0]}
-    assert loop.label(trainer) == "epoch 1 of 5, band 4, loss 1.2500, KL 0.5 2.0"
+def test_the_bar_says_epoch_radius_loss_and_divergences(make_trainer):
+    trainer = make_trainer(epochs=5, first_radius=4.0, radius_share=1.0)
+    assert loop.label(trainer) == "epoch 1 of 5, radius 4"
+    trainer.last_report = {"nll": 1.25, "kl": [0.5, 2.0]}
+    assert loop.label(trainer) == "epoch 1 of 5, radius 4, loss 1.2500, KL 0.5 2.0"
 
 
 def test_what_belongs_to_an_epoch_is_called_once_in_each(make_trainer, new_run):

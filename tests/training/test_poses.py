@@ -11,13 +11,13 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from cryomorph.commands.train import train
 from cryomorph.config.linear import LinearConfig
 from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.config.training import TrainingConfig
 from cryomorph.diagnostics.training_record import read_metrics, training_record
 from cryomorph.io.star import read_star
-from cryomorph.methods.neural_field import train_neural_field
 from cryomorph.particles.metadata import read_particles, rewrite_poses
 from cryomorph.particles.prepare import prepare
 from cryomorph.particles.store import ParticleStore
@@ -26,7 +26,7 @@ from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.snapshot import REFINED_FIRST, with_refined
 from cryomorph.simulation.sets import simulate_set
-from cryomorph.training.stages import recipes
+from cryomorph.training.stages import finish
 from cryomorph.training.stages import refine_poses as poses
 from cryomorph.training.stages.refine_poses import refine_given_poses
 from cryomorph.volumes.backproject import reconstruct
@@ -137,7 +137,7 @@ def test_every_round_is_kept_and_told(refined):
         assert row["rotation_deg_prior"] == pytest.approx(OFF_DEG, rel=0.3)
         assert row["shift_pixel_prior"] == pytest.approx(OFF_PX, rel=0.3)
     log = (refined.path / "run.log").read_text()
-    assert all(f"poses, round {number} of 3: off by " in log for number in (1, 2, 3))
+    assert all(f"poses, round {number} of 3: estimated errors " in log for number in (1, 2, 3))
     found = tensors["offset"]
     assert rows[-1]["shift_pixel_median"] == pytest.approx(float(found[:, 3:].norm(dim=1).median()), rel=1e-5)
 
@@ -194,7 +194,7 @@ def config(known) -> NeuralFieldConfig:
 @pytest.fixture(scope="module")
 def whole(config, tmp_path_factory) -> RunFolder:
     """The training of `config`, uninterrupted."""
-    return train_neural_field(replace(config, output=tmp_path_factory.mktemp("whole") / "run"))
+    return train(replace(config, output=tmp_path_factory.mktemp("whole") / "run"))
 
 
 def test_a_training_ends_with_poses_nearer_to_the_truth(known, whole):
@@ -202,7 +202,7 @@ def test_a_training_ends_with_poses_nearer_to_the_truth(known, whole):
     found = known.errors(whole.store().require_pose())
     assert found[0] < 0.7 * given[0]
     assert found[1] < 0.4 * given[1]
-    assert kept(whole)[0]["maps"].shape[1] == 1 + recipes.POSE_COMPONENTS  # more than the latent space has
+    assert kept(whole)[0]["maps"].shape[1] == 1 + poses.COMPONENTS  # more than the latent space has
 
 
 def test_all_that_follows_the_stage_is_at_the_refined_poses(whole):
@@ -237,14 +237,14 @@ def test_a_training_killed_while_poses_are_refined_and_again_at_its_end_ends_the
 ):
     """The second time the refined poses are written already: they must not be added once more."""
     asked = replace(config, output=tmp_path / "run")
-    for module, name in ((poses, "fit_halves"), (recipes, "measure_trained")):
+    for module, name in ((poses, "fit_halves"), (finish, "measure_trained")):
         call = 2 if name == "fit_halves" else 1
         with monkeypatch.context() as patched, pytest.raises(Killed):
             patched.setattr(module, name, killed_at(call, getattr(module, name))[0])
-            train_neural_field(asked)
+            train(asked)
         asked = replace(asked, resume=True)
     assert not RunFolder(asked.output).is_complete
-    run = train_neural_field(asked)
+    run = train(asked)
     found, expected = run.store().require_pose(), whole.store().require_pose()
     assert torch.equal(found.rotation, expected.rotation)
     assert torch.equal(found.shift_A, expected.shift_A)
@@ -253,6 +253,6 @@ def test_a_training_killed_while_poses_are_refined_and_again_at_its_end_ends_the
 
 def test_without_being_asked_poses_stay_as_they_were_given(config, known, tmp_path):
     training = replace(SHORT, refine_poses=False, epochs=1)
-    run = train_neural_field(replace(config, output=tmp_path / "run", training=training, warm_steps=20))
+    run = train(replace(config, output=tmp_path / "run", training=training, warm_steps=20))
     assert torch.equal(run.store().require_pose().rotation, known.store.require_pose().rotation)
     assert not (run.path / REFINED_FIRST).exists()

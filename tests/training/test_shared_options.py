@@ -9,38 +9,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cryomorph.config.conv_volume import ConvConfig, ConvVolumeConfig
-from cryomorph.config.conv_volume import resolved as conv_resolved
+from cryomorph.commands.train import train
+from cryomorph.config.conv_volume import ConvConfig, ConvVolumeConfig, conv_volume_by_recipe
 from cryomorph.config.errors import InputError
-from cryomorph.config.gaussians import GaussiansConfig, MixtureConfig
-from cryomorph.config.gaussians import resolved as gaussians_resolved
-from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig
-from cryomorph.config.neural_field import resolved as field_resolved
+from cryomorph.config.gaussians import GaussiansConfig, MixtureConfig, gaussians_by_recipe
+from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig, neural_field_by_recipe
 from cryomorph.config.training import TrainingConfig
-from cryomorph.methods.conv_volume import train_conv_volume
-from cryomorph.methods.gaussians import train_gaussians
-from cryomorph.methods.neural_field import train_neural_field
 from cryomorph.runs.folder import RunFolder
 
 SHORT = TrainingConfig(epochs=2, precision="float32", device="cpu", batch_size=20)
 METHODS = {
-    "conv-volume": (ConvVolumeConfig, ConvConfig(channels=4, hidden=16), train_conv_volume, conv_resolved),
+    "conv-volume": (ConvVolumeConfig, ConvConfig(channels=4, hidden=16), conv_volume_by_recipe),
     "gaussians": (
         GaussiansConfig,
         MixtureConfig(gaussians=30, width=16, layers=2),
-        train_gaussians,
-        gaussians_resolved,
+        gaussians_by_recipe,
     ),
-    "neural-field": (NeuralFieldConfig, NetworkConfig(width=16, layers=1), train_neural_field, field_resolved),
+    "neural-field": (NeuralFieldConfig, NetworkConfig(width=16, layers=1), neural_field_by_recipe),
 }
 
 
 @pytest.fixture(params=sorted(METHODS))
 def method(request, tiny_store, tmp_path):
-    """A short config of a method, and what trains it."""
-    kind, network, train, resolved = METHODS[request.param]
+    """A short config of a method, and what fills in its recipe."""
+    kind, network, by_recipe = METHODS[request.param]
     config = kind(tiny_store.folder, tmp_path / "run", zdim=2, network=network, training=SHORT, warm_steps=20, seed=1)
-    return config, train, resolved
+    return config, by_recipe
 
 
 def joint_rows(run: RunFolder) -> list[dict[str, object]]:
@@ -49,7 +43,7 @@ def joint_rows(run: RunFolder) -> list[dict[str, object]]:
 
 
 def test_the_disentanglement_prior_moves_a_table_s_points(method):
-    config, train, _ = method
+    config, _ = method
     pulled, weightless = replace(SHORT, prior="disentangle"), replace(SHORT, prior="disentangle", prior_weight=0.0)
     run = train(replace(config, training=pulled))
     plain = train(replace(config, output=config.output.with_name("plain"), training=weightless))
@@ -62,12 +56,12 @@ def test_the_disentanglement_prior_moves_a_table_s_points(method):
 
 
 def test_a_prior_that_could_do_nothing_is_refused(method):
-    config, train, _ = method
+    config, _ = method
     for plan, zdim, message in (
         (replace(SHORT, prior="disentangle"), 0, "--zdim 0 has none"),
-        (replace(SHORT, prior="disentangle", latent_rate=0.0), 2, "--latent-rate 0 holds a table's"),
+        (replace(SHORT, prior="disentangle", latent_rate=0.0), 2, "--latent-rate 0 fixes those of a table"),
         (replace(SHORT, final_model="best", held_out=0.0), 2, "give a --held-out above 0"),
-        (replace(SHORT, final_model="best", band_share=1.0), 2, "--band-share below 1"),
+        (replace(SHORT, final_model="best", radius_share=1.0), 2, "--radius-share below 1"),
     ):
         with pytest.raises(InputError, match=message):
             train(replace(config, training=plan, zdim=zdim))
@@ -76,7 +70,7 @@ def test_a_prior_that_could_do_nothing_is_refused(method):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_orientations_in_doubt_are_another_training(method, precision):
-    config, train, _ = method
+    config, _ = method
     run = train(replace(config, training=replace(SHORT, pose_spread=3.0, precision=precision)))
     exact = train(replace(config, output=config.output.with_name("exact")))
     losses = [np.mean([float(row["nll"]) for row in joint_rows(each)]) for each in (run, exact)]
@@ -86,17 +80,17 @@ def test_orientations_in_doubt_are_another_training(method, precision):
 
 
 def test_a_table_under_the_prior_is_given_a_rate(method):
-    config, _, resolved = method
-    assert resolved(replace(config, training=TrainingConfig(prior="disentangle"))).training.latent_rate == 0.3
+    config, by_recipe = method
+    assert by_recipe(replace(config, training=TrainingConfig(prior="disentangle"))).training.latent_rate == 0.3
     asked = TrainingConfig(prior="disentangle", latent_rate=0.1)
-    assert resolved(replace(config, training=asked)).training.latent_rate == 0.1
-    plain = resolved(replace(config, training=TrainingConfig()))
+    assert by_recipe(replace(config, training=asked)).training.latent_rate == 0.1
+    plain = by_recipe(replace(config, training=TrainingConfig()))
     assert plain.training.latent_rate == (0.0 if isinstance(config, NeuralFieldConfig) else 0.3)
     assert (plain.training.held_out, plain.training.final_model, plain.training.prior) == (0.05, "last", "normal")
 
 
 def test_the_paper_recipe_of_opus_dsd_is_its_own():
-    found = conv_resolved(ConvVolumeConfig(Path("p"), Path("o"), recipe="paper"))
+    found = conv_volume_by_recipe(ConvVolumeConfig(Path("p"), Path("o"), recipe="paper"))
     plan, network = found.training, found.network
     assert (plan.prior, plan.prior_weight, plan.held_out, plan.final_model) == ("disentangle", 0.5, 0.1, "best")
     assert (plan.learning_rate, plan.rate_schedule, plan.batch_size, plan.beta_schedule) == (

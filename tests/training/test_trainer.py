@@ -14,7 +14,11 @@ from cryomorph.compute.batch_threads import BatchThreads
 from cryomorph.compute.distributed import Parallel
 from cryomorph.objectives.disentangle import disentanglement
 from cryomorph.particles.projection_class import projection_classes
-from cryomorph.training.trainer import FLAT, RAMP, Trainer, flat, split_held_out
+from cryomorph.training.batches import split_held_out
+from cryomorph.training.checkpoints import restore, state_of
+from cryomorph.training.evaluation import FLAT, flat
+from cryomorph.training.schedule import RAMP
+from cryomorph.training.trainer import Trainer
 
 
 def spoil(monkeypatch, trainer, particles):
@@ -33,6 +37,10 @@ def run_epoch(trainer):
     disk = trainer.disk
     for batch in trainer.batches():
         trainer.step(batch, disk)
+
+
+def kl_weight(trainer):
+    return trainer.schedule.kl_weight(trainer.progress)
 
 
 def finite(model):
@@ -78,12 +86,12 @@ def test_the_table_moves_the_batch_by_the_natural_gradient_of_each_image_s_own_l
     model.encoder.std.fill_(0.02)
     before = model.encoder.mean.clone()
     batch = next(iter(trainer.batches()))
-    noise = trainer._noise(len(batch))
+    noise = trainer.stepper.noise(len(batch), trainer.progress)
 
     def losses(shift):
         with torch.no_grad():
             model.encoder.mean[batch.index] += shift
-            loss = model(model.placed(batch, store.disk), store.disk, noise)
+            loss = model(model.prepare_batch(batch, store.disk), store.disk, noise)
             model.encoder.mean.copy_(before)
         return (loss.nll.double() + 1.5 * loss.kl.double().sum(1)).numpy()
 
@@ -102,7 +110,7 @@ def test_the_table_moves_the_batch_by_the_natural_gradient_of_each_image_s_own_l
 def test_a_team_takes_the_steps_of_one_thread(make_trainer, encoder, optimiser):
     alone, shared = (make_trainer(encoder, optimiser=optimiser) for _ in range(2))
     with BatchThreads(12, 3) as threads:
-        shared.threads = threads
+        shared.threads = shared.stepper.threads = threads
         for trainer in (alone, shared):
             for batch in islice(trainer.batches(), 4):
                 trainer.step(batch, trainer.disk)
@@ -122,8 +130,8 @@ def test_training_improves_the_held_out_loss(make_trainer):
     assert closed["held_out"] < before - 0.2
 
 
-def test_the_band_grows_by_epoch_and_is_full_at_the_end(make_trainer):
-    trainer = make_trainer(epochs=8, first_band=4.0, band_share=0.5)
+def test_the_radius_grows_by_epoch_and_is_full_at_the_end(make_trainer):
+    trainer = make_trainer(epochs=8, first_radius=4.0, radius_share=0.5)
     bands, sizes = [], []
     for epoch in range(8):
         trainer.progress.epoch = epoch
@@ -136,12 +144,12 @@ def test_the_band_grows_by_epoch_and_is_full_at_the_end(make_trainer):
     assert sizes[-1] == trainer.store.disk.size and sizes == sorted(sizes)
 
 
-def test_the_first_band_is_16_and_no_more_than_the_box(make_trainer):
-    assert make_trainer(first_band=None, band_share=0.5).disk.max_radius == 8
+def test_the_first_radius_is_no_more_than_nyquist(make_trainer):
+    assert make_trainer(first_radius=24.0, radius_share=0.5).disk.max_radius == 8
 
 
 def test_a_network_sees_all_coefficients_whatever_is_compared(make_trainer):
-    trainer = make_trainer("mlp", epochs=4, first_band=4.0, band_share=1.0)
+    trainer = make_trainer("mlp", epochs=4, first_radius=4.0, radius_share=1.0)
     batch = next(iter(trainer.batches()))
     assert trainer.disk.max_radius == 4
     assert batch.image.shape[1] == trainer.store.disk.size
@@ -153,12 +161,12 @@ def test_noise_depends_on_the_place_in_the_training_and_on_nothing_else(make_tra
     one, other = make_trainer("table"), make_trainer("mlp", optimiser="muon")
     run_epoch(other)
     other.progress = replace(other.progress, epoch=0, step=0)
-    assert torch.equal(one._noise(5), other._noise(5))
+    assert torch.equal(one.stepper.noise(5, one.progress), other.stepper.noise(5, other.progress))
     drawn = []
     for epoch in range(2):
         for step in range(one.steps):
             one.progress.epoch, one.progress.step = epoch, step
-            drawn.append(one._noise(5))
+            drawn.append(one.stepper.noise(5, one.progress))
     together = torch.stack(drawn).flatten(1)
     assert len(torch.unique(together, dim=0)) == 2 * one.steps
     assert abs(float(together.mean())) < 0.2 and abs(float(together.std()) - 1) < 0.2
@@ -168,41 +176,41 @@ def test_the_noise_of_two_processes_is_never_the_same(tiny_store, small_plan, ma
     drawn = []
     for rank in range(2):
         trainer = Trainer(make_model(), tiny_store, small_plan, parallel=Parallel(0, 1, torch.device("cpu")), seed=0)
-        trainer.parallel = Parallel(rank, 2, torch.device("cpu"))
+        trainer.stepper.parallel = Parallel(rank, 2, torch.device("cpu"))
         for step in range(3):
             trainer.progress.step = step
-            drawn.append(trainer._noise(4).flatten())
+            drawn.append(trainer.stepper.noise(4, trainer.progress).flatten())
     assert len(torch.unique(torch.stack(drawn), dim=0)) == 6
 
 
 def test_the_rate_rises_then_falls_as_scheduled(make_trainer):
     trainer = make_trainer(epochs=10, rate_schedule="cosine")
-    assert trainer.rate == pytest.approx(1 / RAMP)
+    assert trainer.schedule.relative_rate(trainer.progress) == pytest.approx(1 / RAMP)
     trainer.progress.epoch = 5
-    assert trainer.rate == pytest.approx(0.5)
+    assert trainer.schedule.relative_rate(trainer.progress) == pytest.approx(0.5)
     trainer.progress.epoch = 10
-    assert trainer.rate == pytest.approx(0, abs=1e-12)
+    assert trainer.schedule.relative_rate(trainer.progress) == pytest.approx(0, abs=1e-12)
     constant = make_trainer(epochs=10, rate_schedule="constant")
     constant.progress.epoch = 9
-    assert constant.rate == 1
+    assert constant.schedule.relative_rate(constant.progress) == 1
     constant.progress.rate_factor = 0.25
-    assert constant.rate == 0.25
+    assert constant.schedule.relative_rate(constant.progress) == 0.25
 
 
 def test_the_weight_of_the_divergence_is_half_of_the_papers_beta(make_trainer):
-    assert make_trainer(beta=0.25, beta_schedule="constant").kl_weight == pytest.approx(0.125)
+    assert kl_weight(make_trainer(beta=0.25, beta_schedule="constant")) == pytest.approx(0.125)
     rising = make_trainer(beta=2.0, beta_schedule="linear", epochs=4)
     weights = []
     for epoch in range(4):
         rising.progress.epoch = epoch
-        weights.append(rising.kl_weight)
+        weights.append(kl_weight(rising))
     assert weights == pytest.approx([0, 0.25, 0.5, 0.75])
-    assert make_trainer(beta=0.0).kl_weight == 0
+    assert kl_weight(make_trainer(beta=0.0)) == 0
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "muon"])
 @pytest.mark.parametrize("encoder", ["table", "mlp"])
-def test_a_batch_whose_gradient_is_no_number_is_left_out(make_trainer, monkeypatch, encoder, optimiser):
+def test_a_batch_with_a_non_finite_gradient_is_skipped(make_trainer, monkeypatch, encoder, optimiser):
     trainer = make_trainer(encoder, optimiser=optimiser, held_out=0.0)
     spoil(monkeypatch, trainer, [17])
     rows = trainer.model.encoder.mean[17].clone() if encoder == "table" else None
@@ -220,10 +228,10 @@ def test_a_batch_whose_gradient_is_no_number_is_left_out(make_trainer, monkeypat
         assert torch.equal(trainer.model.encoder.mean[17], rows)
 
 
-def test_steps_before_any_spike_is_left_out_are_as_without_a_guard(make_trainer):
+def test_a_spike_is_skipped_once_the_norm_has_settled(make_trainer):
     """A gradient a thousand times the usual one is left out after a hundred steps, and a usual one is not."""
     trainer = make_trainer("mlp")
-    trainer.guard.usual, trainer.guard.seen = torch.tensor(1e-9), torch.tensor(100.0)
+    trainer.monitor.usual, trainer.monitor.seen = torch.tensor(1e-9), torch.tensor(100.0)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     batch = next(iter(trainer.batches()))
     trainer.step(batch, trainer.disk)
@@ -238,7 +246,7 @@ def lose(trainer):
             weight.fill_(torch.nan)
 
 
-def test_a_lost_model_is_put_back_and_the_rate_is_halved(make_trainer):
+def test_a_lost_model_is_restored_and_the_rate_is_halved(make_trainer):
     trainer = make_trainer("table")
     disk, batches = trainer.disk, list(trainer.batches())
     trainer.step(batches[0], disk)
@@ -259,7 +267,7 @@ def test_a_lost_model_is_put_back_and_the_rate_is_halved(make_trainer):
     assert "skipped" not in facts and math.isfinite(facts["nll"])
 
 
-def test_a_model_lost_late_in_a_report_is_put_back_to_a_sound_state_too(make_trainer):
+def test_a_model_lost_late_in_a_report_is_restored_to_a_valid_state_too(make_trainer):
     """Lost for the last two of eight steps, fewer than half: what is lost must not become the state to go back to."""
     trainer = make_trainer("table")
     disk, batches = trainer.disk, list(trainer.batches())
@@ -277,25 +285,25 @@ def test_a_model_lost_late_in_a_report_is_put_back_to_a_sound_state_too(make_tra
 
 def test_held_out_particles_never_reach_the_weights(make_trainer):
     trainer = make_trainer("table", held_out=0.1)
-    assert len(trainer.held) == 40
+    assert len(trainer.held_out.index) == 40
     seen = torch.cat([batch.index for batch in trainer.batches()])
-    assert not set(seen.tolist()) & set(trainer.held.tolist())
-    assert sorted([*seen.tolist(), *trainer.held.tolist()]) == list(range(400))
+    assert not set(seen.tolist()) & set(trainer.held_out.index.tolist())
+    assert sorted([*seen.tolist(), *trainer.held_out.index.tolist()]) == list(range(400))
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     state = trainer.optimiser.state()
     trainer.held_out_loss()
     after = trainer.model.state_dict()
     moved = (after.pop("encoder.mean") - before.pop("encoder.mean")).abs().sum(1) > 0
-    assert moved.nonzero().flatten().tolist() == trainer.held.tolist()
+    assert moved.nonzero().flatten().tolist() == trainer.held_out.index.tolist()
     assert all(torch.equal(value, before[name]) for name, value in after.items())
     assert not state and not trainer.optimiser.state()
     assert all(weight.requires_grad and weight.grad is None for weight in trainer.optimiser.weights)
 
 
 def test_the_held_out_loss_is_the_mean_per_coefficient_at_the_full_band(make_trainer):
-    trainer = make_trainer("mlp", held_out=0.1, beta=2.0, beta_schedule="constant", first_band=4.0, band_share=1.0)
+    trainer = make_trainer("mlp", held_out=0.1, beta=2.0, beta_schedule="constant", first_radius=4.0, radius_share=1.0)
     model, store = trainer.model, trainer.store
-    batch = store.batch(trainer.held)
+    batch = store.batch(trainer.held_out.index)
     with torch.no_grad():
         posterior = model.encoder(batch)
         slices = model.representation.slices(posterior.mean, batch.rotation, store.disk)
@@ -344,7 +352,7 @@ def test_losses_are_flat_when_the_last_ones_do_not_improve_on_those_before(losse
 
 
 def test_a_flat_held_out_loss_ends_the_training_but_not_while_the_band_grows(make_trainer, monkeypatch):
-    trainer = make_trainer(epochs=10, patience=2, band_share=0.4)
+    trainer = make_trainer(epochs=10, patience=2, radius_share=0.4)
     monkeypatch.setattr(trainer, "held_out_loss", lambda: 1.0)
     closed = []
     while not trainer.finished:
@@ -386,7 +394,7 @@ def test_the_rate_decays_by_a_twentieth_each_epoch(make_trainer):
     trainer = make_trainer(epochs=10, rate_schedule="decay")
     for epoch in (6, 8):
         trainer.progress.epoch = epoch
-        assert trainer.rate == pytest.approx(0.95**epoch)
+        assert trainer.schedule.relative_rate(trainer.progress) == pytest.approx(0.95**epoch)
 
 
 @pytest.fixture
@@ -429,7 +437,7 @@ def test_every_particle_is_visited_in_every_epoch_and_its_code_moved(with_bank):
             trainer.step(batch, trainer.disk)
         assert torch.cat(seen).sort().values.tolist() == trainer.trained.tolist()
         moved = (trainer.bank.code != before).any(1)
-        assert moved[trainer.trained].all() and not moved[trainer.held].any()
+        assert moved[trainer.trained].all() and not moved[trainer.held_out.index].any()
         trainer.progress.epoch, trainer.progress.step = epoch + 1, 0
 
 
@@ -438,11 +446,13 @@ def test_the_prior_counts_by_its_weight_and_the_divergence_s_schedule(with_bank)
     trainer = with_bank("mlp", beta_schedule="linear", epochs=4)
     trainer.begin()
     trainer.progress.epoch = 2
-    assert trainer.prior_weight == pytest.approx(1.0) and trainer.kl_weight == pytest.approx(0.5)
+    assert trainer.schedule.prior_weight(trainer.progress) == pytest.approx(1.0) and kl_weight(
+        trainer
+    ) == pytest.approx(0.5)
     trainer.optimiser.step = lambda rate, keep, *, threads: None
     model, batch = trainer.model, next(iter(trainer.batches()))
     others = trainer.bank.others(int(trainer.bank.projection_class[batch.index[0]]), torch.Generator())
-    noise, bias = trainer._noise(len(batch)), model.encoder.output.bias
+    noise, bias = trainer.stepper.noise(len(batch), trainer.progress), model.encoder.output.bias
 
     def value(step):
         with torch.no_grad():
@@ -465,7 +475,7 @@ def test_the_prior_counts_by_its_weight_and_the_divergence_s_schedule(with_bank)
 def test_a_checkpoint_holds_the_bank(with_bank):
     trainer, other = with_bank("mlp"), with_bank("mlp")
     trainer.begin()
-    other.restore(*trainer.state())
+    restore(other, *state_of(trainer))
     assert torch.equal(other.bank.code, trainer.bank.code) and bool(trainer.bank.code.any())
 
 
@@ -504,7 +514,7 @@ def test_a_process_with_fewer_batches_begins_with_them_again(make_trainer):
 
 
 @pytest.mark.parametrize("encoder", ["table", "mlp"])
-def test_what_is_coming_is_what_the_next_steps_are_given(make_trainer, encoder):
+def test_upcoming_particles_are_what_the_next_steps_are_given(make_trainer, encoder):
     """In any epoch and after any step; less at the end of an epoch, and none of those held out."""
     trainer = make_trainer(encoder)
     for epoch in (0, 1):
@@ -512,5 +522,5 @@ def test_what_is_coming_is_what_the_next_steps_are_given(make_trainer, encoder):
             trainer.progress.epoch, trainer.progress.step = epoch, step
             given = [batch.index for batch in trainer.batches()]
             for steps in (1, 4, 99):
-                assert torch.equal(trainer.coming(steps), torch.cat(given[:steps]))
-            assert not torch.isin(trainer.coming(99), trainer.held).any()
+                assert torch.equal(trainer.upcoming(steps), torch.cat(given[:steps]))
+            assert not torch.isin(trainer.upcoming(99), trainer.held_out.index).any()

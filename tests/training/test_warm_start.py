@@ -12,7 +12,7 @@ from cryomorph.representations.encodings import frequency_matrix
 from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.representations.neural_field import NeuralField
-from cryomorph.training.distillation import Lesson, average_transfer, warm_start
+from cryomorph.training.distillation import DistillationTargets, average_transfer, distil
 from cryomorph.volumes.grid import shell_amplitude
 
 BOX = 12
@@ -30,9 +30,9 @@ def teacher():
 
 
 @pytest.fixture
-def lesson():
+def targets():
     point = torch.randn(100, 1, generator=torch.Generator().manual_seed(1))
-    return Lesson(point, torch.full_like(point, 0.1), point, shared=True)
+    return DistillationTargets(point, torch.full_like(point, 0.1), point, same_space=True)
 
 
 @pytest.fixture
@@ -42,13 +42,13 @@ def student(teacher):
     return NeuralField(FieldShape(BOX, 1, width=48, layers=2), frequencies, shell_amplitude(teacher.maps[0]))
 
 
-def taught(student, teacher, lesson, steps, seed=0):
+def taught(student, teacher, targets, steps, seed=0):
     said: list[tuple[int, float]] = []
     disk = fourier_disk(BOX)
-    missing = warm_start(
+    missing = distil(
         student,
         teacher,
-        lesson,
+        targets,
         transfer=torch.ones(disk.size),
         disk=disk,
         steps=steps,
@@ -60,8 +60,8 @@ def taught(student, teacher, lesson, steps, seed=0):
     return missing, said
 
 
-def test_the_field_learns_the_linear_maps_and_what_is_missing_is_said(student, teacher, lesson):
-    missing, said = taught(student, teacher, lesson, 150)
+def test_the_field_learns_the_linear_maps_and_what_is_missing_is_said(student, teacher, targets):
+    missing, said = taught(student, teacher, targets, 150)
     assert [step for step, _ in said] == list(range(150))
     assert said[-1][1] == missing
     disk, generator = fourier_disk(BOX), torch.Generator().manual_seed(9)
@@ -74,8 +74,8 @@ def test_the_field_learns_the_linear_maps_and_what_is_missing_is_said(student, t
     assert missing == pytest.approx(share, abs=0.05)
 
 
-def test_the_map_learned_is_the_teacher_s_and_moves_with_the_latent_point(student, teacher, lesson):
-    taught(student, teacher, lesson, 150)
+def test_the_map_learned_is_the_teacher_s_and_moves_with_the_latent_point(student, teacher, targets):
+    taught(student, teacher, targets, 150)
     for z in (-1.0, 1.0):
         point = torch.tensor([z])
         wanted, found = teacher.volume(point, BOX).numpy().ravel(), student.volume(point, BOX).numpy().ravel()
@@ -84,19 +84,19 @@ def test_the_map_learned_is_the_teacher_s_and_moves_with_the_latent_point(studen
     assert np.corrcoef([part.numpy().ravel() for part in change])[0, 1] > 0.8
 
 
-def test_the_same_seed_learns_the_same(student, teacher, lesson):
+def test_the_same_seed_learns_the_same(student, teacher, targets):
     start = {name: value.clone() for name, value in student.state_dict().items()}
     ends = []
     for seed in (1, 1, 2):
         student.load_state_dict(start)
-        taught(student, teacher, lesson, 3, seed=seed)
+        taught(student, teacher, targets, 3, seed=seed)
         ends.append(torch.cat([weight.detach().flatten() for weight in student.parameters()]))
     assert torch.equal(ends[0], ends[1]) and not torch.equal(ends[0], ends[2])
 
 
-def test_no_steps_leave_the_field_as_it_was_and_all_is_missing(student, teacher, lesson):
+def test_no_steps_leave_the_field_as_it_was_and_all_is_missing(student, teacher, targets):
     before = {name: value.clone() for name, value in student.state_dict().items()}
-    assert taught(student, teacher, lesson, 0) == (1.0, [])
+    assert taught(student, teacher, targets, 0) == (1.0, [])
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
 
 

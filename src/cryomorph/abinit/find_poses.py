@@ -22,7 +22,8 @@ from cryomorph.config.linear import LinearConfig
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training.stages.linear import consensus_stage, linear_stage
+from cryomorph.training.consensus import reconstruct_consensus
+from cryomorph.training.stages.linear import fit_subspace
 from cryomorph.training.start import check_bounds, check_paths, start_run, take_particles
 
 MIN_PARTICLES = 200
@@ -67,13 +68,13 @@ def _finish(
     """Write poses, consensus, latents and model; the model last."""
     write_poses(run, store, found.pose)
     posed = store.with_pose(found.pose)
-    consensus = consensus_stage(run, posed)
+    consensus = reconstruct_consensus(run, posed)
     if not config.zdim:
         run.save_latent(torch.zeros(len(store), 0), torch.zeros(len(store), 0))
         run.save_model(LinearSubspace(consensus.map[None]), {})
         return
     linear = LinearConfig(config.particles, config.output, zdim=config.zdim, seed=config.seed)
-    fit = linear_stage(run, posed, consensus, config=linear)
+    fit = fit_subspace(run, posed, consensus, config=linear)
     latents = latents_stage(run, store, fit, found=found, config=config, device=device)
     run.save_latent(latents.mean, latents.std)
     run.save_model(LinearSubspace(fit.maps), {"variance": fit.variance, "reproducibility": fit.reproducibility})

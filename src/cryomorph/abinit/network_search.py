@@ -9,7 +9,7 @@ reconstructions.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import torch
@@ -21,10 +21,10 @@ from cryomorph.abinit.record import describe_changes, pose_changes, write_poses,
 from cryomorph.compute.batch_threads import BatchThreads
 from cryomorph.compute.distributed import Parallel
 from cryomorph.config.abinit import AbinitConfig, PaperConfig
-from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig, resolved
+from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig, neural_field_by_recipe
 from cryomorph.config.training import TrainingConfig
 from cryomorph.encoders.poses import PoseTable
-from cryomorph.methods.neural_field import NEURAL_FIELD
+from cryomorph.methods.neural_field import NEURAL_FIELD, build_model, resolve
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.pose import Pose, random_rotations, rotvec_from_rotation
@@ -33,12 +33,13 @@ from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.snapshot import checkpoints
-from cryomorph.training.build import build_model
-from cryomorph.training.device import choose_precision, compile_network, release
+from cryomorph.training.consensus import Consensus
+from cryomorph.training.device import compile_network, release, threads_for
 from cryomorph.training.loop import train
-from cryomorph.training.session import Session, required, threads_for
-from cryomorph.training.stages.linear import Consensus
-from cryomorph.training.stages.recipes import consensus, encode, joint
+from cryomorph.training.session import Session
+from cryomorph.training.stages.consensus import consensus
+from cryomorph.training.stages.encode import encode
+from cryomorph.training.stages.joint import joint
 from cryomorph.training.trainer import Trainer
 
 MIN_SEARCHES, SEARCHED_IMAGES = 4, 200_000  # the paper's 4 epochs of 50,000 images, or as many images
@@ -68,12 +69,11 @@ def find_by_network(
     state = load_tensors(path)[0]
     pose = pose_of(state.pop("poses.offset"), store)
     write_poses(run, given, pose)
-    asked = final_config(config)
-    plan = choose_precision(asked.training, device)
-    session = Session(NEURAL_FIELD, run, store.with_pose(pose), replace(asked, training=plan), processes)
+    options = resolve(final_config(config), store, device)
+    session = Session(NEURAL_FIELD, options, run=run, store=store.with_pose(pose), parallel=processes)
     consensus(session)
+    session.model = session.build()
     if config.zdim:
-        session.model = session.build()
         session.model.load_state_dict(state)
     joint(session)
     encode(session)
@@ -87,11 +87,11 @@ def train_with_search(
     Args:
         store: see `ParticleStore.unposed`.
     """
-    begin, asked = perf_counter(), search_config(config, len(store))
-    plan = choose_precision(asked.training, processes.device)
-    model = build_model(asked, store, Consensus.unknown(store), lesson=None).to(processes.device)
+    begin, asked = perf_counter(), resolve(search_config(config, len(store)), store, processes.device)
+    plan = asked.training
+    model = build_model(asked, store, Consensus.unknown(store), targets=None).to(processes.device)
     compile_network(model.representation, "auto", processes.device)
-    threads = threads_for(processes.device, plan.batch_size or 1, model.representation)
+    threads = threads_for(processes.device, plan.batch_size, model.representation)
     trainer = Trainer(model, store, plan, parallel=processes, seed=config.seed, threads=threads)
     search = PoseSearch(run, trainer, config, threads)
     with threads:
@@ -125,7 +125,9 @@ class PoseSearch:
     @property
     def poses(self) -> PoseTable:
         """Current poses of all particles."""
-        return required(self.trainer.model.poses)
+        if self.trainer.model.poses is None:
+            raise RuntimeError("the model has no table of poses")
+        return self.trainer.model.poses
 
     @property
     def first(self) -> int:
@@ -152,7 +154,7 @@ class PoseSearch:
         if now.step % steps and now.rate_factor == self.rate_factor:
             return
         self.rate_factor = now.rate_factor
-        coming = trainer.coming(steps).sort().values
+        coming = trainer.upcoming(steps).sort().values
         place = now.epoch * trainer.steps + now.step
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + place)
         if place * trainer.batch_size < self.config.paper.random_images:
@@ -252,16 +254,16 @@ def sampled_points(
     noise = torch.randn(len(few), model.representation.zdim, generator=generator).to(device)
     if not model.representation.zdim:
         return noise
-    batch = model.placed(store.batch(few, store.disk.size).to(device), store.disk)
+    batch = model.prepare_batch(store.batch(few, store.disk.size).to(device), store.disk)
     return model.posterior(batch).sample(noise)
 
 
-def search_config(config: AbinitConfig, particles: int) -> NeuralFieldConfig:
+def search_config(config: AbinitConfig, particles: int) -> NeuralFieldConfig[None]:
     """The network that poses are searched against, and its training."""
     paper = config.paper
     searches = paper.searches or max(MIN_SEARCHES, math.ceil(SEARCHED_IMAGES / particles))
     epochs = first_search(paper, particles) + 1 + (searches - 1) * paper.search_every
-    training = TrainingConfig(
+    training: TrainingConfig[None] = TrainingConfig(
         epochs=epochs,
         batch_size=batch_size(config),
         learning_rate=paper.learning_rate,
@@ -272,10 +274,10 @@ def search_config(config: AbinitConfig, particles: int) -> NeuralFieldConfig:
     return _network(config, width=paper.width, training=training)
 
 
-def final_config(config: AbinitConfig) -> NeuralFieldConfig:
+def final_config(config: AbinitConfig) -> NeuralFieldConfig[None]:
     """The network that is trained at the poses found, and its training."""
     paper = config.paper
-    training = TrainingConfig(
+    training: TrainingConfig[None] = TrainingConfig(
         epochs=paper.final_epochs or (10 if config.zdim else 15),
         batch_size=batch_size(config),
         learning_rate=paper.learning_rate,
@@ -289,8 +291,8 @@ def batch_size(config: AbinitConfig) -> int:
     return config.paper.batch_size or (5 if config.zdim else 10)
 
 
-def _network(config: AbinitConfig, *, width: int, training: TrainingConfig) -> NeuralFieldConfig:
-    return resolved(
+def _network(config: AbinitConfig, *, width: int, training: TrainingConfig[None]) -> NeuralFieldConfig[None]:
+    return neural_field_by_recipe(
         NeuralFieldConfig(
             config.particles,
             config.output,

@@ -33,7 +33,8 @@ from cryomorph.poses.search import SearchPlan, usual_plan
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training.stages.linear import Consensus, linear_halves
+from cryomorph.training.consensus import Consensus
+from cryomorph.training.stages.linear import linear_halves
 from cryomorph.volumes.grid import rebox
 
 SEARCH_IMAGES = 10_000  # of all searches but the last

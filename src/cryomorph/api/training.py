@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryomorph.config.errors import InputError
 from cryomorph.config.keywords import from_keywords
 from cryomorph.config.load import load_config
-from cryomorph.config.train import METHODS
+from cryomorph.config.methods import methods
 
 if TYPE_CHECKING:
     from cryomorph.api.run import Run
@@ -38,13 +37,13 @@ def train(method: str, particles: str | Path, *, output: str | Path, **options: 
 
 def training_config(method: str, options: dict[str, Any]) -> Any:
     """The config of a method from keyword arguments."""
-    if method not in METHODS:
-        near = get_close_matches(method, METHODS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(METHODS)}"
+    known = methods()
+    if method not in known:
+        near = get_close_matches(method, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
         raise InputError(f"unknown method {method!r}: {hint}")
-    module, name = METHODS[method].split(":")
-    kind = getattr(import_module(module), name)
-    base = None
+    kind = known[method].config
+    base: Any = None
     if options.get("config") is not None:
         base = load_config(kind, options["config"], fill={"output": "."}, leave="method")
     return from_keywords(kind, options, call=f"train({method!r})", base=base)

@@ -216,12 +216,12 @@ def _parse(argv: list[str]) -> tuple[str, Any] | None:
     command = COMMANDS[name]
     if command.config is None:
         return _parse_method(name, command, rest)
-    return command.runner, _options(command.config, f"cryomorph {name}", command, rest)
+    return command.runner, _options(_load(command.config), f"cryomorph {name}", command, rest)
 
 
 def _parse_method(name: str, command: Command, rest: list[str]) -> tuple[str, Any] | None:
     """The same for a command whose first word is a method."""
-    methods: dict[str, str] = _load("cryomorph.config.train:METHODS")
+    methods: dict[str, Any] = _load("cryomorph.config.methods:methods")()
     if not rest or rest[0] in ("-h", "--help"):
         print(_method_overview(name, command, methods))
         return None
@@ -231,16 +231,17 @@ def _parse_method(name: str, command: Command, rest: list[str]) -> tuple[str, An
             f"unknown method '{method}'{_nearest(method, methods)}: expected `cryomorph {name} METHOD particles.star "
             f"-o run` with METHOD one of {', '.join(methods)}"
         )
-    return command.runner, _options(methods[method], f"cryomorph {name} {method}", command, rest)
+    return command.runner, _options(methods[method].config, f"cryomorph {name} {method}", command, rest)
 
 
-def _options(config: str, prog: str, command: Command, rest: list[str]) -> Any:
+def _options(kind: Any, prog: str, command: Command, rest: list[str]) -> Any:
     """Parse a command's options into its config."""
     import tyro
 
-    kind = _load(config)
+    from cryomorph.config.choices import as_given
+
     found = tyro.cli(
-        kind,
+        as_given(kind),
         default=_defaults_from_file(kind, rest),
         prog=prog,
         description=f"{command.summary}\n\nExample: {command.example}",
@@ -302,9 +303,9 @@ def _overview() -> str:
     )
 
 
-def _method_overview(name: str, command: Command, methods: dict[str, str]) -> str:
+def _method_overview(name: str, command: Command, methods: dict[str, Any]) -> str:
     """What `cryomorph train --help` prints."""
-    summaries = {method: (_load(config).__doc__ or "").strip().split("\n")[0] for method, config in methods.items()}
+    summaries = {method: entry.summary for method, entry in methods.items()}
     return "\n".join(
         [
             f"usage: cryomorph {name} METHOD particles.star|store -o run [OPTIONS]",

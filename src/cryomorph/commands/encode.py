@@ -1,4 +1,4 @@
-"""New particles under a trained model: prepared, located in its latent space, kept as a run of their own."""
+"""New particles under a trained model: prepared, encoded in its latent space, kept as a run of their own."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from cryomorph.encoders.table import TableEncoder
 from cryomorph.latents.empirical_bayes import empirical_bayes_posterior
 from cryomorph.latents.encode import encode_amortised, encode_by_gradient, linear_latents
 from cryomorph.models.heterogeneous import Heterogeneous
-from cryomorph.models.registry import NETWORKS, encoder_from, network_kind
+from cryomorph.models.registry import encoder_from, encoder_kinds, network_kind
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training.build import LinearStart, noise_whitening
-from cryomorph.training.stages.linear import consensus_stage
+from cryomorph.training.consensus import noise_whitening, reconstruct_consensus
+from cryomorph.training.linear_start import LinearStart
 from cryomorph.training.start import check_paths, start_run, take_particles
 
 NEIGHBOURS = 15
@@ -61,10 +61,11 @@ def encode_particles(config: EncodeConfig) -> RunFolder:
 
     store = take_particles(run, config, accept)
     noise = trained.config().get("training", {}).get("noise") or "radial"
-    whitening = noise_whitening(store, consensus_stage(run, store), noise)
+    whitening = noise_whitening(store, reconstruct_consensus(run, store), noise)
     device = choose_device(config.device)
     if isinstance(representation, LinearSubspace):
-        tensors = {"maps": representation.maps, "mean": _t(trained.latent_mean()), "std": _t(trained.latent_std())}
+        mean, std = _tensor(trained.latent_mean()), _tensor(trained.latent_std())
+        tensors = {"maps": representation.maps, "mean": mean, "std": std}
         mean, std = _linear_latents(store, tensors, whitening)
     else:
         mean, std = _trained_latents(trained, store, whitening, device)
@@ -80,19 +81,19 @@ def encode_particles(config: EncodeConfig) -> RunFolder:
 def _trained_latents(
     trained: RunFolder, store: ParticleStore, whitening: Float32[Tensor, " size"], device: torch.device
 ) -> Latents:
-    """As the run found its own: by its encoder network, by the linear model it started from, or by Gauss-Newton."""
+    """In the way of the run itself: by its encoder network, by its linear stage, or by Gauss-Newton."""
     tensors, facts = trained.model_tensors(), trained.model_facts()
-    everything, landscape = torch.arange(len(store)), _t(trained.latent_mean())
+    everything, landscape = torch.arange(len(store)), _tensor(trained.latent_mean())
     encoder: Encoder
-    if facts.get("encoder") in NETWORKS:
+    if facts.get("encoder") in encoder_kinds():
         encoder = encoder_from(facts["encoder"], tensors)
     else:
         linear = load_tensors(trained.linear_start)[0]
-        first, spread = _linear_latents(store, linear, whitening)
+        linear_mean, linear_std = _linear_latents(store, linear, whitening)
         moved = bool(trained.config().get("training", {}).get("latent_rate"))
-        if facts.get("latents") == "table" and first.shape[1] == landscape.shape[1] and not moved:
-            return empirical_bayes_posterior(first, spread, tensors["prior_std"], support=linear["mean"])
-        start = _carried_over(first, linear["mean"], landscape)
+        if facts.get("latents") == "table" and linear_mean.shape[1] == landscape.shape[1] and not moved:
+            return empirical_bayes_posterior(linear_mean, linear_std, tensors["prior_std"], support=linear["mean"])
+        start = _interpolated(linear_mean, linear["mean"], landscape)
         encoder = TableEncoder(start, torch.ones_like(start))
     representation = trained.representation()
     model = Heterogeneous(representation, encoder, prior_std=tensors["prior_std"], whitening=whitening)
@@ -108,15 +109,15 @@ def _linear_latents(store: ParticleStore, linear: dict[str, Tensor], whitening: 
     return linear_latents(store, start.subspace, start.prior_std, whitening=whitening)
 
 
-def _carried_over(
+def _interpolated(
     points: Float32[Tensor, "n q"], known: Float32[Tensor, "k q"], latent: Float32[Tensor, "k zdim"]
 ) -> Float32[Tensor, "n zdim"]:
-    """Where points of the linear space lie in the trained one: as its own particles near them do."""
+    """Points of the linear space in the trained one, interpolated between the run's own particles."""
     from sklearn.neighbors import KNeighborsRegressor
 
     regressor = KNeighborsRegressor(min(NEIGHBOURS, len(known)), weights="distance")
-    return _t(regressor.fit(known.numpy(), latent.numpy()).predict(points.numpy()))
+    return _tensor(regressor.fit(known.numpy(), latent.numpy()).predict(points.numpy()))
 
 
-def _t(array: object) -> Float32[Tensor, "n q"]:
+def _tensor(array: object) -> Float32[Tensor, "n q"]:
     return torch.as_tensor(array, dtype=torch.float32)

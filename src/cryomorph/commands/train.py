@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from cryomorph.config.conv_volume import ConvVolumeConfig
-from cryomorph.config.gaussians import GaussiansConfig
-from cryomorph.config.linear import LinearConfig
-from cryomorph.config.neural_field import NeuralFieldConfig
+from typing import TYPE_CHECKING
+
+from cryomorph.config.methods import load, method_of
+from cryomorph.config.run import MethodOptions
+
+if TYPE_CHECKING:
+    from cryomorph.runs.folder import RunFolder
 
 
-def train(config: LinearConfig | NeuralFieldConfig | GaussiansConfig | ConvVolumeConfig) -> None:
-    """Fit the method whose options were given, and warn of checks that its model fails."""
+def train(config: MethodOptions) -> RunFolder:
+    """Fit the method whose options these are, and warn of checks that its model fails; returns the finished run.
+
+    Raises:
+        InputError: an option out of range, unusable particles, or a run folder that is in use.
+    """
     from cryomorph.diagnostics.model import warn_about_model
+    from cryomorph.training.run_method import train_method
 
-    if isinstance(config, NeuralFieldConfig):
-        from cryomorph.methods.neural_field import train_neural_field
-
-        run = train_neural_field(config)
-    elif isinstance(config, GaussiansConfig):
-        from cryomorph.methods.gaussians import train_gaussians
-
-        run = train_gaussians(config)
-    elif isinstance(config, ConvVolumeConfig):
-        from cryomorph.methods.conv_volume import train_conv_volume
-
-        run = train_conv_volume(config)
-    else:
-        from cryomorph.methods.linear import train_linear
-
-        run = train_linear(config)
+    run = train_method(config, load(method_of(config).method))
     warn_about_model(run)
+    return run

@@ -1,56 +1,60 @@
-"""What `cryomorph train conv-volume` may be asked, and what its recipes choose."""
+"""Options of `cryomorph train conv-volume`, and the settings of its recipes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, Never, TypeAlias
 
 import tyro
 
-from cryomorph.config.training import MethodConfig, resolved_by
+from cryomorph.config.choices import UNSET, Open
+from cryomorph.config.methods import MethodEntry
+from cryomorph.config.training import MethodConfig, by_recipe
 
 
 @dataclass(frozen=True)
-class ConvConfig:
-    """The cube, the networks, and what maps cost. Where no default is shown, the recipe chooses."""
+class ConvConfig(Generic[Open]):
+    """The voxel grid, the networks and the regularisation. Options without a default are set by the recipe."""
 
-    cube: int | None = None
-    """Voxels along the side of the cube that stands for the box (default: the box, at most 256); fewer are faster and
-    coarser. 2, 3, 5 or 7 times a power of two: others are rounded up."""
-    channels: int | None = None
-    """Channels of the finest layer below the voxels; each coarser layer has twice as many, up to 2048 at a side of 256
-    as in the paper."""
-    hidden: int | None = None
-    """Width of the fully connected layer from the latent point."""
-    encoder: Literal["table", "conv"] | None = None
-    """Where latent points come from: a table with every particle's own, or a convolutional network that sees the image,
-    turned back into the volume's frame."""
-    encoder_cube: Literal[16, 32, 64, 128] | None = None
+    cube: int | Open = UNSET
+    """Voxels along the side of the cube that represents the box (default: the box, at most 256); fewer are faster and
+    coarser. Must be 2, 3, 5 or 7 times a power of two: other numbers are rounded up."""
+    channels: int | Open = UNSET
+    """Channels of the layer before the voxels; each coarser layer has twice as many, up to 2048 for a side of 256 as in
+    the paper."""
+    hidden: int | Open = UNSET
+    """Width of the fully connected layer after the latent point."""
+    encoder: Literal["table", "conv"] | Open = UNSET
+    """Source of the latent points: a table with a row for each particle, or a convolutional network that sees the
+    image, rotated back into the frame of the volume."""
+    encoder_cube: Literal[16, 32, 64, 128] | Open = UNSET
     """Voxels along the side of the cube that the encoder network sees (the paper: 64)."""
-    encoder_channels: int | None = None
+    encoder_channels: int | Open = UNSET
     """Channels of the encoder network's first layer; each later one has twice as many (the paper: 16)."""
-    variation: float | None = None
-    """How much the contrast and the brightness of what the encoder network sees are changed at random in training, 0
-    to 1."""
-    tv: float | None = None
-    """Weight of the mean length of the maps' gradient, in nats of an image (total variation; the paper: 1)."""
-    l1: float | None = None
-    """Weight of the mean absolute value of the maps, likewise (the paper: 0.3)."""
+    variation: float | Open = UNSET
+    """Amount of random variation, 0 to 1, in the contrast and brightness of the images that the encoder network sees
+    during training."""
+    tv: float | Open = UNSET
+    """Weight of the total variation of the maps, the mean norm of their gradient, in nats per image (the paper: 1)."""
+    l1: float | Open = UNSET
+    """Weight of the mean absolute value of the maps, in nats per image (the paper: 0.3)."""
 
 
 @dataclass(frozen=True)
-class ConvVolumeConfig(MethodConfig):
-    """Train a convolutional volume (OPUS-DSD): a network makes a cube of voxels, kept smooth and sparse.
+class ConvVolumeConfig(MethodConfig[Open]):
+    """Train a convolutional volume (OPUS-DSD): a network produces voxels, kept smooth and sparse.
 
     The default recipe starts from the linear method: the network adds to the consensus what the linear maps add, the
-    linear latent points start the table, then all is trained on the images. The paper recipe is the publication's own,
-    for comparison: a 3D convolutional encoder from a random start, the structural disentanglement prior, the model
-    chosen by a tenth of the particles.
+    table starts from the linear latent points, then all is trained on the images. The paper recipe is the publication's
+    own, for comparison: a randomly initialised 3D convolutional encoder, the structural disentanglement prior, and the
+    model chosen by its loss on a tenth of the particles.
     """
 
-    network: Annotated[ConvConfig, tyro.conf.arg(name="")] = field(default_factory=ConvConfig)
-    """The cube, the networks, and what maps cost."""
+    network: Annotated[ConvConfig[Open], tyro.conf.arg(name="")] = field(default_factory=ConvConfig)
+    """The voxel grid, the networks and the regularisation."""
 
+
+ResolvedConvVolume: TypeAlias = ConvVolumeConfig[Never]
 
 DEFAULT: dict[str, Any] = {
     "channels": 16,
@@ -70,7 +74,7 @@ DEFAULT: dict[str, Any] = {
     "beta": 2.0,
     "beta_schedule": "constant",
     "noise": "radial",
-    "band_share": 0.3,
+    "radius_share": 0.3,
     "patience": 3,
     "warm_steps": 300,
 }
@@ -96,14 +100,23 @@ PAPER: dict[str, Any] = {
     "beta": 0.02,
     "beta_schedule": "cyclic",
     "noise": "white",
-    "band_share": 0.0,
+    "radius_share": 0.0,
     "patience": 0,
     "warm_steps": 0,
 }
 RECIPES = {"default": DEFAULT, "paper": PAPER}
 
 
-def resolved(config: ConvVolumeConfig) -> ConvVolumeConfig:
-    """The config with everything filled in that was left to the recipe."""
-    found: ConvVolumeConfig = resolved_by(config, dict(RECIPES[config.recipe]))
-    return found
+def conv_volume_by_recipe(config: ConvVolumeConfig[None]) -> ConvVolumeConfig[None]:
+    """The config with its recipe's settings wherever the user left the choice open."""
+    chosen: ConvVolumeConfig[None] = by_recipe(config, RECIPES[config.recipe])
+    return chosen
+
+
+METHOD = MethodEntry(
+    "conv-volume",
+    ConvVolumeConfig,
+    method="cryomorph.methods.conv_volume:CONV_VOLUME",
+    representation="cryomorph.representations.conv_volume:ConvVolume",
+    encoders={"conv": "cryomorph.encoders.conv:ConvEncoder"},
+)

@@ -1,89 +1,94 @@
-"""What `cryomorph train gaussians` may be asked, and what its recipes choose."""
+"""Options of `cryomorph train gaussians`, and the settings of its recipes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, Never, TypeAlias
 
 import tyro
 
-from cryomorph.config.training import MethodConfig, resolved_by
+from cryomorph.config.choices import UNSET, Open
+from cryomorph.config.methods import MethodEntry
+from cryomorph.config.training import MethodConfig, by_recipe
 
 Change = Literal["positions", "amplitudes", "widths"]
 
 
 @dataclass(frozen=True)
-class MixtureConfig:
-    """The Gaussians, what of them may change, and the networks. Where no default is shown, the recipe chooses."""
+class MixtureConfig(Generic[Open]):
+    """The Gaussians, what may change, and the networks. Options without a default are set by the recipe."""
 
     gaussians: int | None = None
-    """Number of Gaussians (default: doubled until the neutral map is matched at FSC 0.95 on average, or little more is
-    gained)."""
+    """Number of Gaussians (default: doubled until the mean FSC with the neutral map is 0.95, or hardly improves)."""
     resolution: float | None = None
     """Resolution in Angstrom that the Gaussians are to match (default: that of the consensus at FSC 0.143)."""
-    neutral: Literal["state", "consensus"] | None = None
-    """Map that the Gaussians are seeded from: a state that lacks no part, in the middle of the latent space, or the
-    consensus of all particles, as in the paper, where parts that move far are smeared out."""
-    change: tuple[Change, ...] | None = None
-    """What of the Gaussians may change from particle to particle; the paper recipe opens one after another."""
-    parts: int | None = None
-    """Rigid bodies that positions follow, blended where they meet; 0 moves each Gaussian by itself, as in the paper."""
+    neutral: Literal["state", "consensus"] | Open = UNSET
+    """Map that the Gaussians are fitted to first: a state in the middle of the latent space that lacks no part of the
+    molecule, or, as in the paper, the consensus of all particles, in which parts that move far are smeared out."""
+    change: tuple[Change, ...] | Open = UNSET
+    """Properties of the Gaussians that may change from particle to particle; the paper recipe opens one after the
+    other."""
+    parts: int | Open = UNSET
+    """Number of rigid bodies that positions follow, blended where they meet; 0 moves each Gaussian by itself, as in the
+    paper."""
     free: Path | None = None
-    """Mask file in the working box: Gaussians outside it stay as they are. Or a text file of Gaussians that may change,
-    one number a line, from 0, as gaussians.cif counts them in a run of the same particles, options and seed."""
-    objective: Literal["likelihood", "frc"] | None = None
-    """What is compared: the Gaussian likelihood, or the Fourier ring correlation, which no scale of images matters
-    to."""
-    rings: Literal["noise", "equal"] | None = None
-    """Weights of rings in the correlation: by their number of coefficients and their noise, or all alike, as in the
+    """Mask file in the working box: Gaussians outside it stay fixed. Or a text file of the Gaussians that may change,
+    one 0-based number per line, as numbered in gaussians.cif of a run with the same particles, options and seed."""
+    objective: Literal["likelihood", "frc"] | Open = UNSET
+    """Objective: the Gaussian likelihood, or the Fourier ring correlation, which ignores the scale of the images."""
+    rings: Literal["noise", "equal"] | Open = UNSET
+    """Weights of the rings in the correlation: by their number of coefficients and their noise, or equal, as in the
     paper."""
     min_resolution: float | None = None
-    """Rings of lower resolution than this, in Angstrom, do not count in the correlation (default: all count)."""
-    width: int | None = None
+    """Leave rings of lower resolution than this, in Angstrom, out of the correlation (default: include all)."""
+    width: int | Open = UNSET
     """Width of the network's hidden layers (the paper: 512)."""
-    layers: int | None = None
+    layers: int | Open = UNSET
     """Number of the network's hidden layers (the paper: 4)."""
-    noisy: bool | None = None
+    noisy: bool | Open = UNSET
     """Dropout and batch normalisation before the outputs, as in the paper."""
-    spread_penalty: float | None = None
-    """Weight of the variance of the Gaussians' log widths in the loss of a coefficient."""
-    decay: float | None = None
-    """Weight of the squares of the motion network's weights in the loss of a coefficient (the paper: 1e-3)."""
-    encoder: Literal["table", "gradient", "mlp"] | None = None
-    """Where latent points come from: a table with every particle's own, or a network that sees how the image would
-    change the neutral Gaussians (the paper's), or one that sees the image."""
-    encoder_width: int | None = None
-    """Width of the encoder network (default: the network's)."""
-    encoder_layers: int | None = None
-    """Number of the encoder network's hidden layers (default: the network's)."""
-    encoder_band: float | None = None
-    """Band limit of what the mlp encoder sees, in Fourier pixels (default: all)."""
-    encoder_spread: float | None = None
-    """Fixed standard deviation of the gradient encoder's latent points, as in the paper; 0 lets the network say it."""
+    spread_penalty: float | Open = UNSET
+    """Weight of the variance of the Gaussians' log widths in the loss per coefficient."""
+    decay: float | Open = UNSET
+    """Weight of the squared weights of the motion network in the loss per coefficient (the paper: 1e-3)."""
+    encoder: Literal["table", "gradient", "mlp"] | Open = UNSET
+    """Source of the latent points: a table with a row for each particle; a network that sees the gradient of the
+    image's correlation with the neutral Gaussians (the paper's); or a network that sees the image."""
+    encoder_width: int | Open = UNSET
+    """Width of the encoder network (default: that of the motion network)."""
+    encoder_layers: int | Open = UNSET
+    """Number of the encoder network's hidden layers (default: that of the motion network)."""
+    encoder_radius: float | Open = UNSET
+    """Band limit of the images that the mlp encoder sees, in Fourier pixels (default: none)."""
+    encoder_spread: float | Open = UNSET
+    """Fixed standard deviation of the gradient encoder's latent points, as in the paper; 0 lets the network predict
+    it."""
 
 
 @dataclass(frozen=True)
-class GaussiansConfig(MethodConfig):
-    """Train a Gaussian mixture (e2gmm): the molecule as Gaussians that a network moves, adds and takes away.
+class GaussiansConfig(MethodConfig[Open]):
+    """Train a Gaussian mixture (e2gmm): a network moves Gaussians and changes their amplitudes.
 
-    The default recipe starts from the linear method: its maps seed the Gaussians and teach the network, its latent
-    points start the table, then all is trained on the images. Positions follow rigid bodies. The paper recipe is the
-    publication's own, for comparison: the ring correlation, an encoder that sees gradients, every Gaussian by itself.
-    `cryomorph motions RUN` shows what moves.
+    The default recipe starts from the linear method: its maps seed the Gaussians and teach the network, the table
+    starts from its latent points, then all is trained on the images. Positions follow rigid bodies. The paper recipe is
+    the publication's own, for comparison: the ring correlation, an encoder that sees gradients, every Gaussian moving
+    by itself. `cryomorph motions RUN` shows what moves.
     """
 
     own_conformations = True
     zdim: int = 4
-    """Dimension of the latent space; 0 is one mixture for all particles."""
-    network: Annotated[MixtureConfig, tyro.conf.arg(name="")] = field(default_factory=MixtureConfig)
+    """Dimension of the latent space; 0 fits one mixture to all particles."""
+    network: Annotated[MixtureConfig[Open], tyro.conf.arg(name="")] = field(default_factory=MixtureConfig)
     """The Gaussians and the networks."""
     symmetry: str = "C1"
-    """Point group of the molecule, as RELION names it: every particle is taken at all orientations that look the same,
-    so that the motions of one unit are found: that of the mask given to --free, or one that is chosen."""
+    """Point group of the molecule, in RELION's notation: every particle is used at all equivalent orientations, to
+    find the motions of one unit: that in the mask given to --free, or one that is chosen."""
     neutral_steps: int = 200
-    """Steps of fitting the neutral Gaussians to their map, at each band."""
+    """Steps of fitting the neutral Gaussians to their map, at each band limit."""
 
+
+ResolvedGaussians: TypeAlias = GaussiansConfig[Never]
 
 DEFAULT: dict[str, Any] = {
     "neutral": "state",
@@ -107,7 +112,7 @@ DEFAULT: dict[str, Any] = {
     "beta": 2.0,
     "beta_schedule": "constant",
     "noise": "radial",
-    "band_share": 0.3,
+    "radius_share": 0.3,
     "patience": 3,
     "warm_steps": 300,
 }
@@ -134,17 +139,29 @@ PAPER: dict[str, Any] = {
     "beta": 0.01,
     "beta_schedule": "constant",
     "noise": "white",
-    "band_share": 0.0,
+    "radius_share": 0.0,
     "patience": 0,
     "warm_steps": 0,
 }
 RECIPES = {"default": DEFAULT, "paper": PAPER}
 
 
-def resolved(config: GaussiansConfig) -> GaussiansConfig:
-    """The config with everything filled in that was left to the recipe.
+def gaussians_by_recipe(config: GaussiansConfig[None]) -> GaussiansConfig[None]:
+    """The config with its recipe's settings wherever the user left the choice open.
 
-    In float32, whatever was asked: what takes the time are sums of waves, which need their digits.
+    In float32, whatever the user chose: most of the time goes into sums of waves, which need the precision.
     """
-    found: GaussiansConfig = resolved_by(config, dict(RECIPES[config.recipe]))
-    return replace(found, training=replace(found.training, precision="float32"))
+    chosen: GaussiansConfig[None] = by_recipe(config, RECIPES[config.recipe])
+    return replace(chosen, training=replace(chosen.training, precision="float32"))
+
+
+METHOD = MethodEntry(
+    "gaussians",
+    GaussiansConfig,
+    method="cryomorph.methods.gaussians:GAUSSIANS",
+    representation="cryomorph.representations.gaussians:Gaussians",
+    encoders={
+        "mlp": "cryomorph.encoders.mlp:MlpEncoder",
+        "gradient": "cryomorph.encoders.gradient:GradientEncoder",
+    },
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from cryomorph.config.errors import InputError
 from cryomorph.config.load import as_json, validated
@@ -42,6 +42,6 @@ def _places(cls: Any, inside: tuple[str, ...] = ()) -> dict[str, tuple[str, ...]
     types = get_type_hints(cls)
     found: dict[str, tuple[str, ...]] = {}
     for field in fields(cls):
-        kind = types[field.name]
+        kind = get_origin(types[field.name]) or types[field.name]
         found |= _places(kind, (*inside, field.name)) if is_dataclass(kind) else {field.name: inside}
     return found

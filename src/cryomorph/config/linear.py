@@ -1,4 +1,4 @@
-"""What `cryomorph train linear` may be asked."""
+"""Options of `cryomorph train linear`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from cryomorph.config.methods import MethodEntry
 from cryomorph.config.prepare import ImageSource
 
 
@@ -15,35 +16,44 @@ from cryomorph.config.prepare import ImageSource
 class LinearConfig:
     """Fit a linear subspace of maps by probabilistic PCA: a first landscape in under a minute.
 
-    Maps are `mean + z_1 component_1 + ... + z_q component_q`; every particle gets its most probable z and how sure
-    it is.
-    Two models are fitted to the half sets independently and compared, so that the report says how many components
-    to believe; then one model is fitted to all particles.
+    Maps are `mean + z_1 component_1 + ... + z_q component_q`; every particle gets its most probable z and the
+    uncertainty of it. One model is fitted to each half set and the two are compared, so that the report can say how
+    many components are reproducible; then one model is fitted to all particles.
     """
 
+    device = "cpu"
     particles: tyro.conf.Positional[Path]
-    """A particle file (.star, .cs, .txt, .mrcs), prepared on the fly into RUN/particles, or a store from `prepare`."""
+    """Particle file (.star, .cs, .txt, .mrcs), prepared into RUN/particles, or a store made by `prepare`."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Run folder to make."""
+    """Run folder to create."""
     zdim: int = 6
     """Number of components, 1 to 20. The report says how many of them the two half sets agree on."""
     recipe: Literal["default", "paper"] = "default"
-    """Schedule of the fit. paper is a publication's own, which this method, unlike the others, does not have."""
+    """Settings to start from. This method has no published settings: unlike the others, it has only the default."""
     mask: str = "auto"
-    """Where maps may differ: a mask file in the working box, sphere, or auto: all around the consensus's density."""
+    """Where maps may differ: a mask file in the working box, sphere, or auto: around the density of the consensus."""
     max_radius: int = 32
-    """Largest band in Fourier pixels: finer detail than box / radius pixels is left to the other methods."""
+    """Band limit in Fourier pixels: finer detail than box / radius pixels is left to the other methods."""
     contrast: bool = False
-    """Estimate the contrast of each particle too, for sets in which ice thickness varies."""
+    """Also estimate the contrast of each particle, for data in which ice thickness varies."""
     iterations: int = 4
-    """EM iterations at each band of each half set; the first band, which starts at random, gets three times as many."""
+    """EM iterations for each half set at each band limit; the first, which starts at random, gets three times as
+    many."""
     final_iterations: int = 4
-    """EM iterations on all particles at the full band, after the half sets' models were compared."""
+    """EM iterations on all particles at the final band limit, after the models of the half sets were compared."""
     images: Annotated[ImageSource, tyro.conf.arg(name="")] = field(default_factory=ImageSource)
-    """Where the images are and how to take them in."""
+    """Where the images are and how to read them."""
     seed: int = 0
-    """Seed of the random starts, and of the half sets where neither the particle file nor a store has its own."""
+    """Seed of the random starts, and of the half sets if neither the particle file nor a store defines them."""
     resume: bool = False
-    """Go on with a run that was interrupted, from its last checkpoint."""
+    """Continue an interrupted run from its last checkpoint."""
     overwrite: bool = False
-    """Replace a run that is there already."""
+    """Replace an existing run."""
+
+
+METHOD = MethodEntry(
+    "linear",
+    LinearConfig,
+    method="cryomorph.methods.linear:LINEAR",
+    representation="cryomorph.representations.linear:LinearSubspace",
+)

@@ -1,14 +1,14 @@
-"""Configs as JSON files: written whole or not at all, read back with every key checked."""
+"""Configs as JSON, read back with every key checked."""
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
+from cryomorph.config.choices import as_given
 from cryomorph.config.errors import InputError
 from cryomorph.config.renamed import current_keys
 
@@ -19,30 +19,18 @@ def as_json(config: Any) -> dict[str, Any]:
     """A config dataclass as JSON values, paths as strings."""
     from pydantic import TypeAdapter
 
-    return dict(TypeAdapter(type(config)).dump_python(config, mode="json"))
-
-
-def save_config(config: Any, path: Path | str) -> None:
-    """Write a config dataclass as JSON, paths as strings: a temporary file in the same folder, then a rename."""
-    path = Path(path)
-    content = as_json(config)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps(content, indent=2) + "\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    return dict(TypeAdapter(as_given(type(config))).dump_python(config, mode="json"))
 
 
 def load_config(cls: type[C], path: Path | str, *, fill: dict[str, Any] | None = None, leave: str = "") -> C:
-    """Read a config dataclass from JSON; keys that are left out take the dataclass's defaults.
+    """Read a config dataclass from JSON; missing keys take the dataclass's defaults, old names are understood.
 
     Args:
         fill: values for fields that the file does not have.
-        leave: a key of the file that is no field.
+        leave: a key of the file that is not a field.
 
     Raises:
-        InputError: the file is missing or no JSON object; a key is unknown (the nearest known one is suggested),
+        InputError: the file is missing or not a JSON object; a key is unknown (the nearest known one is suggested),
             missing or of the wrong type.
     """
     path = Path(path)
@@ -51,7 +39,7 @@ def load_config(cls: type[C], path: Path | str, *, fill: dict[str, Any] | None =
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not JSON ({error}); write the config again or mend that place") from None
+        raise InputError(f"{path}: not JSON ({error}); correct the file or write it again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: found a JSON {type(content).__name__}, expected an object of config keys")
     content = current_keys({**(fill or {}), **{key: value for key, value in content.items() if key != leave}})
@@ -71,7 +59,7 @@ def validated(cls: type[C], content: dict[str, Any], where: str) -> C:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(cls).validate_python(content)
+        return TypeAdapter(as_given(cls)).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the config"
@@ -80,7 +68,7 @@ def validated(cls: type[C], content: dict[str, Any], where: str) -> C:
 
 
 def _refuse_unknown(cls: Any, content: dict[str, Any], path: Path, prefix: str = "") -> None:
-    """Raise on the first key that no field has, in nested dataclasses too."""
+    """Raise on the first key that is not a field, in nested dataclasses too."""
     known = [field.name for field in fields(cls)]
     types = get_type_hints(cls)
     for key, value in content.items():
@@ -88,5 +76,6 @@ def _refuse_unknown(cls: Any, content: dict[str, Any], path: Path, prefix: str =
             near = get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else f"expected {', '.join(known)}"
             raise InputError(f"{path}: unknown key '{prefix}{key}': {hint}")
-        if is_dataclass(types[key]) and isinstance(value, dict):
-            _refuse_unknown(types[key], value, path, f"{prefix}{key}.")
+        part = get_origin(types[key]) or types[key]
+        if is_dataclass(part) and isinstance(value, dict):
+            _refuse_unknown(part, value, path, f"{prefix}{key}.")

@@ -1,53 +1,57 @@
-"""What `cryomorph train neural-field` may be asked, and what its recipes choose."""
+"""Options of `cryomorph train neural-field`, and the settings of its recipes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, Never, TypeAlias
 
 import tyro
 
-from cryomorph.config.training import MethodConfig, resolved_by
+from cryomorph.config.choices import UNSET, Open
+from cryomorph.config.methods import MethodEntry
+from cryomorph.config.training import MethodConfig, by_recipe
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """Sizes of the networks. Where no default is shown, the recipe chooses."""
+class NetworkConfig(Generic[Open]):
+    """Sizes of the networks. Options without a default are set by the recipe."""
 
-    width: int | None = None
+    width: int | Open = UNSET
     """Width of the field's hidden layers (the papers: 128, 256, 512, 1024)."""
-    layers: int | None = None
+    layers: int | Open = UNSET
     """Number of the field's hidden layers (the papers: 3, 10)."""
-    network: Literal["residual", "plain"] | None = None
+    network: Literal["residual", "plain"] | Open = UNSET
     """Hidden layers with skip connections, or without, as in the papers."""
-    encoding: Literal["gaussian", "geometric", "geometric-low", "iclr"] | None = None
-    """Positional encoding of frequencies: random ones, or geometric series as in the papers."""
-    feature_sigma: float | None = None
-    """Width of the random frequencies, in units of half the box."""
-    feature_share: float | None = None
-    """Number of the random frequencies over the box."""
-    encoder: Literal["table", "mlp"] | None = None
-    """Where latent points come from: a table with every particle's own, or a network that sees the image."""
-    encoder_width: int | None = None
+    encoding: Literal["gaussian", "geometric", "geometric-low", "iclr"] | Open = UNSET
+    """Positional encoding of Fourier coordinates: random frequencies, or geometric series as in the papers."""
+    feature_sigma: float | Open = UNSET
+    """Standard deviation of the random frequencies, in units of half the box."""
+    feature_share: float | Open = UNSET
+    """Number of random frequencies, as a multiple of the box."""
+    encoder: Literal["table", "mlp"] | Open = UNSET
+    """Source of the latent points: a table with a row for each particle, or a network that sees the image."""
+    encoder_width: int | Open = UNSET
     """Width of the encoder network (default: the field's)."""
-    encoder_layers: int | None = None
+    encoder_layers: int | Open = UNSET
     """Number of the encoder network's hidden layers (default: the field's)."""
-    encoder_band: float | None = None
-    """Band limit of what the encoder network sees, in Fourier pixels (default: all)."""
+    encoder_radius: float | Open = UNSET
+    """Band limit of the images that the encoder network sees, in Fourier pixels (default: none)."""
 
 
 @dataclass(frozen=True)
-class NeuralFieldConfig(MethodConfig):
+class NeuralFieldConfig(MethodConfig[Open]):
     """Train a neural field in Fourier space (cryoDRGN): the full heterogeneous model.
 
-    The default recipe starts from the linear method: its maps teach the field, its latent points start the table, then
-    both are trained on the images. The paper recipe is the publication's own, for comparison: a variational
-    autoencoder from a random start. --zdim 0 gives one map of all particles.
+    The default recipe starts from the linear method: the field learns its maps, the table starts from its latent
+    points, then both are trained on the images. The paper recipe is the publication's own, for comparison: a
+    variational autoencoder, randomly initialised. --zdim 0 gives one map of all particles.
     """
 
-    network: Annotated[NetworkConfig, tyro.conf.arg(name="")] = field(default_factory=NetworkConfig)
+    network: Annotated[NetworkConfig[Open], tyro.conf.arg(name="")] = field(default_factory=NetworkConfig)
     """Sizes of the networks."""
 
+
+ResolvedNeuralField: TypeAlias = NeuralFieldConfig[Never]
 
 DEFAULT: dict[str, Any] = {
     "width": 256,
@@ -65,7 +69,7 @@ DEFAULT: dict[str, Any] = {
     "beta": 2.0,
     "beta_schedule": "constant",
     "noise": "radial",
-    "band_share": 0.3,
+    "radius_share": 0.3,
     "patience": 3,
     "warm_steps": 300,
 }
@@ -85,18 +89,27 @@ PAPER: dict[str, Any] = {
     "rate_schedule": "constant",
     "beta_schedule": "constant",
     "noise": "white",
-    "band_share": 0.0,
+    "radius_share": 0.0,
     "patience": 0,
     "warm_steps": 0,
 }
 RECIPES = {"default": DEFAULT, "paper": PAPER}
 
 
-def resolved(config: NeuralFieldConfig) -> NeuralFieldConfig:
-    """The config with everything filled in that was left to the recipe."""
-    chosen = dict(RECIPES[config.recipe])
-    chosen.setdefault("beta", 1 / max(config.zdim, 1))
-    # a single coordinate is only begun by the linear stage; several are the linear model's own
-    chosen["latent_rate"] = 0.3 if config.zdim == 1 else 0.0
-    found: NeuralFieldConfig = resolved_by(config, chosen)
-    return found
+def neural_field_by_recipe(config: NeuralFieldConfig[None]) -> NeuralFieldConfig[None]:
+    """The config with its recipe's settings wherever the user left the choice open."""
+    settings = dict(RECIPES[config.recipe])
+    settings.setdefault("beta", 1 / max(config.zdim, 1))
+    # a single coordinate is only initialised by the linear stage; several are the linear model's own
+    settings["latent_rate"] = 0.3 if config.zdim == 1 else 0.0
+    chosen: NeuralFieldConfig[None] = by_recipe(config, settings)
+    return chosen
+
+
+METHOD = MethodEntry(
+    "neural-field",
+    NeuralFieldConfig,
+    method="cryomorph.methods.neural_field:NEURAL_FIELD",
+    representation="cryomorph.representations.neural_field:NeuralField",
+    encoders={"mlp": "cryomorph.encoders.mlp:MlpEncoder"},
+)

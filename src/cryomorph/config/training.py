@@ -1,149 +1,155 @@
-"""What any training may be asked, whatever the method: schedule, poses, machine."""
+"""Options of every trained method: schedule, poses, machine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, Never, TypeAlias
 
 import tyro
 
+from cryomorph.config.choices import UNSET, Open, filled
 from cryomorph.config.prepare import ImageSource
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """How long, how fast and on what to train. Where no default is shown, the recipe chooses."""
+class TrainingConfig(Generic[Open]):
+    """How long, how fast and on which device to train. Options without a default are set by the recipe."""
 
-    epochs: int | None = None
-    """Passes over the particles at most; training ends earlier when the held-out loss is flat. Default recipe: enough
-    for 25,000 images, between 3 and 8."""
-    batch_size: int | None = None
-    """Images in a step, over all processes together."""
-    optimiser: Literal["muon", "adam"] | None = None
-    """Adam for all weights, as in the papers, or Muon for the matrices: far fewer steps."""
-    learning_rate: float | None = None
-    """Adam's learning rate at its highest; Muon's is five times as high."""
-    latent_rate: float | None = None
-    """Share of a full step that a particle's latent point takes in the table at each visit, 0 to 1."""
-    rate_schedule: Literal["constant", "cosine", "linear", "decay"] | None = None
-    """How the learning rate falls over the epochs; decay is by 5 % after each."""
-    final_latents: Literal["auto", "table", "gradient"] | None = None
-    """Latent points at the end: the table's as they are, or found anew by Gauss-Newton under the final weights; auto
-    takes what predicts held-out images better, and the table's where they have moved (--latent-rate)."""
-    beta: float | None = None
-    """Weight of the latent's divergence from its prior, in the papers' units: 2 is the exact evidence lower bound."""
-    beta_schedule: Literal["constant", "linear", "cyclic"] | None = None
-    """How that weight grows, and --prior-weight with it: linear over the whole training, cyclic four times."""
-    prior: Literal["normal", "disentangle"] | None = None
-    """What latent points should be like beside: disentangle (OPUS-DSD) draws batches from one direction of view, pulls
-    together what is alike in any direction, and pushes apart what differs."""
-    prior_weight: float | None = None
+    epochs: int | Open = UNSET
+    """Maximum number of epochs; training ends earlier once the held-out loss is flat. Default recipe: enough for
+    25,000 images, between 3 and 8."""
+    batch_size: int | Open = UNSET
+    """Images per step, over all processes."""
+    optimiser: Literal["muon", "adam"] | Open = UNSET
+    """Adam for all weights, as in the papers, or Muon for the weight matrices, which needs far fewer steps."""
+    learning_rate: float | Open = UNSET
+    """Peak learning rate of Adam; Muon's is five times as high."""
+    latent_rate: float | Open = UNSET
+    """Fraction of a full Newton step, 0 to 1, by which a particle's latent point in the table moves at each visit."""
+    rate_schedule: Literal["constant", "cosine", "linear", "decay"] | Open = UNSET
+    """How the learning rate falls over the epochs; decay is by 5 % per epoch."""
+    final_latents: Literal["auto", "table", "gradient"] | Open = UNSET
+    """Final latent points: those of the table, or re-estimated by Gauss-Newton under the final weights. auto takes
+    whichever predicts held-out images better, and the table's if training has moved them (--latent-rate)."""
+    beta: float | Open = UNSET
+    """Weight of the KL divergence from the prior, in the papers' units: 2 is the exact evidence lower bound."""
+    beta_schedule: Literal["constant", "linear", "cyclic"] | Open = UNSET
+    """How beta and --prior-weight grow: linearly over the whole training, or in four cycles."""
+    prior: Literal["normal", "disentangle"] | Open = UNSET
+    """Prior of the latent points. disentangle (OPUS-DSD) draws each batch from one viewing direction, attracts
+    similar particles of any direction, and repels dissimilar ones."""
+    prior_weight: float | Open = UNSET
     """Weight of --prior disentangle, in nats (the paper: 0.5 to 1)."""
-    projection_classes: Literal[12, 48, 192] | None = None
-    """Directions of view that --prior disentangle tells apart (default: 48, or 12 for fewer than 4,800 particles)."""
+    projection_classes: Literal[12, 48, 192] | Open = UNSET
+    """Number of viewing directions that --prior disentangle distinguishes (default: 48, or 12 for fewer than 4,800
+    particles)."""
     pose_spread: float = 0.0
-    """Compare each image in eight neighbouring orientations too, so many degrees away, each counted by its likelihood:
-    about the orientations' error; 0 takes them as exact."""
-    noise: Literal["radial", "white"] | None = None
-    """Noise model: a power for each shell, measured, or one for all."""
-    first_band: float | None = None
-    """Band limit to begin with, in Fourier pixels (default: 24, at most the box); it grows to all."""
-    band_share: float | None = None
-    """Share of the epochs over which the band grows; 0 is the full band from the start."""
-    held_out: float | None = None
-    """Share of the particles, at most 2,000, that the model is not fitted to, to see when it stops improving."""
-    final_model: Literal["last", "best"] | None = None
-    """Model at the end: the last epoch's, or that of the epoch with the least held-out loss, as in OPUS-DSD; epochs in
-    which the band grows do not count."""
-    patience: int | None = None
-    """End when the held-out loss was flat for so many epochs; 0 never ends early."""
+    """Also compare each image in eight orientations this many degrees away, weighted by their likelihood: about the
+    error of the given orientations. 0 takes them as exact."""
+    noise: Literal["radial", "white"] | Open = UNSET
+    """Noise model: one measured power per resolution shell, or one power for all."""
+    first_radius: float | Open = UNSET
+    """Initial band limit in Fourier pixels; it grows to Nyquist (default: 24, or Nyquist if that is less)."""
+    radius_share: float | Open = UNSET
+    """Fraction of the epochs over which the band limit grows; 0 uses all coefficients from the start."""
+    held_out: float | Open = UNSET
+    """Fraction of the particles, at most 2,000, held out from fitting the model, to detect when it stops improving."""
+    final_model: Literal["last", "best"] | Open = UNSET
+    """Final model: that of the last epoch, or of the epoch with the lowest held-out loss, as in OPUS-DSD. Epochs
+    before the band limit reaches Nyquist do not count."""
+    patience: int | Open = UNSET
+    """Stop once the held-out loss has been flat for this many epochs; 0 never stops early."""
     refine_poses: bool = False
-    """Refine every particle's orientation and shift too, against maps of the half set that it is not in; how far off
-    the given ones are is learned from all of them. Gaussians, and the paper recipe of the others, do it again, or
-    instead, against each particle's own conformation: see --pose-epoch."""
+    """Also refine the orientation and shift of every particle, against maps of the other half set; the size of the
+    errors is estimated from all particles. Gaussians (in addition) and the paper recipes of the other methods
+    (instead) refine against the conformation of each particle: see --pose-epoch."""
     pose_epoch: int = 2
-    """Where poses are refined against the model itself: epochs before the first time. Gaussians do it once more at the
-    end; the paper recipes of the others do it after every epoch from then on."""
+    """Number of epochs before poses are first refined against the model. Gaussians do it once more at the end, the
+    paper recipes of the other methods after every further epoch."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the network's products; auto is bfloat16 where the machine multiplies it faster. Gaussians are
-    float32 always."""
+    """Number format of the network's matrix products. auto is bfloat16 if this machine multiplies it faster;
+    Gaussians are always float32."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """Compile a neural field's network for the device; auto does so on a GPU. The other methods have nothing to
-    compile."""
+    """Compile the network of a neural field with torch.compile; auto does so on a GPU. The other methods have nothing
+    to compile."""
     device: str = "auto"
-    """Device to train on: cpu, cuda, cuda:1, or auto, which takes a GPU where there is one."""
+    """Device to train on: cpu, cuda, cuda:1, or auto, which uses a GPU if there is one."""
     checkpoint_minutes: float = 10.0
-    """Time between checkpoints within an epoch; one is written after every epoch too."""
-
-
-EVERY: dict[str, Any] = {"held_out": 0.05, "final_model": "last", "prior": "normal", "prior_weight": 0.5}
-"""What recipes choose that say nothing else."""
-PULLED = 0.3
+    """Minutes between checkpoints within an epoch; one is always written after each epoch."""
 
 
 @dataclass(frozen=True)
-class MethodConfig:
-    """What every trained method may be asked beside its network."""
+class MethodConfig(Generic[Open]):
+    """Options that all trained methods share, besides those of their networks."""
 
-    own_conformations = False  # whether poses are refined against them by every recipe, or the papers'
+    own_conformations = False  # whether every recipe refines poses against each particle's conformation, or the paper's
     particles: tyro.conf.Positional[Path]
-    """A particle file (.star, .cs, .txt, .mrcs), prepared on the fly into RUN/particles, or a store from `prepare`."""
+    """Particle file (.star, .cs, .txt, .mrcs), prepared into RUN/particles, or a store made by `prepare`."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """Run folder to make."""
+    """Run folder to create."""
     zdim: int = 8
-    """Dimension of the latent space; 0 is one map of all particles."""
+    """Dimension of the latent space; 0 fits one map to all particles."""
     recipe: Literal["default", "paper"] = "default"
-    """Schedule: default is ours, paper is that of the publication, for comparison."""
+    """Settings to start from: ours, or those of the publication, for comparison."""
     config: Path | None = None
-    """Take all options that are not given here from this file: another run's config.json."""
-    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
-    """How long, how fast and on what to train."""
-    linear_zdim: int | None = None
-    """Components of the linear stage (default: zdim, at most 20; 6 where zdim is 1)."""
-    linear_band: int = 24
+    """Take all options that are not given on the command line from this file: config.json of another run."""
+    training: Annotated[TrainingConfig[Open], tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+    """How long, how fast and on which device to train."""
+    linear_zdim: int | Open = UNSET
+    """Components of the linear stage (default: zdim, at most 20; 6 if zdim is 1)."""
+    linear_radius: int = 24
     """Band limit of the linear stage and of the warm start, in Fourier pixels."""
-    warm_steps: int | None = None
-    """Steps of fitting the model to the linear maps before it sees an image."""
+    warm_steps: int | Open = UNSET
+    """Steps of fitting the model to the linear maps before training on images."""
     mask: str = "auto"
     """Where the linear maps may differ: a mask file in the working box, sphere, or auto."""
     images: Annotated[ImageSource, tyro.conf.arg(name="")] = field(default_factory=ImageSource)
-    """Where the images are and how to take them in."""
+    """Where the images are and how to read them."""
     seed: int = 0
-    """Seed of everything that is drawn at random."""
+    """Seed of all random numbers."""
     resume: bool = False
-    """Go on with a run that was interrupted, from its last checkpoint."""
+    """Continue an interrupted run from its last checkpoint."""
     overwrite: bool = False
-    """Replace a run that is there already."""
+    """Replace an existing run."""
+
+    @property
+    def device(self) -> str:
+        """Device to train on."""
+        return self.training.device
 
     @property
     def refines_against_model(self) -> bool:
-        """Whether poses are refined against each particle's own conformation while the model is trained."""
+        """Whether poses are refined against each particle's own conformation during training."""
         return self.training.refine_poses and (self.own_conformations or self.recipe == "paper")
 
     def poses_due(self, epoch: int, epochs: int) -> bool:
-        """Whether poses are refined after so many epochs: from the first time on, or then and at the end."""
+        """Whether poses are refined after this epoch of `epochs`."""
         first = self.training.pose_epoch
         return epoch in (first, epochs) if self.own_conformations else first <= epoch <= epochs
 
 
-ONE_COORDINATE = 6  # linear components for a latent space of one dimension: a curved line needs several
+ResolvedTraining: TypeAlias = TrainingConfig[Never]
+ResolvedMethod: TypeAlias = MethodConfig[Never]
+
+EVERY_RECIPE: dict[str, Any] = {"held_out": 0.05, "final_model": "last", "prior": "normal", "prior_weight": 0.5}
+"""Settings of all recipes that do not say otherwise."""
+LATENT_RATE_UNDER_PRIOR = 0.3  # a table that stays where it is could not follow a prior
+COMPONENTS_FOR_ONE = 6  # linear components for a latent space of one dimension: a curved line needs several
 MOST_COMPONENTS = 20
 
 
-def resolved_by(config: Any, chosen: dict[str, Any]) -> Any:
-    """A method's config with everything filled in from what a recipe chose; encoders are as large as the network."""
-    components = ONE_COORDINATE if config.zdim == 1 else min(config.zdim, MOST_COMPONENTS)
-    network = filled(config.network, chosen)
-    every = EVERY | {"linear_zdim": components} | chosen
+def by_recipe(config: Any, settings: dict[str, Any]) -> Any:
+    """A method's config with a recipe's settings wherever the user left the choice open.
+
+    The encoder network is as large as the representation's unless the user says otherwise. Choices that depend on the
+    particles stay open: see `cryomorph.training.resolve`.
+    """
+    components = COMPONENTS_FOR_ONE if config.zdim == 1 else min(config.zdim, MOST_COMPONENTS)
+    every = EVERY_RECIPE | {"linear_zdim": components} | settings
     if config.training.prior == "disentangle" and not every.get("latent_rate"):
-        every["latent_rate"] = PULLED  # a table that stays where it is could not follow a prior
-    if "width" in chosen:
+        every["latent_rate"] = LATENT_RATE_UNDER_PRIOR
+    if "width" in settings:
+        network = filled(config.network, settings)
         every = {"encoder_width": network.width, "encoder_layers": network.layers} | every
-    return filled(replace(config, network=filled(network, every), training=filled(config.training, every)), every)
-
-
-def filled(part: Any, chosen: dict[str, Any]) -> Any:
-    """A dataclass whose empty fields take the values chosen for them."""
-    empty = [f.name for f in fields(part) if getattr(part, f.name) is None and f.name in chosen]
-    return replace(part, **{name: chosen[name] for name in empty})
+    return filled(config, every)

@@ -1,1 +1,1 @@
-"""Where a particle lies in the latent space."""
+"""Encoders: from an image to a latent point."""

@@ -1,4 +1,4 @@
-"""What every encoder offers: the posterior of each particle's latent point."""
+"""The interface of encoders: the posterior of each particle's latent point."""
 
 from __future__ import annotations
 
@@ -25,10 +25,15 @@ class Posterior:
 
 
 class Encoder(nn.Module, ABC):
-    """Says where each particle of a batch lies. Abstract; every subclass is final."""
+    """The latent points of the particles of a batch. Abstract; every subclass is final."""
 
     zdim: int
 
     @abstractmethod
     def forward(self, batch: Batch) -> Posterior:
         """The posterior of each particle of a batch."""
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> Encoder:
+        """The encoder whose state was saved; networks that a method registers define it."""
+        raise NotImplementedError(f"{cls.__name__} cannot be restored from its state alone")

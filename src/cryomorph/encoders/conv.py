@@ -1,4 +1,4 @@
-"""The encoder of OPUS-DSD: an image put back into the volume's frame, then strided 3D convolutions (METHODS 4)."""
+"""The encoder of OPUS-DSD: strided 3D convolutions on the back-projected image."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SMALLEST_SIDE, LARGEST_SIDE = 16, 128
 
 @final
 class Variation(nn.Module):
-    """In training, each image's contrast and brightness changed at random: what no structure should depend on.
+    """Random changes of each image's contrast and brightness during training, on which no structure should depend.
 
     Args:
-        amount: contrast is multiplied by 1 +- amount at most, brightness moved by as many standard deviations.
+        amount: contrast is multiplied by 1 +- amount at most, brightness shifted by as many standard deviations.
     """
 
     def __init__(self, amount: float) -> None:
@@ -35,7 +35,7 @@ class Variation(nn.Module):
         self.amount = amount
 
     def forward(self, image: Float32[Tensor, "b y x"]) -> Float32[Tensor, "b y x"]:
-        """The images as they are to be seen."""
+        """The varied images; in evaluation mode the images themselves."""
         if not self.training or not self.amount:
             return image
         contrast, brightness = self.amount * (2 * torch.rand(2, len(image), 1, 1, device=image.device) - 1)
@@ -44,11 +44,11 @@ class Variation(nn.Module):
 
 @final
 class ViewMean(nn.Module):
-    """What the codes of a direction of view have in common, beyond those of all: nothing until it was fitted.
+    """Mean code of the particles with a given viewing direction, relative to that of all; zero until it is fitted.
 
-    An image that is repeated along its direction has streaks, and streaks tell a convolution the direction even where
-    particles are alike. Those along v and -v are the same, so codes lean on even functions of v: a polynomial of degree
-    6, the spherical harmonics of orders 0, 2, 4 and 6.
+    An image repeated along its direction has streaks, from which a convolution reads the direction even if all
+    particles are alike. Streaks along v and -v are the same, so the codes depend on even functions of v: a
+    polynomial of degree 6, the spherical harmonics of orders 0, 2, 4 and 6.
     """
 
     def __init__(self, zdim: int) -> None:
@@ -60,13 +60,13 @@ class ViewMean(nn.Module):
         self.register_buffer("coefficient", torch.zeros(len(terms), zdim))
 
     def forward(self, view: Float32[Tensor, "b 3"]) -> Float32[Tensor, "b zdim"]:
-        """How far codes of these directions lie from the mean of all, on average."""
+        """Mean deviation of the codes of these viewing directions from the mean of all."""
         with torch.autocast(view.device.type, enabled=False):
             return view[:, self.power].prod(dim=2) @ self.coefficient
 
     @torch.no_grad()
     def fit(self, view: Float32[Tensor, "n 3"], code: Float32[Tensor, "n zdim"]) -> None:
-        """Least squares over particles."""
+        """Fit by least squares over particles."""
         away = (code - code.mean(0)).double()
         found = torch.linalg.lstsq(view[:, self.power].prod(dim=2).double().cpu(), away.cpu(), driver="gelsd")
         self.coefficient.copy_(found.solution)
@@ -74,9 +74,9 @@ class ViewMean(nn.Module):
 
 @final
 class ConvEncoder(Encoder):
-    """Each image is repeated along z and turned by its inverse pose; convolutions halve the cube down to one voxel.
+    """Each image is repeated along z and rotated by its inverse pose; convolutions halve the cube down to one voxel.
 
-    Once it is trained, `forget_view` takes off the codes what they say of the direction of view.
+    After training, `forget_view` removes from the codes what depends on the viewing direction.
 
     Args:
         side: of the cube that an image becomes, a power of two; images are low-passed to its band.
@@ -126,7 +126,7 @@ class ConvEncoder(Encoder):
     def forget_view(
         self, rotation: Float32[Tensor, "n 3 3"], code: Float32[Tensor, "n zdim"]
     ) -> Float32[Tensor, "n zdim"]:
-        """Learn from the final codes of all particles what depends on the view, for good; returns the codes without."""
+        """Fit the dependence of all particles' final codes on the viewing direction; returns the codes without it."""
         view = rotation[:, 2].to(code)
         self.view_mean.fit(view, code)
         return code - self.view_mean(view)
@@ -136,7 +136,7 @@ class ConvEncoder(Encoder):
 
         In units in which the noise of a pixel has standard deviation 1, where the coefficients' has.
         """
-        with torch.autocast(batch.ctf.device.type, enabled=False):  # places need their digits
+        with torch.autocast(batch.ctf.device.type, enabled=False):  # coordinates need the precision
             return self._backprojected(batch)
 
     def _backprojected(self, batch: Batch) -> Float32[Tensor, "b side side side"]:
@@ -147,7 +147,7 @@ class ConvEncoder(Encoder):
         line = (torch.arange(self.side, device=image.device) - self.side // 2).to(image)
         z, y, x = torch.meshgrid(line, line, line, indexing="ij")
         at = torch.stack([x, y, z], dim=-1).view(-1, 3) @ batch.rotation[:, :2].mT
-        # torch counts from the outer pixels' centres, at -1 and 1
+        # torch places the centres of the outer pixels at -1 and 1
         place = (at + self.side // 2) * (2 / (self.side - 1)) - 1
         found = functional.grid_sample(image[:, None], place[:, None], align_corners=True)
         return found.view(-1, self.side, self.side, self.side)

@@ -1,4 +1,4 @@
-"""The encoder of e2gmm: an MLP on what each image would have the neutral Gaussians do (METHODS 5)."""
+"""The encoder of e2gmm: an MLP on the gradient of an image by the neutral Gaussians."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ KINDS = 3  # positions, widths, amplitudes
 
 @final
 class GradientEncoder(Encoder):
-    """An MLP on the gradient of an image's ring correlation with the neutral model, by its Gaussians' five numbers.
+    """An MLP on the gradient of an image's ring correlation with the neutral model by the parameters of its Gaussians.
 
-    The gradient lives on the molecule, so views need not be told apart. It is taken for each particle by itself: what
-    an image is encoded to does not depend on the batch that it comes in.
+    The gradient is in the molecule's frame, so that views need not be distinguished. It is taken for each particle by
+    itself: the code of an image does not depend on the rest of its batch.
 
     Args:
         neutral: the neutral Gaussians, one row, in pixels of the box.
-        ring_weight: (rings,) what each ring counts; the rings' number fixes the box, `2 (rings - 1)`.
+        ring_weight: (rings,) weight of each ring; their number determines the box, `2 (rings - 1)`.
         width, layers: size of the network.
-        spread: fixed standard deviation of the posterior, as in the paper; without, the network says it.
+        spread: fixed standard deviation of the posterior, as in the paper; 0 lets the network predict it.
         noisy: dropout and batch normalisation before the output, as in the paper.
     """
 
@@ -90,7 +90,7 @@ class GradientEncoder(Encoder):
         return Posterior(mean, torch.where(self.spread > 0, fixed, log_variance))
 
     def _noisy(self, hidden: Float32[Tensor, "b width"]) -> Float32[Tensor, "b width"]:
-        """Dropout and batch normalisation; an image alone is normalised as those before it were."""
+        """Dropout and batch normalisation; a batch of one is normalised by the running statistics."""
         if not (self.training and len(hidden) == 1 and len(self.noise)):
             return cast(Tensor, self.noise(hidden))
         norm = self.noise[1].eval()
@@ -99,14 +99,14 @@ class GradientEncoder(Encoder):
         return found
 
     def features(self, batch: Batch) -> Float32[Tensor, "b fiven"]:
-        """Gradients by positions, widths and amplitudes, each kind divided by its usual size."""
+        """Gradients by positions, widths and amplitudes, each kind divided by its typical size."""
         found = zip(self.gradients(batch), self.usual, strict=True)
         return torch.cat([each.flatten(1) / usual for each, usual in found], dim=1)
 
     def gradients(
         self, batch: Batch
     ) -> tuple[Float32[Tensor, "b n 3"], Float32[Tensor, "b n"], Float32[Tensor, "b n"]]:
-        """Of each image's weighted mean ring correlation, by the neutral Gaussians, in the molecule's frame."""
+        """Gradients of each image's weighted mean ring correlation, in the molecule's frame."""
         disk = fourier_disk(2 * (len(self.ring_weight) - 1))
         most = max(1, TABLE_NUMBERS // (disk.box * len(self.position)))
         if len(batch) > most:
@@ -127,6 +127,6 @@ class GradientEncoder(Encoder):
         return by_position, by_width, by_amplitude
 
     def calibrate(self, batch: Batch) -> None:
-        """Take the usual sizes of gradients from a batch."""
+        """Estimate the typical sizes of gradients from a batch."""
         sizes = [each.square().mean().sqrt().clamp(min=1e-20) for each in self.gradients(batch)]
         self.usual.copy_(torch.stack(sizes))

@@ -1,4 +1,4 @@
-"""The amortised encoder of cryoDRGN: an MLP from an image to the posterior of its latent point (METHODS 3)."""
+"""The amortised encoder of cryoDRGN: an MLP from an image to its posterior (docs/methods.md, Neural field)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cryomorph.particles.store import Batch
 
 @final
 class MlpEncoder(Encoder):
-    """An MLP on the centred, phase-flipped coefficients of an image; it is not told the pose.
+    """An MLP on the centred, phase-flipped coefficients of an image; it does not see the pose.
 
     Args:
-        count: coefficients that it looks at: a prefix of the disk, which is a low-pass filter.
+        count: coefficients that it sees: a prefix of the disk, which is a low-pass filter.
         residual: whether hidden layers have skip connections.
     """
 

@@ -17,7 +17,7 @@ from cryomorph.physics.pose import Pose, rotation_from_rotvec
 class PoseTable(nn.Module):
     """The offset of every particle from its given pose: `offset` (n, 5), a rotation vector in radians, then pixels.
 
-    Rows are moved only when their particle is refined: nothing else drifts (METHODS 3).
+    Rows are moved only when their particle is refined: other rows stay as they are.
     """
 
     def __init__(self, n: int) -> None:

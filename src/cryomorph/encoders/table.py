@@ -1,4 +1,4 @@
-"""Auto-decoding: a table with the posterior of every particle, moved by its own gradient (METHODS 3)."""
+"""Auto-decoding: a table with the posterior of every particle (docs/methods.md, Neural field)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryomorph.particles.store import Batch
 
 @final
 class TableEncoder(Encoder):
-    """The mean and standard deviation of every particle's latent point. They are no weights: no optimiser sees them.
+    """The mean and standard deviation of every particle's latent point; buffers, which no optimiser sees.
 
     After a backward pass `step` moves the particles of the last batch, and no others, by the natural gradient of a
     Gaussian: `mean -= rate * variance * gradient`. The variance is the metric, so no momentum has to be kept for
@@ -31,7 +31,7 @@ class TableEncoder(Encoder):
         self._visited: tuple[Int64[Tensor, " b"], Float32[Tensor, "b zdim"]] | None = None
 
     def forward(self, batch: Batch) -> Posterior:
-        """The rows of a batch; its means collect the gradient that `step` uses."""
+        """The rows of a batch; their means collect the gradient that `step` uses."""
         mean = self.mean[batch.index].requires_grad_(torch.is_grad_enabled())
         self._visited = (batch.index, mean)
         return Posterior(mean, 2 * self.std[batch.index].log())
@@ -42,8 +42,8 @@ class TableEncoder(Encoder):
 
         Args:
             rate: share of a full step, 0 to 1.
-            gradient_scale: what turns the gradient that was collected into that of each image's own loss; zero leaves
-                the rows where they are.
+            gradient_scale: factor from the collected gradient to that of each image's own loss; zero leaves the rows
+                unchanged.
         """
         if self._visited is None:
             return
@@ -52,7 +52,7 @@ class TableEncoder(Encoder):
             return
         gradient = torch.nan_to_num(mean.grad)
         std = self.std[index]
-        # in units of the standard deviation a full step is the gradient itself; more than one is not believed
+        # in units of the standard deviation a full step is the gradient itself; it is limited to one
         move = (gradient * gradient_scale * std).clamp(-1, 1) * std
         self.mean[index] = mean - rate * move
         self._visited = None

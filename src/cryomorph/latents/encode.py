@@ -27,7 +27,7 @@ def encode_amortised(model: Heterogeneous, store: ParticleStore, subset: Int64[T
     mean, std = _empty(store, model)
     loader = ParticleLoader(store, 512, subset=subset)
     for given in track(loader, "encoding", total=len(loader)):
-        batch = model.placed(given.to(mean.device), store.disk)
+        batch = model.prepare_batch(given.to(mean.device), store.disk)
         posterior = model.posterior(batch)
         mean[batch.index], std[batch.index] = posterior.mean, (0.5 * posterior.log_variance).exp()
     return mean, std
@@ -52,7 +52,7 @@ def encode_by_gradient(
     disk = store.disk
     loader = ParticleLoader(store, max(1, POINTS // disk.size), subset=subset)
     for given in track(loader, "encoding", total=len(loader)):
-        batch = model.placed(given.to(mean.device), disk)
+        batch = model.prepare_batch(given.to(mean.device), disk)
         batch = batch if kept is None else batch.only(kept)
         prior = model.prior_std.expand(len(batch), -1)
         unknowns = Unknowns(prior)

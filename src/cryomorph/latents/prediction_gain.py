@@ -110,7 +110,7 @@ def _nll(
     """Negative log-likelihood of some coefficients of each held-out particle at its latent point, by the given maps."""
     parts = []
     for given in ParticleLoader(store, 64, subset=held):
-        batch = model.placed(given, store.disk).only(kept)
+        batch = model.prepare_batch(given, store.disk).only(kept)
         points = z[torch.searchsorted(held, batch.index)]
         slices = maps.slices(points, batch.rotation, store.disk)
         parts.append(negative_log_likelihood(batch, slices))

@@ -1,1 +1,1 @@
-"""What each method is: its model and its stages, one file a method."""
+"""The methods, one file each: model, stages, checks of options and particles."""

@@ -1,7 +1,8 @@
-"""The neutral model: Gaussians seeded from a map, fitted to it coarse to fine, as many as it takes (METHODS 5)."""
+"""The neutral model: Gaussians seeded from a map and fitted to it, as many as are needed."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from cryomorph.config.console import progress
-from cryomorph.config.gaussians import GaussiansConfig
+from cryomorph.config.gaussians import ResolvedGaussians
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.disk import FourierDisk
 from cryomorph.physics.gaussian_slices import Mixture
@@ -18,9 +19,12 @@ from cryomorph.representations.gaussian_motion import GaussianShape
 from cryomorph.representations.gaussians import Gaussians
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
-from cryomorph.training.build import LinearStart, noise_whitening
-from cryomorph.training.distillation import Lesson, average_transfer, warm_start
-from cryomorph.training.session import Session, required, threads_for
+from cryomorph.runs.folder import RunFolder
+from cryomorph.training.consensus import noise_whitening
+from cryomorph.training.device import threads_for
+from cryomorph.training.distillation import DistillationTargets, average_transfer, distil
+from cryomorph.training.linear_start import LinearStart
+from cryomorph.training.session import Session
 from cryomorph.volumes.fsc import fsc
 from cryomorph.volumes.grid import apply_gain, frequency_grid, lowpass
 from cryomorph.volumes.masks import auto_mask
@@ -39,37 +43,51 @@ WHOLE = 0.95  # of the largest state's mass: such a state lacks nothing
 BATCH = 16
 
 
-def neutral(session: Session) -> None:
-    """Gaussians that make the neutral map, at the resolution that is asked for; kept, so that a killed run goes on."""
-    config = session.config
-    if not isinstance(config, GaussiansConfig):
-        raise TypeError(f"the neutral model is made of Gaussians, the config is {type(config).__name__}")
+@dataclass(frozen=True)
+class NeutralModel:
+    """Gaussians that match the neutral map, and the particle whose state that map is; None for the consensus."""
+
+    mixture: Mixture
+    particle: int | None
+
+
+def neutral(session: Session[ResolvedGaussians]) -> None:
+    """Fit Gaussians to the neutral map at the requested resolution; they are kept, so that a killed run resumes."""
     path = session.run.path / NEUTRAL
-    with session.parallel.rank_zero_first() as first:
-        if first and not path.is_file():
+    with session.parallel.rank_zero_first() as is_rank_zero:
+        if is_rank_zero and not path.is_file():
             begin = perf_counter()
-            mixture, number, said = fit_neutral(session, config)
-            kept = {name: value[0].cpu() for name, value in mixture._asdict().items()}
-            save_tensors(path, kept | {"particle": torch.tensor(number)})
-            session.run.log(f"neutral: {said}; {perf_counter() - begin:.1f} s")
-    tensors = load_tensors(path)[0]
-    session.neutral = Mixture(*(tensors[name][None] for name in Mixture._fields))
+            found, match, radius = fit_neutral(session)
+            tensors = {name: value[0].cpu() for name, value in found.mixture._asdict().items()}
+            save_tensors(path, tensors | {"particle": torch.tensor(-1 if found.particle is None else found.particle)})
+            of = "the consensus" if found.particle is None else f"the state of particle {found.particle}"
+            resolution_A = session.store.box * session.store.pixel_A / radius
+            session.run.log(
+                f"neutral: {found.mixture.position.shape[1]} Gaussians for {of}, mean FSC {match:.3f} with its map to "
+                f"{resolution_A:.2f} A; {perf_counter() - begin:.1f} s"
+            )
+
+
+def read_neutral(run: RunFolder) -> NeutralModel:
+    """The neutral model that the stage has left in a run."""
+    tensors = load_tensors(run.path / NEUTRAL)[0]
     number = int(tensors["particle"])
-    if number >= 0 and session.lesson is not None:
-        session.origin = session.lesson.point[number]
+    mixture = Mixture(*(tensors[name][None] for name in Mixture._fields))
+    return NeutralModel(mixture, None if number < 0 else number)
 
 
-def fit_neutral(session: Session, config: GaussiansConfig) -> tuple[Mixture, int, str]:
-    """The neutral Gaussians, the particle whose state they are (-1 for the consensus), and what is to be said."""
-    store, found, device = session.store, required(session.consensus), session.parallel.device
-    target, number = found.map, -1
-    if config.network.neutral == "state" and session.linear is not None and session.linear.mean.shape[1]:
-        number = neutral_particle(session.linear)
-        state = session.linear.subspace.volume(session.linear.mean[number], store.box)
-        beyond = frequency_grid(store.box) * store.box >= session.linear.subspace.box / 2
+def fit_neutral(session: Session[ResolvedGaussians]) -> tuple[NeutralModel, float, float]:
+    """The neutral model, its mean FSC with its map, and the radius in Fourier pixels up to which they are compared."""
+    config, store, device = session.config, session.store, session.parallel.device
+    target, number = session.consensus.map, None
+    if config.network.neutral == "state" and session.linear.mean.shape[1]:
+        start = session.linear
+        number = neutral_particle(start)
+        state = start.subspace.volume(start.mean[number], store.box)
+        beyond = frequency_grid(store.box) * store.box >= start.subspace.box / 2
         target = state + apply_gain(target, beyond.float())
-    radius = target_radius(session, config)
-    whitening = noise_whitening(store, found, config.training.noise or "radial")
+    radius = target_radius(session)
+    whitening = noise_whitening(store, session.consensus, config.training.noise)
     transfer = average_transfer(store, whitening, seed=config.seed).to(device)
     element = store.box / radius  # voxels along a resolution element
     smooth = lowpass(target, 1.0, 2 * element)
@@ -82,7 +100,7 @@ def fit_neutral(session: Session, config: GaussiansConfig) -> tuple[Mixture, int
         seeds = seeded(target, count, radius=radius, seed=config.seed)
         model = Gaussians(GaussianShape(store.box, 0, count, parts=0), seeds).to(device)
         fit_to_map(model, target, transfer, store=store, radius=radius, config=config)
-        mixture = revived(model.neutral)
+        mixture = reseed_dead(model.neutral)
         match = match_of(mixture, target, radius)
         if fitted is None or match >= fitted[1] + GAIN:
             fitted = mixture, match
@@ -90,19 +108,15 @@ def fit_neutral(session: Session, config: GaussiansConfig) -> tuple[Mixture, int
             break
         count *= 2
     mixture, match = fitted
-    resolution_A = store.box * store.pixel_A / radius
-    whose = "the consensus" if number < 0 else f"the state of particle {number}"
-    count = mixture.position.shape[1]
-    said = f"{count} Gaussians for {whose}, FSC {match:.3f} on average with their map to {resolution_A:.2f} A"
-    return mixture, number, said
+    return NeutralModel(mixture, number), match, radius
 
 
-def target_radius(session: Session, config: GaussiansConfig) -> float:
-    """The radius in Fourier pixels that Gaussians are to match."""
-    store = session.store
-    extent, nyquist = store.box * store.pixel_A, store.box / 2
-    if config.network.resolution is not None:
-        return min(extent / config.network.resolution, nyquist)
+def target_radius(session: Session[ResolvedGaussians]) -> float:
+    """The radius in Fourier pixels up to which Gaussians are to match their map."""
+    store, resolution_A = session.store, session.config.network.resolution
+    nyquist = store.box / 2
+    if resolution_A is not None:
+        return min(store.box * store.pixel_A / resolution_A, nyquist)
     curve = session.run.consensus_fsc()["corrected"]
     below = np.flatnonzero(curve[1:] < 0.143)
     return float(min(max(below[0] + 1 if len(below) else nyquist, 6), nyquist))
@@ -111,7 +125,7 @@ def target_radius(session: Session, config: GaussiansConfig) -> float:
 def neutral_particle(start: LinearStart) -> int:
     """The particle in the middle of those states that lack no part of the molecule.
 
-    States are cluster centres of the latent points; the mass of a state's map tells what it lacks.
+    States are cluster centres of the latent points; a state whose map has less mass than another lacks a part.
     """
     from sklearn.cluster import KMeans
 
@@ -130,9 +144,9 @@ def neutral_particle(start: LinearStart) -> int:
 
 
 def seeded(volume: Float32[Tensor, "z y x"], count: int, *, radius: float, seed: int) -> Mixture:
-    """Gaussians by k-means on points drawn from a map's density; their masses are their shares of it.
+    """Gaussians by k-means on points drawn from the density of a map; their masses are their shares of it.
 
-    Lloyd's iterations on a tree: 50,000 Gaussians take seconds, where a library's take an hour.
+    Lloyd's iterations on a k-d tree: 50,000 Gaussians take seconds, scikit-learn's an hour.
     """
     from scipy.spatial import KDTree
 
@@ -165,20 +179,20 @@ def fit_to_map(
     *,
     store: ParticleStore,
     radius: float,
-    config: GaussiansConfig,
+    config: ResolvedGaussians,
 ) -> None:
-    """Fit Gaussians to a map's slices, at half of the band first."""
+    """Fit Gaussians to the slices of a map, up to half of the radius first."""
     nothing = torch.zeros(1, 0)
-    lesson = Lesson(nothing, nothing, nothing, shared=True)
+    targets = DistillationTargets(nothing, nothing, nothing, same_space=True)
     teacher = LinearSubspace(volume[None]).to(transfer.device)
     steps = config.neutral_steps
     with threads_for(transfer.device, BATCH) as threads, progress("neutral", 2 * steps) as advance:
-        for band in (radius / 2, radius):
-            disk: FourierDisk = store.disk.within(max(band, 4.0) + 0.5)
-            warm_start(
+        for limit in (radius / 2, radius):
+            disk: FourierDisk = store.disk.within(max(limit, 4.0) + 0.5)
+            distil(
                 model,
                 teacher,
-                lesson,
+                targets,
                 transfer=transfer,
                 disk=disk,
                 steps=steps,
@@ -193,8 +207,8 @@ def fit_to_map(
 
 
 @torch.no_grad()
-def revived(mixture: Mixture) -> Mixture:
-    """The same Gaussians, of which the dead ones have taken over half of the strongest: one for one, beside it."""
+def reseed_dead(mixture: Mixture) -> Mixture:
+    """Move each dead Gaussian next to one of the strongest, which shares its amplitude with it."""
     position, width, amplitude = (part[0].clone() for part in mixture)
     dead = (amplitude < DEAD * amplitude.mean()).nonzero().squeeze(1)[: len(amplitude) // 2]
     strongest = amplitude.argsort(descending=True)[: len(dead)]
@@ -207,8 +221,8 @@ def revived(mixture: Mixture) -> Mixture:
 
 
 def match_of(mixture: Mixture, volume: Float32[Tensor, "z y x"], radius: float) -> float:
-    """Mean FSC between Gaussians and a map, over the shells up to a radius."""
+    """Mean FSC between Gaussians and a map over the shells up to a radius."""
     model = Gaussians(GaussianShape(len(volume), 0, mixture.position.shape[1], parts=0), mixture)
-    made = model.cpu().volume(torch.zeros(0), len(volume))
-    curve = fsc(made, volume)
+    volume_of_model = model.cpu().volume(torch.zeros(0), len(volume))
+    curve = fsc(volume_of_model, volume)
     return float(curve[1 : int(radius) + 1].mean())

@@ -1,1 +1,1 @@
-"""Encoder, representation and objective put together, and the methods by name."""
+"""Models: encoder, representation and objective combined, and how they are saved and restored."""

@@ -1,7 +1,7 @@
-"""Gauss-Newton on one particle's own parameters: its latent point, its rotation, its shift.
+"""Gauss-Newton on the parameters of single particles: latent point, rotation, shift.
 
-The posterior of few parameters under a fixed model, for every particle of a batch at once. With a linear model and the
-latent point alone, one step is the exact posterior of probabilistic PCA.
+Finds the posterior of a few parameters under a fixed model, for all particles of a batch at once. For the latent point
+under a linear model, one step gives the exact posterior of probabilistic PCA.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ WORSE, BETTER = 10.0, 0.3
 
 @dataclass(frozen=True)
 class Unknowns:
-    """Which parameters are free, and their Gaussian priors, all in one row: latent, rotation vector, shift.
+    """Free parameters and their Gaussian priors, in one row: latent point, rotation vector, shift.
 
-    `prior_std` (b, p) about zero: latent coordinates unless `fixed_z` (b, zdim) holds them, then, where `pose`, three
-    radians about the image's axes and two pixels.
+    `prior_std` (b, p), about zero: of the latent coordinates, unless `fixed_z` (b, zdim) fixes them; then, if `pose`,
+    of three rotations in radians about the image's axes and of two shifts in pixels.
     """
 
     prior_std: Float32[Tensor, "b p"]
@@ -33,7 +33,7 @@ class Unknowns:
     pose: bool = False
 
     def split(self, values: Float32[Tensor, "b p"]) -> tuple[Float32[Tensor, "b zdim"], Float32[Tensor, "b offset"]]:
-        """Rows of parameters as latent points and offsets of the pose (of width 0 where the pose is known)."""
+        """Latent points and pose offsets (of width 0 if the pose is fixed) in rows of parameters."""
         if self.fixed_z is not None:
             return self.fixed_z, values
         zdim = values.shape[1] - (5 if self.pose else 0)
@@ -42,7 +42,7 @@ class Unknowns:
 
 @dataclass(frozen=True)
 class LocalPosterior:
-    """Gaussian about the best point found: `value` (b, p), `covariance` (b, p, p), and `nll` (b,) of the images there.
+    """Gaussian about the best point found: `value` (b, p), `covariance` (b, p, p), `nll` (b,) of the images there.
 
     Rotations are offsets `exp(v) R` and shifts are offsets in pixels, from the pose of the batch.
     """
@@ -66,11 +66,11 @@ def gauss_newton(
     """Minimise `|X - C V|^2 + prior` over each particle's own parameters, with Levenberg's damping.
 
     Args:
-        start: latent points, then offsets of the pose where they are unknown.
+        start: latent points, then pose offsets, as far as they are unknown.
         disk: the coefficients that the batch holds.
         half_precision: take the network's products in bfloat16.
 
-    Raises nothing: a particle whose steps make it worse stays where it was best.
+    A particle whose steps increase the loss stays at its best point.
     """
     precision = unknowns.prior_std.square().reciprocal()
     best, best_value = start, start.new_full((len(start),), torch.inf)
@@ -85,11 +85,11 @@ def gauss_newton(
         )
         nll = residual.square().sum(1)
         value = nll + 0.5 * (precision * here.square()).sum(1)
-        better = value < best_value  # never where it is not a number
+        better = value < best_value  # never if it is nan
         damping = torch.where(better, damping * BETTER, damping * WORSE)
         best = torch.where(better[:, None], here, best)
         best_value, best_nll = torch.where(better, value, best_value), torch.where(better, nll, best_nll)
-        # sums over the half-plane count twice in the whole plane
+        # sums over the half-plane are half of those over the whole plane
         hessian = 2 * jacobian.mT @ jacobian + torch.diag_embed(precision)
         gradient = 2 * (jacobian.mT @ residual[..., None])[..., 0] - precision * here
         system = torch.where(better[:, None, None], hessian, system)
@@ -109,16 +109,16 @@ def _linearised(
     disk: FourierDisk,
     half_precision: bool,
 ) -> tuple[Float32[Tensor, "b m2"], Float32[Tensor, "b m2 p"]]:
-    """Residual `X - C V` and the derivatives of `C V`, as real numbers, at each particle's point."""
+    """Residual `X - C V` and the derivatives of `C V` at each particle's point, as real numbers."""
     z, offset = unknowns.split(here)
-    placed = batch.moved(offset, disk) if unknowns.pose else batch
+    moved = batch.moved(offset, disk) if unknowns.pose else batch
     with torch.autocast(z.device.type, torch.bfloat16, enabled=half_precision):
         slices, columns = representation.tangents(
-            z, placed.rotation, disk, latent=unknowns.fixed_z is None, pose=unknowns.pose
+            z, moved.rotation, disk, latent=unknowns.fixed_z is None, pose=unknowns.pose
         )
     if unknowns.pose:
-        # centring the image by s more is moving the model by -s
+        # shifting the image by s is shifting the model by -s
         turning = 2j * torch.pi * disk.frequency.to(z) / disk.box
         columns = torch.cat([columns, slices[..., None] * turning], dim=2)
-    residual = torch.view_as_real(placed.image - placed.ctf * slices).flatten(1)
-    return residual, torch.view_as_real(placed.ctf[..., None] * columns).transpose(2, 3).flatten(1, 2)
+    residual = torch.view_as_real(moved.image - moved.ctf * slices).flatten(1)
+    return residual, torch.view_as_real(moved.ctf[..., None] * columns).transpose(2, 3).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""The one sentence of every method: image -> z -> slice -> loss."""
+"""The model of every method: image -> z -> slice -> loss."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from cryomorph.physics.pose import neighbouring_rotations
 from cryomorph.representations.base import OnGrid, Representation
 
 Objective = Callable[[Batch, Complex64[Tensor, "b m"]], Float32[Tensor, " b"]]
-"""What each image of a batch costs, given its slices: the likelihood, or another measure of misfit."""
+"""Misfit of each image of a batch, given its slices: the negative log-likelihood or another measure."""
 
 
 @dataclass(frozen=True)
 class ImageLoss:
-    """What each image of a batch costs: `nll` (b,) by the objective, and `kl` (b, zdim) by latent coordinate.
+    """Losses of each image of a batch: `nll` (b,) by the objective, `kl` (b, zdim) by latent coordinate.
 
-    `roughness` (b,) is what its map costs, and `mean` (b, zdim) where it lies.
+    `roughness` (b,) is the smoothness penalty of its map, and `mean` (b, zdim) its latent point.
     """
 
     nll: Float32[Tensor, " b"]
@@ -41,17 +41,17 @@ class ImageLoss:
 
 @final
 class Heterogeneous(nn.Module):
-    """An encoder that says where a particle lies, and a representation that says what the molecule looks like there.
+    """An encoder, from an image to a latent point, and a representation, from a latent point to a map.
 
     Args:
         encoder: None for one map of all particles.
         prior_std: (zdim,) standard deviation of the prior of each latent coordinate.
         whitening: (size,) factor of each coefficient of the store that gives it unit noise, in the noise model chosen.
-        poses: corrections of the given poses, where they are refined.
-        objective: compares slices with images; the likelihood without.
-        smoothness: what maps cost beside, of a representation that makes them on a grid.
-        pose_spread_deg: where above 0, an image is compared in its orientation and in eight others so far from it, and
-            its loss is that of all of them, `-log mean exp(-loss)`: each counts by its likelihood.
+        poses: corrections of the given poses, if they are refined.
+        objective: compares slices with images; the likelihood by default.
+        smoothness: penalty of the maps of a representation on a grid.
+        pose_spread_deg: if above 0, an image is compared in its orientation and in eight others that far from it, with
+            the loss `-log mean exp(-loss)` over all nine, so that each counts by its likelihood.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class Heterogeneous(nn.Module):
         self.register_buffer("prior_std", prior_std)
         self.register_buffer("whitening", whitening)
 
-    def placed(self, batch: Batch, disk: FourierDisk) -> Batch:
+    def prepare_batch(self, batch: Batch, disk: FourierDisk) -> Batch:
         """The batch, which holds the coefficients of `disk`, with unit noise and with its poses as refined so far."""
         white = batch.whitened(self.whitening)
         return white if self.poses is None else self.poses(white, disk)
 
     def posterior(self, batch: Batch) -> Posterior:
-        """Where the particles of a batch from `placed` lie; a latent space of no dimension has one point."""
+        """Posterior of the latent points of a batch from `prepare_batch`."""
         if self.encoder is None:
             nothing = self.prior_std.new_zeros(len(batch), 0)
             return Posterior(nothing, nothing)
@@ -93,7 +93,7 @@ class Heterogeneous(nn.Module):
     def forward(
         self, batch: Batch, disk: FourierDisk, noise: Float32[Tensor, "b zdim"], *, threads: BatchThreads | None = None
     ) -> ImageLoss:
-        """The loss of a batch from `placed`, over the coefficients of `disk`; `noise`, standard normal, samples z.
+        """Loss of a batch from `prepare_batch` over the coefficients of `disk`; `noise`, standard normal, samples z.
 
         The batch may hold more than the disk's coefficients: the encoder sees all of them. `threads` share the slices.
         """
@@ -109,7 +109,7 @@ class Heterogeneous(nn.Module):
         return ImageLoss(found[:, 0], kl, found[:, 1], posterior.mean)
 
     def _cost(self, seen: Batch, z: Float32[Tensor, "k zdim"], disk: FourierDisk) -> Float32[Tensor, "k 2"]:
-        """Misfit of images, and roughness of their maps."""
+        """Misfit of images, and smoothness penalty of their maps."""
         rotation = seen.rotation[:, None]
         if self.pose_spread_deg:
             rotation = neighbouring_rotations(seen.rotation, self.pose_spread_deg)

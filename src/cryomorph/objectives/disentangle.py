@@ -1,4 +1,4 @@
-"""The structural disentanglement prior of OPUS-DSD (METHODS 4, Eqs. 5 to 7)."""
+"""The structural disentanglement prior of OPUS-DSD, Eqs. 5 to 7 (docs/methods.md, Convolutional volume)."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
-WITHIN, NEAREST, FARTHEST = 4, 128, 512  # neighbours in the batch; neighbours and opposites in other classes
-SAMPLED = 12_800  # codes of other classes that are looked at
-SHARE = 4  # one in so many of what there is, at most
+WITHIN, NEAREST, FARTHEST = 4, 128, 512  # neighbours in the batch; nearest and farthest codes in other classes
+SAMPLED = 12_800  # codes of other classes that are compared
+SHARE = 4  # at most a quarter of the available codes
 KEPT = 0.7  # of an old code at each visit
-TINY = 1e-6  # squared distance below which two codes push no harder
+TINY = 1e-6  # squared distance below which repulsion no longer grows
 
 
 def disentanglement(z: Float32[Tensor, "b q"], others: Float32[Tensor, "s q"]) -> Float32[Tensor, " b"]:
     """Eq. 7 of each particle of a batch of one projection class.
 
     Attraction `log(1 + d^2)` to the 4 nearest of the batch and the 128 nearest of other classes; repulsion
-    `log(1 + 1/d^2)` from all of the batch and the 512 farthest of other classes; each term a mean, and none of them
-    over more than a quarter of what there is.
+    `log(1 + 1/d^2)` from all of the batch and the 512 farthest of other classes. Each term is a mean, over at most a
+    quarter of the codes there are.
 
     Args:
-        others: codes of particles of other classes; constants.
+        others: codes of particles of other classes, without gradient.
     """
     b, s = len(z), len(others)
     cost = z.new_zeros(b)
     if b > 1:
-        # a particle is no neighbour of itself
+        # a particle is not its own neighbour
         apart = _squared(z, z)[~torch.eye(b, dtype=torch.bool, device=z.device)].view(b, b - 1)
         near = apart.topk(_at_most(WITHIN, b - 1), dim=1, largest=False).values
         cost = cost + torch.log1p(near).mean(1) + _repelled(apart).mean(1)
@@ -39,7 +39,7 @@ def disentanglement(z: Float32[Tensor, "b q"], others: Float32[Tensor, "s q"]) -
 
 
 def _squared(a: Float32[Tensor, "b q"], b: Float32[Tensor, "s q"]) -> Float32[Tensor, "b s"]:
-    # differences, not products: what is near keeps its digits
+    # differences, not products: small distances keep their precision
     return (a[:, None] - b).square().sum(2)
 
 
@@ -52,11 +52,11 @@ def _at_most(wanted: int, there: int) -> int:
 
 
 class MemoryBank(nn.Module):
-    """The latest code of every particle, by which a batch finds its neighbours among all of them.
+    """The latest latent code of every particle, among which a batch finds its neighbours.
 
     Args:
         projection_class: (n,) class of each particle's viewing direction.
-        visited: the particles whose codes are kept up to date; others are nobody's neighbours. All without.
+        visited: the particles whose codes are kept up to date, by default all; others are excluded as neighbours.
     """
 
     def __init__(
@@ -80,19 +80,19 @@ class MemoryBank(nn.Module):
 
         Args:
             index: of the particles, on the CPU.
-            generator: draws the codes that are looked at, on the bank's device.
+            generator: draws the codes that are compared, on the bank's device.
         """
         return disentanglement(z, self.others(int(self.projection_class[index[0]]), generator))
 
     @torch.no_grad()
     def visit(self, index: Int64[Tensor, " b"], z: Float32[Tensor, "b q"], *, keep: Tensor) -> None:
-        """Take up the codes of a batch, unless its step was left out (`keep` 0); what is no number is not taken up."""
+        """Update the codes of a batch, unless its step was skipped (`keep` 0) or a code is not finite."""
         before = self.code[index]
-        sound = (keep > 0) & z.isfinite()
-        self.code[index] = torch.where(sound, KEPT * before + (1 - KEPT) * z, before)
+        valid = (keep > 0) & z.isfinite()
+        self.code[index] = torch.where(valid, KEPT * before + (1 - KEPT) * z, before)
 
     def others(self, own: int, generator: torch.Generator) -> Float32[Tensor, "s q"]:
-        """Codes of particles of other classes than `own`, drawn at random: all of a small set's, in any order."""
+        """Codes of particles of other classes than `own`: a random sample, or all of a small set."""
         start, size = self._start[own], self._size[own]
         there = len(self.by_class) - size
         if not there:

@@ -1,4 +1,4 @@
-"""The Fourier ring correlation as an objective (METHODS 5)."""
+"""The Fourier ring correlation as an objective (docs/methods.md, Gaussian mixture)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cryomorph.physics.rings import ring_correlation
 
 @dataclass(frozen=True)
 class RingCorrelation:
-    """`sum_r w_r (1 - FRC_r)` of each image: blind to the scale of maps and images, not to their sign.
+    """`sum_r w_r (1 - FRC_r)` of each image, which depends on the sign of the maps but not on their scale.
 
     Args:
-        weight: (rings,) of rings 0 .. box/2; rings of weight 0 do not count.
+        weight: (rings,) of rings 0 .. box/2.
         shell: ring of each coefficient of the disk.
     """
 
@@ -35,7 +35,7 @@ class RingCorrelation:
 
 
 def equal_rings(disk: FourierDisk, *, first: float | int, last: float | int) -> Float32[Tensor, " rings"]:
-    """Every ring with `first <= r <= last` alike, as in the paper; all weights add up to the disk's size."""
+    """Equal weights of rings with `first <= r <= last`, as in the paper; they add up to the disk's size."""
     ring = torch.arange(disk.box // 2 + 1)
     inside = ((ring >= first) & (ring <= last) & (ring < disk.box / 2)).float()
     return inside * (disk.size / inside.sum().clamp(min=1))

@@ -1,4 +1,4 @@
-"""The Gaussian likelihood of images in the Fourier half-plane (METHODS 0)."""
+"""The Gaussian likelihood of images in the Fourier half-plane (docs/methods.md, Likelihood)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cryomorph.particles.store import Batch
 
 
 def negative_log_likelihood(batch: Batch, slices: Complex64[Tensor, "b m"]) -> Float32[Tensor, " b"]:
-    """`sum_half |X - C S|^2` of each image, noise variance 1 for each complex coefficient; constants are left out.
+    """`sum_half |X - C S|^2` of each image, for noise of variance 1 per complex coefficient, without constants.
 
     Half of cryoDRGN's squared Hartley residual, summed over the whole disk.
     """
@@ -18,6 +18,6 @@ def negative_log_likelihood(batch: Batch, slices: Complex64[Tensor, "b m"]) -> F
 
 
 def best_scale(batch: Batch, slices: Complex64[Tensor, "b m"]) -> tuple[Float32[Tensor, " b"], Float32[Tensor, " b"]]:
-    """Numerator and denominator of the scalar that fits slices to images best: `<X, CV>` and `<CV, CV>` of each."""
+    """Numerator and denominator of each image's least-squares scale of its slice, `<X, CV>` and `<CV, CV>`."""
     model = torch.view_as_real(batch.ctf * slices).flatten(1)
     return (model * torch.view_as_real(batch.image).flatten(1)).sum(1), model.square().sum(1)

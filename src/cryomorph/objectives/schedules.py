@@ -27,6 +27,6 @@ def scheduled(schedule: Schedule, progress: float, *, first: float = 0.0, last: 
     return first + (last - first) * progress
 
 
-def grown_band(progress: float, *, first: float, last: float, share: float) -> float:
-    """The band limit in Fourier pixels: from `first` to `last` over the first `share` of a training, then kept."""
+def grown_radius(progress: float, *, first: float, last: float, share: float) -> float:
+    """Band limit in Fourier pixels: from `first` to `last` over the first `share` of a training, then constant."""
     return last if progress >= share else first + (last - first) * progress / share

@@ -1,4 +1,4 @@
-"""Smoothness and sparseness of maps (METHODS 4, Eq. 8)."""
+"""Smoothness and sparseness of maps, Eq. 8 of OPUS-DSD (docs/methods.md, Convolutional volume)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from jaxtyping import Float32
 from torch import Tensor
 
-TINY = 1e-12  # under the root: the slope of a length is nothing where the length is
+TINY = 1e-12  # under the root: the derivative of a norm is undefined at zero
 
 
 @dataclass(frozen=True)
 class Smoothness:
     """`tv mean_x |grad V(x)| + l1 mean_x |V(x)|` of each map: total variation and LASSO, in nats of an image.
 
-    The mean is over the voxels, which is how we read the paper's `1/N sum_x`: divided by the side of the cube alone,
-    the same weights outweigh the likelihood of 48-pixel images at SNR 0.05 twenty times, and no map is left.
+    The mean is over the voxels, our reading of the paper's `1/N sum_x`: with N the side of the cube, the same weights
+    exceed the likelihood of 48-pixel images at SNR 0.05 twenty times, and the maps vanish.
 
     Args:
         tv, l1: weights (the paper: 1 and 0.3).
-        box: of the images. Densities are counted in units in which a pixel of them has noise of standard deviation 1,
-            as the paper's have, and gradients by that pixel, whatever the side of the cube.
+        box: of the images. As in the paper, densities are in units in which a pixel of the images has noise of standard
+            deviation 1, and gradients are per pixel of the images, whatever the side of the cube.
     """
 
     tv: float
@@ -28,9 +28,9 @@ class Smoothness:
     box: int
 
     def __call__(self, maps: Float32[Tensor, "b z y x"]) -> Float32[Tensor, " b"]:
-        """What each map costs, its values being those whose transform is in units of unit-noise coefficients.
+        """Cost of each map, whose transform is in units of coefficients with unit noise.
 
-        Differences are those of neighbouring voxels; a map has none beyond its last.
+        Gradients are differences of neighbouring voxels; there is none at the far faces.
         """
         pixel = self.box / maps.shape[-1]
         unit = self.box / pixel**3

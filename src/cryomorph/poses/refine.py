@@ -144,7 +144,7 @@ def best_offsets(
     done = 0
     for given in ParticleLoader(store, max(1, POINTS // disk.size), subset=subset):
         batch = given.to(poses.offset.device)
-        z = model.posterior(model.placed(batch, store.disk)).mean.detach()
+        z = model.posterior(model.prepare_batch(batch, store.disk)).mean.detach()
         seen = batch.within(disk.size).whitened(model.whitening)
         prior = seen.rotation.new_tensor([WEAK_PRIOR[0]] * 3 + [WEAK_PRIOR[1]] * 2).expand(len(batch), -1)
         start = poses.of(batch)

@@ -31,6 +31,15 @@ class Representation(nn.Module, ABC):
     def volume(self, z: Float32[Tensor, " zdim"], box: int) -> Float32[Tensor, "box box box"]:
         """The real-space map `[z, y, x]` at a latent point, in a box of the same physical size as the images'."""
 
+    def facts(self) -> dict[str, str]:
+        """What `restored` needs besides the tensors, as a model file holds it."""
+        return {}
+
+    @classmethod
+    def restored(cls, tensors: dict[str, Tensor], facts: dict[str, str]) -> Representation:
+        """The representation of a model file, in evaluation mode; the file may hold further tensors."""
+        raise NotImplementedError(f"{cls.__name__} cannot be restored from a file")
+
     def penalty(self) -> Float32[Tensor, ""]:
         """Regularisation of the representation's parameters, added to the loss per Fourier coefficient."""
         return torch.zeros(())

@@ -5,6 +5,8 @@ See docs/methods.md, "Convolutional volume".
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import final
 
 import torch
@@ -57,6 +59,17 @@ class ConvVolume(Representation):
         sphere = spherical_mask(side, (1 - MASK_EDGE) * side / 2, MASK_EDGE * side / 2)
         self.register_buffer("mask", sphere, persistent=False)
         self.network = ConvNetwork(shape)
+
+    def facts(self) -> dict[str, str]:
+        """The shape, as JSON."""
+        return {"shape": json.dumps(asdict(self.shape))}
+
+    @classmethod
+    def restored(cls, tensors: dict[str, Tensor], facts: dict[str, str]) -> ConvVolume:
+        """The volume of a model file."""
+        model = cls(ConvShape(**json.loads(facts["shape"])))
+        model.load_state_dict({name: tensors[name] for name in model.state_dict()})
+        return model.eval()
 
     def grids(self, z: Float32[Tensor, "b zdim"]) -> Float32[Tensor, "b side side side"]:
         """Masked cubes at latent points."""

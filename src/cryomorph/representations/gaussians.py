@@ -5,6 +5,8 @@ See docs/methods.md, "Gaussian mixture".
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import final
 
 import torch
@@ -70,6 +72,18 @@ class Gaussians(Representation):
         self.log_width = nn.Parameter(given.width[0].log())
         self.parts = Parts(given.position[0].detach(), shape.parts) if shape.parts else None
         self.network = MotionNetwork(shape) if shape.zdim else None
+
+    def facts(self) -> dict[str, str]:
+        """The shape, as JSON."""
+        return {"shape": json.dumps(asdict(self.shape))}
+
+    @classmethod
+    def restored(cls, tensors: dict[str, Tensor], facts: dict[str, str]) -> Gaussians:
+        """The mixture of a model file."""
+        shape = json.loads(facts["shape"])
+        model = cls(GaussianShape(**shape | {"changes": tuple(shape["changes"])}))
+        model.load_state_dict({name: tensors[name] for name in model.state_dict()})
+        return model.eval()
 
     @property
     def neutral(self) -> Mixture:

@@ -37,6 +37,11 @@ class LinearSubspace(Representation):
         self.register_buffer("_moments", None, persistent=False)
         self.register_load_state_dict_post_hook(LinearSubspace._clear_caches)
 
+    @classmethod
+    def restored(cls, tensors: dict[str, Tensor], facts: dict[str, str]) -> LinearSubspace:
+        """The subspace of a model file."""
+        return cls(tensors["maps"])
+
     @property
     def box(self) -> int:
         """The maps' box: twice their radius in Fourier pixels."""

@@ -5,7 +5,9 @@ See docs/methods.md, "Neural field".
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import final
 
@@ -60,6 +62,17 @@ class NeuralField(Representation):
         self.register_buffer("amplitude", torch.ones(shape.box // 2 + 1) if amplitude is None else amplitude)
         self.register_buffer("latent_scale", torch.ones(shape.zdim) if latent_scale is None else latent_scale.clone())
         self.network = FieldNetwork(shape, 2 * frequencies.shape[1])
+
+    def facts(self) -> dict[str, str]:
+        """The shape, as JSON."""
+        return {"shape": json.dumps(asdict(self.shape))}
+
+    @classmethod
+    def restored(cls, tensors: dict[str, Tensor], facts: dict[str, str]) -> NeuralField:
+        """The field of a model file."""
+        field = cls(FieldShape(**json.loads(facts["shape"])), torch.zeros_like(tensors["frequencies"]))
+        field.load_state_dict({name: tensors[name] for name in field.state_dict()})
+        return field.eval()
 
     def slices(
         self, z: Float32[Tensor, "b zdim"], rotation: Float32[Tensor, "b 3 3"], disk: FourierDisk

@@ -1,1 +1,1 @@
-"""Fitting a model to particles: stages, recipes, and the run folder they fill."""
+"""Fitting a model to particles: sessions, stages, the trainer and its loop."""

@@ -1,4 +1,4 @@
-"""The warm start: a field learns the linear model's maps, without noise, before it sees an image."""
+"""Distillation: a model learns the maps of a linear subspace, without noise, before it sees an image."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from cryomorph.representations.linear import LinearSubspace
 from cryomorph.training.optimise import Optimisers
 
 LEARNING_RATE = 4e-3
-SAMPLE = 1000  # particles whose CTF makes the average one
+SAMPLE = 1000  # particles that the average CTF is taken over
 RAMP = 20
 LAST_RATE = 0.1
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """Pairs to learn from: latent points of particles, their spread, and where they lie in the teacher's space.
+class DistillationTargets:
+    """Latent points at which a student learns a teacher's maps.
 
-    `spread` (n, zdim) is added as noise to `point` (n, zdim); where the two spaces are one (`shared`), to `taught`
-    (n, q) too.
+    `point` (n, zdim) in the student's latent space and `teacher_point` (n, q) in the teacher's belong to one particle.
+    Noise of standard deviation `spread` (n, zdim) is added to `point`, and to `teacher_point` if both are in the
+    `same_space`.
     """
 
     point: Float32[Tensor, "n zdim"]
     spread: Float32[Tensor, "n zdim"]
-    taught: Float32[Tensor, "n q"]
-    shared: bool
+    teacher_point: Float32[Tensor, "n q"]
+    same_space: bool
 
     @classmethod
-    def nothing(cls, n: int, zdim: int) -> Lesson:
-        """Of particles that may lie anywhere: a standard normal prior."""
-        return cls(torch.zeros(n, zdim), torch.ones(n, zdim), torch.zeros(n, zdim), shared=True)
+    def standard_normal(cls, n: int, zdim: int) -> DistillationTargets:
+        """Nothing is known of the particles but a standard normal prior."""
+        return cls(torch.zeros(n, zdim), torch.ones(n, zdim), torch.zeros(n, zdim), same_space=True)
 
     @property
     def prior_std(self) -> Float32[Tensor, " zdim"]:
@@ -52,16 +53,16 @@ class Lesson:
 def average_transfer(
     store: ParticleStore, whitening: Float32[Tensor, " size"], *, seed: int
 ) -> Float32[Tensor, " size"]:
-    """Root mean square over particles of what multiplies a slice to give a stored image."""
+    """Root mean square over particles of the factor from a slice to a whitened image."""
     generator = torch.Generator().manual_seed(seed)
     sample = torch.randperm(len(store), generator=generator)[:SAMPLE].sort().values
     return (store.transfer(sample) * whitening.cpu()).square().mean(0).sqrt()
 
 
-def warm_start(
+def distil(
     student: Representation,
     teacher: LinearSubspace,
-    lesson: Lesson,
+    targets: DistillationTargets,
     *,
     transfer: Float32[Tensor, " size"],
     disk: FourierDisk,
@@ -72,12 +73,12 @@ def warm_start(
     after_step: Callable[[int, float], None],
     threads: BatchThreads | None = None,
 ) -> float:
-    """Fit slices of the student to the teacher's, in random directions, weighted as images weight them on average.
+    """Fit slices of the student to the teacher's, in random orientations, weighted as in an average image.
 
     Args:
         transfer: of a whole disk, of which `disk` is a prefix.
-        after_step: gets the step and the share of the teacher's power that the student still misses.
-        threads: threads that share the work.
+        after_step: called with the step and the share of the teacher's power that the student does not yet reproduce.
+        threads: share the work.
 
     Returns:
         that share in the end.
@@ -88,21 +89,24 @@ def warm_start(
     missing = 1.0
     for step in range(steps):
         rate = min(1.0, (step + 1) / RAMP) * scheduled("cosine", step / steps, first=1.0, last=LAST_RATE)
-        chosen = torch.randint(len(lesson.point), (batch_size,), generator=generator)
-        noise = lesson.spread[chosen] * torch.randn(batch_size, lesson.spread.shape[1], generator=generator)
-        z, taught = lesson.point[chosen] + noise, lesson.taught[chosen]
-        if lesson.shared:
-            taught = taught + noise
+        rows = torch.randint(len(targets.point), (batch_size,), generator=generator)
+        noise = targets.spread[rows] * torch.randn(batch_size, targets.spread.shape[1], generator=generator)
+        z, teacher_z = targets.point[rows] + noise, targets.teacher_point[rows]
+        if targets.same_space:
+            teacher_z = teacher_z + noise
         rotation = random_rotations(batch_size, generator).to(device)
         with torch.no_grad():
             target = apply_in_threads(
-                threads, seen(teacher, rotation, disk, transfer=transfer), taught.to(device), weights=()
+                threads, seen_slices(teacher, rotation, disk, transfer=transfer), teacher_z.to(device), weights=()
             )
         with torch.autocast(device.type, torch.bfloat16, enabled=half_precision):
-            answer = apply_in_threads(
-                threads, seen(student, rotation, disk, transfer=transfer), z.to(device), weights=optimiser.weights
+            output = apply_in_threads(
+                threads,
+                seen_slices(student, rotation, disk, transfer=transfer),
+                z.to(device),
+                weights=optimiser.weights,
             )
-        error = torch.view_as_real(answer - target).square().sum()
+        error = torch.view_as_real(output - target).square().sum()
         optimiser.zero_grad()
         (error / target.numel()).backward()
         optimiser.step(LEARNING_RATE * rate, threads=threads)
@@ -113,12 +117,12 @@ def warm_start(
     return missing
 
 
-def seen(
+def seen_slices(
     model: Representation, rotation: Float32[Tensor, "b 3 3"], disk: FourierDisk, *, transfer: Float32[Tensor, " m"]
 ) -> Rowwise:
-    """What an average image shows of a model's slices, as a function of rows of a batch and their latent points."""
+    """Slices as an average image shows them, as a function of rows of a batch and their latent points."""
 
-    def shown(rows: slice, z: Float32[Tensor, "k q"]) -> Complex64[Tensor, "k m"]:
+    def slices(rows: slice, z: Float32[Tensor, "k q"]) -> Complex64[Tensor, "k m"]:
         return model.slices(z, rotation[rows], disk) * transfer
 
-    return shown
+    return slices

@@ -22,7 +22,7 @@ def measure_trained(
     """Measure a model whose latent means and standard deviations are given; the divergence is that of two Gaussians."""
     mean, std = latent
     loader = ParticleLoader(store, 64, subset=spread_over(len(store), IMAGES))
-    seen = ((model.placed(given, store.disk), mean[given.index]) for given in loader)
+    seen = ((model.prepare_batch(given, store.disk), mean[given.index]) for given in loader)
     prior = model.prior_std
     kl = (0.5 * ((std / prior) ** 2 + (mean / prior) ** 2 - 1) - (std / prior).log()).mean(0)
     return measure(model.representation, seen, store, mean=mean, kl=kl.tolist(), consensus=consensus)

@@ -1,4 +1,4 @@
-"""Optimisers: Adam for all weights, or Muon for the matrices between activations and Adam for the rest."""
+"""Optimisers: Adam for all weights, or Muon for the weight matrices and Adam for the rest."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ MUON_RATE = 5.0  # Muon's learning rate over Adam's
 class Optimisers:
     """The optimisers of a model's weights, stepped together.
 
-    Muon (Jordan et al. 2024) steps along the nearest orthogonal matrix of the momentum. On the slices of a field it
-    needs a tenth of Adam's steps: benchmarks/neural_field.py.
+    Muon (Jordan et al. 2024) steps along the orthogonal matrix nearest to the momentum. On slices of a neural field it
+    needs a tenth of Adam's steps (benchmarks/neural_field.py).
     """
 
     def __init__(self, model: nn.Module, kind: Optimiser, *, parallel: Parallel | None = None) -> None:
@@ -27,7 +27,7 @@ class Optimisers:
         self.parallel = parallel
         matrices = [p for p in self.weights if kind == "muon" and p.ndim == 2 and min(p.shape) > 2]
         others = [p for p in self.weights if all(p is not matrix for matrix in matrices)]
-        # one for each matrix, so that threads and processes can divide them; like sizes in a row make even shares
+        # one per matrix, so that threads and processes can divide them; sorted by size, so that the shares are even
         largest_first = sorted(matrices, key=torch.Tensor.numel, reverse=True)
         self._muon = [torch.optim.Muon([matrix], lr=0.0, weight_decay=0.0) for matrix in largest_first]
         self._adam = [torch.optim.Adam(others, lr=0.0, fused=True)] if others else []
@@ -37,21 +37,21 @@ class Optimisers:
         return [*self._muon, *self._adam]
 
     def step(self, rate: float, keep: Tensor | None = None, *, threads: BatchThreads | None = None) -> None:
-        """One step at a learning rate; where `keep` is 0 the gradients are left out, on the device, without a wait.
+        """One step at a learning rate; it is skipped if `keep` is 0, on the device, without waiting for it.
 
-        Every process steps the matrices that it owns, and has the others' from their owners: orthogonalising takes as
-        long for few images as for many.
+        Every process steps the matrices that it owns and receives the others from their owners: orthogonalisation takes
+        as long for few images as for many.
 
         Args:
             threads: threads that share the matrices.
         """
         if keep is not None and keep.device.type == "cpu":
-            if not keep:  # no device to wait for: the step is left out whole
+            if not keep:  # no device to wait for: skip the whole step
                 return
         elif keep is not None:
             for weight in self.weights:
                 if weight.grad is not None:
-                    # a gradient that is no number is none after a product with 0 either
+                    # nan times 0 is nan
                     weight.grad = torch.where(keep > 0, torch.nan_to_num(weight.grad), 0)
         for each in self._each:
             factor = MUON_RATE if isinstance(each, torch.optim.Muon) else 1.0
@@ -67,14 +67,14 @@ class Optimisers:
             self.parallel.broadcast([_matrix(muon).data for muon in self._muon])
 
     def gather(self) -> None:
-        """Give every process what the others' matrices have left behind: `state` is whole after this."""
+        """Exchange the momenta between the processes: `state` is complete after this."""
         if self.parallel is not None:
             for muon in self._muon:
                 muon.state[_matrix(muon)].setdefault("momentum_buffer", torch.zeros_like(_matrix(muon)))
             self.parallel.broadcast([muon.state[_matrix(muon)]["momentum_buffer"] for muon in self._muon])
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Drop all gradients."""
         for weight in self.weights:
             weight.grad = None
 
@@ -83,11 +83,11 @@ class Optimisers:
         return torch.nn.utils.get_total_norm([p.grad for p in self.weights if p.grad is not None])
 
     def state(self) -> dict[str, Tensor]:
-        """What the optimisers remember, by the weight's number."""
+        """State of the optimisers, by the number of the weight."""
         return {f"{number}.{name}": value for number, memory in self._memories() for name, value in memory.items()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Put back what `state` gave; weights that it does not name forget."""
+        """Restore what `state` gave; the state of weights that it does not name is dropped."""
         for number, weight in enumerate(self.weights):
             mine = {
                 name.split(".", 1)[1]: value.clone()

@@ -1,17 +1,18 @@
-"""How every training begins: a run folder, particles in it, options that can work."""
+"""How every run begins: options are checked, the folder is made, particles are prepared into it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from cryomorph.config.errors import InputError
 from cryomorph.config.load import as_json
 from cryomorph.config.prepare import ImageSource
+from cryomorph.config.run import RunConfig
 from cryomorph.io.atomic import atomic_path
 from cryomorph.particles.metadata import rewrite_poses
 from cryomorph.particles.prepare import prepare_source
@@ -21,53 +22,24 @@ from cryomorph.volumes.masks import read_mask
 
 SMALLEST_SET = 20
 MOST_SEED = 2**31 - 1  # generators take 64 bits, of which a place in the training needs half
-Bounds = dict[str, tuple[float | int | None, float | int]]
+Bounds = Mapping[str, tuple[float | int | None, float | int]]
 NAMED_MASKS = ("auto", "sphere")
 CONTROLS = ("resume", "overwrite", "output", "config")
-"""Options that say how to run, not what: a resumed run may be given others."""
+"""Options of how to run, not of what: a resumed run may be given others."""
 
 
-@runtime_checkable
-class TrainConfig(Protocol):
-    """What the configs of all methods share."""
-
-    @property
-    def particles(self) -> Path:
-        """Particle file or store."""
-
-    @property
-    def output(self) -> Path:
-        """Run folder."""
-
-    @property
-    def images(self) -> ImageSource:
-        """How to take the images in."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of everything random."""
-
-    @property
-    def resume(self) -> bool:
-        """Whether to go on with a run."""
-
-    @property
-    def overwrite(self) -> bool:
-        """Whether to replace a run."""
-
-
-def start_run(config: TrainConfig, method: str, **also: str) -> RunFolder:
-    """The run folder of a training, new or taken up; it keeps what was asked, and what `also` holds of it."""
-    asked: dict[str, Any] = {"method": method, **as_json(config), **also}
+def start_run(config: RunConfig, method: str, **also: str) -> RunFolder:
+    """The run folder, new or resumed; its config.json holds the options, and `also`."""
+    options: dict[str, Any] = {"method": method, **as_json(config), **also}
     for control in CONTROLS:
-        asked.pop(control, None)
-    return RunFolder.create(config.output, asked, resume=config.resume, overwrite=config.overwrite)
+        options.pop(control, None)
+    return RunFolder.create(config.output, options, resume=config.resume, overwrite=config.overwrite)
 
 
 def take_particles(
-    run: RunFolder, config: TrainConfig, accept: Callable[[ParticleStore], None], *, posed: bool = True
+    run: RunFolder, config: RunConfig, accept: Callable[[ParticleStore], None], *, posed: bool = True
 ) -> ParticleStore:
-    """The run's particles, once `accept` raised nothing; a new run that cannot be started leaves nothing behind.
+    """The run's particles, if `accept` raises nothing; a new run that cannot be started leaves nothing behind.
 
     Args:
         posed: whether they must have poses.
@@ -84,7 +56,7 @@ def take_particles(
 
 
 def check_particles(store: ParticleStore, *, zdim: int, mask: str) -> None:
-    """Refuse sets that are too small for a latent space, and a mask that does not fit them."""
+    """Refuse too few particles for a latent space, and a mask of another box."""
     if len(store) < max(SMALLEST_SET, 2 * zdim):
         raise InputError(f"{len(store)} particles are too few for --zdim {zdim}: give more, or a smaller --zdim")
     if mask not in NAMED_MASKS:
@@ -92,7 +64,7 @@ def check_particles(store: ParticleStore, *, zdim: int, mask: str) -> None:
 
 
 def check_bounds(least: Bounds, most: Bounds) -> None:
-    """Refuse options, given by name with their value and bound, that are out of range; None is left alone."""
+    """Refuse options that are out of range, given by name with their value and bound; None is not checked."""
     for name, (value, bound) in least.items():
         if value is not None and not bound <= value < math.inf:
             raise InputError(f"--{name} {value}: expected {bound:g} or more")
@@ -101,8 +73,8 @@ def check_bounds(least: Bounds, most: Bounds) -> None:
             raise InputError(f"--{name} {value}: expected {bound:g} at most")
 
 
-def check_paths(config: TrainConfig) -> None:
-    """Refuse particle files that are not there, or that the run would remove, before anything is written."""
+def check_paths(config: RunConfig) -> None:
+    """Refuse particle files that do not exist, or that the run would remove, before anything is written."""
     if not 0 <= config.seed <= MOST_SEED:
         raise InputError(f"--seed {config.seed}: expected 0 to {MOST_SEED}")
     if not config.particles.exists():
@@ -114,7 +86,7 @@ def check_paths(config: TrainConfig) -> None:
 
 
 def check_mask(mask: str, output: Path, *, overwrite: bool) -> None:
-    """Refuse a mask file that is not there, or that the run would remove."""
+    """Refuse a mask file that does not exist, or that the run would remove."""
     if mask in NAMED_MASKS:
         return
     if not Path(mask).is_file():
@@ -129,12 +101,12 @@ def keep_clear(option: str, path: Path, output: Path, *, overwrite: bool) -> Non
 
 
 def open_or_prepare(source: Path, target: Path, images: ImageSource, *, seed: int) -> ParticleStore:
-    """The store that a user gave, or the one made into `target` from the particle file that was given."""
+    """The given store, or the one prepared into `target` from the given particle file."""
     if source.is_dir():
         if images != ImageSource():
             given = [f.name for f in fields(images) if getattr(images, f.name) != f.default]
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise InputError(f"{source} is a store, made already: leave {options} away, or give the particle file")
+            raise InputError(f"{source} is a store, prepared already: omit {options}, or give the particle file")
         return ParticleStore.open(source)
     if (target / "manifest.json").is_file():
         return ParticleStore.open(target)
@@ -165,7 +137,7 @@ def particles_stage(
 
 
 def keep_metadata(store: ParticleStore, target: Path) -> None:
-    """Write the particle file of a store, row i being particle i: copies of an expanded one with poses of their own."""
+    """Write the particle file of a store, row i being particle i; copies of an expanded one have poses of their own."""
     source = store.folder / store.manifest.metadata
     if store.copies == 1:
         with atomic_path(target) as part:

@@ -1,8 +1,7 @@
-"""The stages that recipes are made of: particles, consensus, linear subspace."""
+"""The linear subspace: the fit, and the stage that other methods start from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from cryomorph.config.console import progress
 from cryomorph.config.linear import LinearConfig
+from cryomorph.config.training import ResolvedMethod
 from cryomorph.latents.linear_fit import (
     HalfState,
     LinearFit,
@@ -21,64 +21,53 @@ from cryomorph.latents.linear_fit import (
     merge_and_finish,
 )
 from cryomorph.particles.store import ParticleStore
+from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
-from cryomorph.volumes.backproject import Reconstruction, reconstruct, residual_noise
+from cryomorph.training.consensus import Consensus
+from cryomorph.training.linear_start import LinearStart, first_targets
+from cryomorph.training.session import Session
 from cryomorph.volumes.grid import lowpass
 from cryomorph.volumes.masks import auto_mask, read_mask, spherical_mask
 
 MASK_LOWPASS_A = 20.0
-MASK_THRESHOLD = 0.05  # of the low-passed consensus's highest density
+MASK_THRESHOLD = 0.05  # of the maximum of the low-passed consensus
 CHECKPOINT = "checkpoints/linear.safetensors"
 
 
-@dataclass(frozen=True)
-class Consensus:
-    """What later stages take from the consensus: the map, the prior's precision and the noise by shell."""
-
-    map: Float32[Tensor, "z y x"]
-    precision: Float32[Tensor, " shells"]
-    noise: Float32[Tensor, " shells"]
-
-    @classmethod
-    def of(cls, result: Reconstruction, store: ParticleStore) -> Consensus:
-        """What is left of a reconstruction of a store's particles."""
-        return cls(result.map, result.precision, residual_noise(store, result))
-
-    @classmethod
-    def unknown(cls, store: ParticleStore) -> Consensus:
-        """What is known before there is a map: noise as it is outside the particle."""
-        nothing = torch.zeros(store.box // 2 + 1)
-        return cls(torch.zeros(store.box, store.box, store.box), nothing, nothing + 1)
-
-    @property
-    def noise_power(self) -> Float32[Tensor, " shells"]:
-        """Noise power by shell, in units of the store's.
-
-        What surrounds the particle holds some of its signal and the residual some of its heterogeneity: the lower of
-        both is the noise.
-        """
-        noise = self.noise.clamp(max=1.0)
-        noise[0] = noise[1]
-        return noise
+def linear(session: Session[ResolvedMethod]) -> None:
+    """Fit the linear subspace; without a latent space it is the consensus alone."""
+    config, consensus = session.config, session.consensus
+    if not config.zdim:
+        nothing = torch.zeros(len(session.store), 0)
+        session.linear = LinearStart(LinearSubspace(consensus.map[None]), nothing, nothing)
+        session.targets = first_targets(session.linear, 0, seed=config.seed)
+        return
+    path = session.run.linear_start
+    with session.parallel.rank_zero_first():
+        if not path.is_file():
+            fit = fit_subspace(session.run, session.store, consensus, config=linear_options(config))
+            kept = {"maps": fit.maps, "mean": fit.latent_mean, "std": fit.latent_std}
+            save_tensors(path, kept | {"reproducibility": fit.reproducibility, "variance": fit.variance})
+    tensors = load_tensors(path)[0]
+    session.linear = LinearStart(LinearSubspace(tensors["maps"]), tensors["mean"], tensors["std"])
+    session.targets = first_targets(session.linear, config.zdim, seed=config.seed)
 
 
-def consensus_stage(run: RunFolder, store: ParticleStore) -> Consensus:
-    """One map of all particles, in half sets, with its FSC and the noise that it leaves."""
-    if not run.has_consensus:
-        begin = perf_counter()
-        result = reconstruct(store, description="consensus")
-        run.save_consensus(result, residual_noise(store, result))
-        run.log(
-            f"consensus: {result.fsc.resolution_0143_A:.2f} A at FSC 0.143, {result.fsc.resolution_05_A:.2f} A at 0.5; "
-            f"{perf_counter() - begin:.1f} s"
-        )
-    spectra = run.spectra()
-    return Consensus(run.consensus_map(), spectra["precision"], spectra["noise"])
+def linear_options(config: ResolvedMethod) -> LinearConfig:
+    """Options of the linear stage of another method."""
+    return LinearConfig(
+        config.particles,
+        config.output,
+        zdim=config.linear_zdim,
+        max_radius=config.linear_radius,
+        mask=config.mask,
+        seed=config.seed,
+    )
 
 
-def linear_stage(run: RunFolder, store: ParticleStore, consensus: Consensus, *, config: LinearConfig) -> LinearFit:
-    """The linear subspace: half sets apart, compared, merged; every step is kept, so that a killed run goes on."""
+def fit_subspace(run: RunFolder, store: ParticleStore, consensus: Consensus, *, config: LinearConfig) -> LinearFit:
+    """Fit a subspace to each half set, compare them, merge them; every step is kept, so that a killed run resumes."""
     begin = perf_counter()
     schedule = linear_schedule(store, consensus, config=config)
 
@@ -107,7 +96,7 @@ def linear_stage(run: RunFolder, store: ParticleStore, consensus: Consensus, *, 
 def linear_halves(
     store: ParticleStore, consensus: Consensus, subset: Int64[Tensor, " k"], *, config: LinearConfig
 ) -> Float32[Tensor, "two c z y x"]:
-    """Subspaces of the half sets of some particles, fitted apart from the consensus on."""
+    """Subspaces of the half sets of some particles, fitted independently except for the consensus."""
     schedule = linear_schedule(store, consensus, config=config)
     work = schedule.work(store, *schedule.half_steps) * len(subset) / len(store)
     with progress("linear", work) as advance:
@@ -123,14 +112,18 @@ def linear_halves(
 
 
 def linear_schedule(
-    store: ParticleStore, consensus: Consensus, *, config: LinearConfig, go_on: bool = False
+    store: ParticleStore, consensus: Consensus, *, config: LinearConfig, warm: bool = False
 ) -> Schedule:
-    """Bands, iterations, noise and mask of a linear fit; only a few steps at the last band where one is to `go_on`."""
+    """Band limits, iterations, noise and mask of a linear fit.
+
+    Args:
+        warm: whether the fit starts from a subspace: one iteration, at the final band limit only.
+    """
     last = min(store.box // 2, config.max_radius)
     noise = consensus.noise_power
     return Schedule(
-        radii=(last,) if go_on else growing_radii(last),
-        iterations=1 if go_on else config.iterations,
+        radii=(last,) if warm else growing_radii(last),
+        iterations=1 if warm else config.iterations,
         final_iterations=config.final_iterations,
         mean_precision=consensus.precision / noise,
         whitening=noise.rsqrt()[store.disk.shell],
@@ -140,24 +133,24 @@ def linear_schedule(
     )
 
 
-def heterogeneity_mask(asked: str, consensus: Float32[Tensor, "z y x"], pixel_A: float) -> Float32[Tensor, "z y x"]:
-    """The mask of a linear fit: a file, the inscribed sphere, or all that is near density of the consensus.
+def heterogeneity_mask(option: str, consensus: Float32[Tensor, "z y x"], pixel_A: float) -> Float32[Tensor, "z y x"]:
+    """The mask of a linear fit: a file, the inscribed sphere, or the surroundings of the consensus's density.
 
-    The noise of everything outside a mask is noise that the latent space does not have: against the sphere, a mask
-    raised kNN R^2 from 0.851 to 0.89 on two swinging arms at SNR 0.05 (benchmarks/mask.py). Its low threshold keeps
-    parts that few particles have, its margin keeps room to move.
+    A mask keeps the noise outside it out of the latent space: compared with the sphere it raised kNN R^2 from 0.851 to
+    0.89 on two swinging arms at SNR 0.05 (benchmarks/mask.py). The low threshold keeps parts that few particles have,
+    the margin leaves room to move.
 
     Raises:
         InputError: a mask of another box, or with values beyond 0 and 1.
     """
     box = len(consensus)
     sphere = spherical_mask(box, 0.84 * box / 2, 0.16 * box / 2)
-    if asked == "sphere":
+    if option == "sphere":
         return sphere
-    if asked == "auto":
+    if option == "auto":
         low = lowpass(consensus, pixel_A, max(MASK_LOWPASS_A, 3 * pixel_A))
         return auto_mask(low, pixel_A, threshold=MASK_THRESHOLD * float(low.max())) * sphere
-    return read_mask(Path(asked), box)
+    return read_mask(Path(option), box)
 
 
 def _last_state(run: RunFolder) -> HalfState | None:

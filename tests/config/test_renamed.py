@@ -1,0 +1,44 @@
+"""Options with a new name: old config files mean what they meant."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cryomorph.config.choices import filled, resolved, unresolved
+from cryomorph.config.errors import InputError
+from cryomorph.config.methods import methods
+from cryomorph.config.neural_field import NeuralFieldConfig, neural_field_by_recipe
+from cryomorph.config.renamed import FIELDS, current_keys
+from cryomorph.runs.folder import RunFolder
+
+OLD = {"method": "neural-field", "linear_band": 24, "training": {"first_band": None, "band_share": 0.3}}
+NEW = {"method": "neural-field", "linear_radius": 24, "training": {"first_radius": None, "radius_share": 0.3}}
+
+
+def test_old_keys_get_their_present_names_wherever_they_are():
+    assert current_keys(OLD) == NEW == current_keys(NEW)
+
+
+def test_every_new_name_is_an_option():
+    found = {name for entry in methods().values() for name in unresolved(entry.config(Path("particles"), Path("run")))}
+    found = {name.split(".")[-1] for name in found}
+    assert set(FIELDS.values()) - {"linear_radius"} <= found
+
+
+def test_a_run_written_with_old_keys_is_resumed(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(OLD))
+    assert RunFolder.create(tmp_path, NEW, resume=True, overwrite=False).config() == NEW
+    with pytest.raises(InputError, match=r"started with linear_radius = 24 and is resumed with 12"):
+        RunFolder.create(tmp_path, NEW | {"linear_radius": 12}, resume=True, overwrite=False)
+
+
+def test_a_choice_that_nothing_makes_is_named():
+    config = neural_field_by_recipe(NeuralFieldConfig(Path("particles"), Path("run")))
+    chosen = {"epochs": 3, "first_radius": 8.0, "projection_classes": 12}
+    assert unresolved(filled(config, chosen)) == ["network.encoder_radius"]
+    with pytest.raises(TypeError, match=r"NeuralFieldConfig: nothing chooses network\.encoder_radius"):
+        resolved(config, chosen)
+    assert resolved(config, chosen | {"encoder_radius": 4.0, "seed": 9}).seed == 0  # what was given stays
