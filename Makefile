@@ -1,7 +1,7 @@
 # Every target sets up what it needs, from nothing: `make demo` on a fresh clone is all there is to type.
 #   make demo    simulate, reconstruct, fit, analyse and score a hinge protein into ./demo (three minutes)
 #   make test    the tests that take seconds, on all cores, with coverage        make slow   those that take minutes
-#   make check   lint, format, types, floors, dead code                          make docs   the site, in docs/_build
+#   make check   lint, format, types, floors, dead code                          make docs   the site, docs/_build/html
 #   make accept  the tests that need ../shared                                   make clean  remove all that was made
 #   make wheel   build it into dist, and check that nothing is missing in it
 #   make lowest  install the lowest versions that pyproject.toml allows, and run a smoke test on them
@@ -63,7 +63,7 @@ accept: $(STAMP)
 	fi
 
 docs: $(DOCS_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env -b html docs docs/_build
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env docs docs/_build/html
 
 wheel: $(STAMP)
 	rm -rf dist

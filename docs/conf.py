@@ -38,8 +38,6 @@ nb_execution_in_temp = True
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
-copybutton_prompt_text = r"!|\$ "
-copybutton_prompt_is_regexp = True
 
 # the Python API: docstrings quote code in single backticks, as Markdown does
 default_role = "code"

@@ -39,7 +39,6 @@ def cells() -> list[dict[str, object]]:
 
 def test_the_notebook_runs_and_finds_the_hinge(cells, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mpl.pyplot, "show", lambda: None)
     mpl.use("agg")
     names: dict[str, object] = {}
     for cell in cells:
