@@ -59,7 +59,7 @@ accept: $(STAMP)
 	@if [ -d $(SHARED) ]; then \
 		$(BIN)/python -m pytest -m accept --hypothesis-seed=0; \
 	else \
-		echo "skipped: no $(SHARED) beside this checkout"; \
+		echo "skipped: no $(SHARED) next to this checkout"; \
 	fi
 
 docs: $(DOCS_STAMP)

@@ -5,10 +5,17 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import cast, get_type_hints
 
 import matplotlib as mpl
 import pytest
+
+from cryomorph.cli.main import COMMANDS
+from cryomorph.cli.main import _load as load
+from cryomorph.config.train import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "cryomorph"
@@ -67,6 +74,38 @@ def test_comments_cite_sections_of_methods_that_exist():
         for cited in re.findall(r'docs/methods\.md((?:,? (?:and )?"[^"]+")*)', text):
             named = re.findall(r'"([^"]+)"', cited)
             wrong += [f"{path.name}: {name}" for name in named or ["no section"] if name not in SECTIONS]
+    assert not wrong
+
+
+def options_of(config: type) -> Iterator[str]:
+    """Options of a command, those of the parts of its config among them."""
+    hints = get_type_hints(config)
+    for one in fields(config):
+        kind = hints[one.name]
+        yield one.name.replace("_", "-")
+        if is_dataclass(kind):
+            yield from options_of(cast(type, kind))
+
+
+def test_pages_name_options_that_exist():
+    """Options in a command line of ours are that command's; those alone in a sentence are some command's."""
+    known: dict[str, set[str]] = {}
+    for name, command in COMMANDS.items():
+        for config in METHODS.values() if command.config is None else [command.config]:
+            known.setdefault(name, set()).update(options_of(load(config)))
+    anywhere = set().union(*known.values()) | {"help", "version", "flip-hand"}
+    wrong = []
+    for page in PAGES:
+        if page.name in ("CHANGELOG.md", "CONTRIBUTING.md") or page.parent.name == "commands":
+            continue
+        text = page.read_text()
+        lines = re.findall(r"^(?:srun .*|torchrun .*)?cryomorph ([a-z]+)(.*)$", text, re.MULTILINE)
+        lines += re.findall(r"`cryomorph ([a-z]+)([^`]*)`", text)
+        for name, rest in lines:
+            given = re.findall(r"(?<!\S)--(?:no-)?([a-z][\w-]*)", rest.split("#")[0])
+            wrong += [f"{page.name}: {name} --{option}" for option in given if option not in known[name]]
+        alone = re.findall(r"`--(?:no-)?([a-z][\w-]*)[^`]*`", text)
+        wrong += [f"{page.name}: --{option}" for option in alone if option not in anywhere]
     assert not wrong
 
 
