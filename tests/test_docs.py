@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import cast, get_type_hints
+from typing import cast, get_origin, get_type_hints
 
 import matplotlib as mpl
 import pytest
 
 from cryomorph.cli.main import COMMANDS
 from cryomorph.cli.main import _load as load
-from cryomorph.config.train import METHODS
+from cryomorph.config.methods import methods
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "cryomorph"
@@ -81,7 +81,7 @@ def options_of(config: type) -> Iterator[str]:
     """Options of a command, those of the parts of its config among them."""
     hints = get_type_hints(config)
     for one in fields(config):
-        kind = hints[one.name]
+        kind = get_origin(hints[one.name]) or hints[one.name]
         yield one.name.replace("_", "-")
         if is_dataclass(kind):
             yield from options_of(cast(type, kind))
@@ -91,8 +91,9 @@ def test_pages_name_options_that_exist():
     """Options in a command line of ours are that command's; those alone in a sentence are some command's."""
     known: dict[str, set[str]] = {}
     for name, command in COMMANDS.items():
-        for config in METHODS.values() if command.config is None else [command.config]:
-            known.setdefault(name, set()).update(options_of(load(config)))
+        entries = [entry.config for entry in methods().values()]
+        for config in entries if command.config is None else [load(command.config)]:
+            known.setdefault(name, set()).update(options_of(get_origin(config) or config))
     anywhere = set().union(*known.values()) | {"help", "version", "flip-hand"}
     wrong = []
     for page in PAGES:

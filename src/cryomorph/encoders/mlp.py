@@ -1,4 +1,4 @@
-"""The amortised encoder of cryoDRGN: an MLP from an image to its posterior (docs/methods.md, Neural field)."""
+"""The amortised encoder of cryoDRGN: an MLP from an image to its posterior (docs/methods.md, "Neural field")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Auto-decoding: a table with the posterior of every particle (docs/methods.md, Neural field)."""
+"""Auto-decoding: a table with the posterior of every particle (docs/methods.md, "Neural field")."""
 
 from __future__ import annotations
 

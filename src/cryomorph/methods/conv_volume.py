@@ -1,4 +1,4 @@
-"""The convolutional volume (OPUS-DSD; docs/methods.md, Convolutional volume)."""
+"""The convolutional volume (OPUS-DSD; docs/methods.md, "Convolutional volume")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Gaussian mixture (e2gmm; docs/methods.md, Gaussian mixture)."""
+"""The Gaussian mixture (e2gmm; docs/methods.md, "Gaussian mixture")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The linear method: a subspace of maps by probabilistic PCA (docs/methods.md, Linear subspace)."""
+"""The linear method: a subspace of maps by probabilistic PCA (docs/methods.md, "Linear subspace")."""
 
 from __future__ import annotations
 

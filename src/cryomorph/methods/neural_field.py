@@ -1,4 +1,4 @@
-"""The neural field in Fourier space (cryoDRGN; docs/methods.md, Neural field)."""
+"""The neural field in Fourier space (cryoDRGN; docs/methods.md, "Neural field")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The structural disentanglement prior of OPUS-DSD, Eqs. 5 to 7 (docs/methods.md, Convolutional volume)."""
+"""The structural disentanglement prior of OPUS-DSD, Eqs. 5 to 7 (docs/methods.md, "Convolutional volume")."""
 
 from __future__ import annotations
 

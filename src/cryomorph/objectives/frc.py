@@ -1,4 +1,4 @@
-"""The Fourier ring correlation as an objective (docs/methods.md, Gaussian mixture)."""
+"""The Fourier ring correlation as an objective (docs/methods.md, "Gaussian mixture")."""
 
 from __future__ import annotations
 

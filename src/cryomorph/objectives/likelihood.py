@@ -1,4 +1,4 @@
-"""The Gaussian likelihood of images in the Fourier half-plane (docs/methods.md, Likelihood)."""
+"""The Gaussian likelihood of images in the Fourier half-plane (docs/methods.md, "Likelihood")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Smoothness and sparseness of maps, Eq. 8 of OPUS-DSD (docs/methods.md, Convolutional volume)."""
+"""Smoothness and sparseness of maps, Eq. 8 of OPUS-DSD (docs/methods.md, "Convolutional volume")."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class TrainingSchedule:
         return self.plan.latent_rate * (LAST_LATENT_RATE + (1 - LAST_LATENT_RATE) * min(1.0, self.relative_rate(now)))
 
     def kl_weight(self, now: Progress) -> float:
-        """Weight of the KL divergence: half of the papers' beta (docs/methods.md, Likelihood)."""
+        """Weight of the KL divergence: half of the papers' beta (docs/methods.md, "Likelihood")."""
         return self.plan.beta / 2 * self.regularisation_factor(now)
 
     def prior_weight(self, now: Progress) -> float:
