@@ -39,17 +39,21 @@ def page(words: str, summary: str) -> str:
     return f"# {words}\n\n{summary}\n\n```text\n{help_of(words).strip()}\n```\n"
 
 
+def methods_of(name: str) -> list[str]:
+    """The methods that a command's overview lists."""
+    listed = help_of(name).partition("Methods:\n")[2].partition("\n\n")[0]
+    return [line.split()[0] for line in listed.splitlines()]
+
+
 def write_pages(app: Sphinx) -> None:
     """Write a page for every command, and for every method of `train`."""
-    from cryomorph.config.methods import methods
-
     folder = Path(app.srcdir) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     pages = {}
     for name, command in COMMANDS.items():
         pages[name] = page(name, command.summary)
-        if command.config is None:
-            pages |= {f"{name}-{method}": page(f"{name} {method}", "") for method in methods()}
+        for method in methods_of(name):
+            pages[f"{name}-{method}"] = page(f"{name} {method}", "")
     for old in set(folder.glob("*.md")) - {folder / f"{name}.md" for name in pages}:
         old.unlink()
     for name, text in pages.items():
