@@ -1,4 +1,4 @@
-"""A method from another package, found by its entry point: it trains and decodes, and no file of ours knows it."""
+"""A method from another package, found by its entry point: it trains, decodes and analyses, and none of our files knows it."""
 
 from __future__ import annotations
 
@@ -111,6 +111,12 @@ def test_its_maps_are_decoded(run, tmp_path):
     assert type(model).__name__ == "ToyBlobs"
     expected = model.volume(torch.from_numpy(run.latent_mean()[3]), 16).numpy()
     np.testing.assert_allclose(read_map(written)[0], expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_it_is_analysed(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run", symlinks=True)
+    assert main(["analyze", str(tmp_path / "run"), "--clusters", "2", "--no-umap"]) == 0
+    assert (tmp_path / "run" / "analysis" / "report.html").is_file()
 
 
 def test_a_recipe_that_it_lacks_and_options_out_of_range_are_refused(site, tiny_set, tmp_path, capsys):
