@@ -1,4 +1,4 @@
-"""A method from another package, found by its entry point: it trains, decodes and analyses, and none of our files knows it."""
+"""A method from another package, found by its entry point: it trains, decodes and analyses."""
 
 from __future__ import annotations
 
