@@ -30,7 +30,6 @@ STATES, VOLUME_PCA, CURVE = "states.npy", "coordinates.npy", "curve.npy"
 CONTRAST = "contrast.npy"
 PLANES = {"z": "latent", "pc": "pca", "umap": "umap", "volume_pc": "volume_pca"}
 """Families of coordinates, and the other word for the plane of the first two."""
-LATENT = ("z", "z_std", "norm", "pc")
 NUMBERED = re.compile(r"(z|pc|umap|volume_pc)([0-9]+)|z([0-9]+)_std")
 
 
