@@ -18,7 +18,7 @@ from cryomorph.analysis import latent
 from cryomorph.analysis.decode import decode_at
 from cryomorph.analysis.neighbours import Neighbourhoods, reconstruct_near
 from cryomorph.render.isosurface import common_level, draw_surface
-from cryomorph.render.map_renderer import Painter
+from cryomorph.render.map_renderer import MapRenderer
 from cryomorph.render.raycast import prepare_surface
 from cryomorph.report.style import INK, styled
 from cryomorph.runs.folder import RunFolder
@@ -44,7 +44,7 @@ def landscape(axes: Axes, points: np.ndarray, marked: np.ndarray) -> None:
     axes.set_title(f"{len(points):,} particles", fontsize=11)
 
 
-def surfaces(maps: torch.Tensor, paint: Painter) -> np.ndarray:
+def surfaces(maps: torch.Tensor, paint: MapRenderer) -> np.ndarray:
     """A shaded surface of each map in the colour of its point, on white: (k, h, w, 3)."""
     drawn = [
         draw_surface(
@@ -81,7 +81,7 @@ def draw(run: RunFolder) -> None:
     box = run.store().box
     decoded = torch.stack(list(decode_at(run, z[chosen], box)))
     rebuilt = torch.stack([near.map for near in reconstruct_near(Neighbourhoods.of(run), z[chosen])])
-    paint = Painter(common_level(list(decoded)), [decoded, rebuilt], box)
+    paint = MapRenderer(common_level(list(decoded)), [decoded, rebuilt], box)
 
     pictures = cropped(np.stack([surfaces(decoded, paint), surfaces(rebuilt, paint)]))
 

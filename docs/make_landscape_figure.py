@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from cryomorph.io.mrc import read_map
 from cryomorph.render.isosurface import common_level, draw_surface
-from cryomorph.render.map_renderer import Painter
+from cryomorph.render.map_renderer import MapRenderer
 from cryomorph.render.raycast import prepare_surface
 from cryomorph.report.landscape.plots import colour
 
@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
     states, place = np.load(folder / "sketch_states.npy"), np.load(folder / "sketch_coordinates.npy")
     rows = facts["states"][:MOST]
     maps = torch.stack([torch.tensor(read_map(folder / "states" / f"state_{row['state']}.mrc")[0]) for row in rows])
-    paint = Painter(common_level(list(maps)), [maps], facts["box"])
+    paint = MapRenderer(common_level(list(maps)), [maps], facts["box"])
     figure = Figure(figsize=(11.5, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
     columns = -(-len(rows) // 2)

@@ -22,7 +22,7 @@ from sklearn.cluster import KMeans
 
 from cryomorph.analysis.decode import decode_at
 from cryomorph.render.isosurface import common_level
-from cryomorph.render.map_renderer import Painter
+from cryomorph.render.map_renderer import MapRenderer
 from cryomorph.runs.folder import RunFolder
 
 PICTURE = Path(__file__).parent / "figures" / "papers_sets.png"
@@ -46,7 +46,7 @@ def main(folder: Path) -> None:
         else:
             points = discrete(axes, figure.add_subplot(grid[row, 1]), latent, truth["label"], name)
         maps = torch.stack(list(decode_at(run, points, run.store().box)))
-        paint = Painter(common_level(maps), [maps], run.store().box)
+        paint = MapRenderer(common_level(maps), [maps], run.store().box)
         for column, picture in enumerate(paint(maps, name)):
             shown = figure.add_subplot(grid[row, 2 + column])
             shown.imshow(picture)

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import special_ortho_group
 
 from cryomorph.analysis import compare as module
-from cryomorph.analysis.compare import compare_runs, held_out_r2, label_agreement, neighbour_overlap, pose_turn_deg
+from cryomorph.analysis.compare import compare_runs, label_agreement, neighbour_overlap, pose_turn_deg
 from cryomorph.analysis.latent import kmeans_on_data
 from cryomorph.analysis.particle_matching import shared_particles
 from cryomorph.commands.train import train
@@ -110,17 +110,6 @@ def test_overlap_is_what_a_tree_counts(monkeypatch):
     assert found.size[2] == 12
     assert found.recall[2] == pytest.approx(np.mean(shared / 12))
     assert found.jaccard[2] == pytest.approx(np.mean(shared / (24 - shared)))
-
-
-def test_r2_of_what_one_latent_knows_of_another():
-    rng = np.random.default_rng(0)
-    angle = rng.uniform(0, 2 * np.pi, 4000)
-    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    assert held_out_r2(circle, circle @ [[0.0, 1], [1, 0]]) > 0.99
-    # the sine tells half of the variance of a circle: its own, and nothing of the sign of the cosine
-    assert held_out_r2(circle[:, 1:], circle) == pytest.approx(0.5, abs=0.03)
-    assert abs(held_out_r2(rng.normal(size=(4000, 2)), circle)) < 0.05
-    assert np.isnan(held_out_r2(circle, np.ones((4000, 1))))
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------

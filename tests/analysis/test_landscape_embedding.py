@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import r2_score
 
-from cryomorph.analysis.landscape import embedding as regressor
-from cryomorph.analysis.landscape.embedding import Spline, overall_r2, place_all
+from cryomorph.analysis.landscape import embedding
+from cryomorph.analysis.landscape.embedding import Spline, embed_particles
+from cryomorph.latents.held_out import r2
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def test_all_particles_are_placed_from_a_few_maps(rng):
         return bent(z[particle : particle + 1])[0].astype(np.float32)
 
     sketch = np.arange(0, 3000, 30)
-    found = place_all(z, (sketch, bent(z[sketch]).astype(np.float32)), locate, most=1000)
+    found = embed_particles(z, (sketch, bent(z[sketch]).astype(np.float32)), locate, most=1000)
     assert found.r2 > 0.98
-    assert overall_r2(bent(z), found.coordinates) > 0.999
+    assert r2(bent(z), found.coordinates) > 0.999
     assert found.rounds == ((256, pytest.approx(found.r2)),)
     assert len(asked) == len(set(asked)) == 256
     assert not set(asked) & set(sketch.tolist())
@@ -68,37 +68,30 @@ def test_r2_is_of_maps_that_the_spline_had_not_seen(rng):
     """Pure noise is met exactly at the points and predicted nowhere else: R^2 must not be near 1."""
     z = rng.normal(size=(400, 2))
     noise = rng.normal(size=(400, 2)).astype(np.float32)
-    found = place_all(z, (np.arange(100), noise[:100]), lambda i: noise[i], most=4000)
+    found = embed_particles(z, (np.arange(100), noise[:100]), lambda i: noise[i], most=4000)
     assert found.r2 < 0.1
-    assert overall_r2(noise, found.coordinates) > 0.999
+    assert r2(noise, found.coordinates) > 0.999
 
 
 def test_rounds_double_until_r2_holds(rng, monkeypatch):
-    monkeypatch.setattr(regressor, "FIRST", 32)
-    monkeypatch.setattr(regressor, "ENOUGH", 2.0)
+    monkeypatch.setattr(embedding, "FIRST_ROUND", 32)
+    monkeypatch.setattr(embedding, "SUFFICIENT_R2", 2.0)
     z = rng.uniform(-1, 1, (2000, 2))
     values = bent(3 * z).astype(np.float32)
-    found = place_all(z, (np.arange(20), values[:20]), lambda i: values[i], most=100_000)
-    pairs, r2 = zip(*found.rounds, strict=True)
+    found = embed_particles(z, (np.arange(20), values[:20]), lambda i: values[i], most=100_000)
+    pairs, scores = zip(*found.rounds, strict=True)
     assert pairs == tuple(32 * 2**i for i in range(len(pairs)))
-    gains = np.diff(r2)
-    assert (gains[:-1] >= regressor.GAIN).all()
-    assert gains[-1] < regressor.GAIN
+    gains = np.diff(scores)
+    assert (gains[:-1] >= embedding.MIN_GAIN).all()
+    assert gains[-1] < embedding.MIN_GAIN
 
 
 def test_no_more_maps_are_decoded_than_allowed(rng, monkeypatch):
-    monkeypatch.setattr(regressor, "FIRST", 32)
-    monkeypatch.setattr(regressor, "ENOUGH", 2.0)
-    monkeypatch.setattr(regressor, "GAIN", -10.0)
+    monkeypatch.setattr(embedding, "FIRST_ROUND", 32)
+    monkeypatch.setattr(embedding, "SUFFICIENT_R2", 2.0)
+    monkeypatch.setattr(embedding, "MIN_GAIN", -10.0)
     z = rng.normal(size=(300, 2))
-    found = place_all(
+    found = embed_particles(
         z, (np.arange(20), bent(z[:20]).astype(np.float32)), lambda i: bent(z[i : i + 1])[0].astype(np.float32), most=70
     )
     assert [pairs for pairs, _ in found.rounds] == [32, 64, 70]
-
-
-def test_r2_is_scikit_learn_s(rng):
-    truth = rng.normal(size=(50, 3)) * [3, 1, 0.1]
-    predicted = truth + 0.3 * rng.normal(size=(50, 3))
-    assert overall_r2(truth, predicted) == pytest.approx(r2_score(truth, predicted, multioutput="variance_weighted"))
-    assert overall_r2(np.ones((5, 2)), np.zeros((5, 2))) == 0

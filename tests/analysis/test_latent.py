@@ -16,7 +16,6 @@ from cryomorph.analysis.latent import (
     outliers,
     pc_trajectory,
     principal_components,
-    umap_embedding,
 )
 from cryomorph.config.errors import InputError
 
@@ -145,13 +144,6 @@ def test_outliers_are_those_planted_farthest_first(rng):
     assert np.delete(found.norm, found.index).max() <= found.cut
 
 
-def test_scaled_outliers_see_a_narrow_dimension(rng):
-    z = rng.normal(size=(2000, 2)) * [100, 1]
-    z[17] = [0, 30]
-    assert 17 not in outliers(z, 5.0).index
-    assert outliers(z, 5.0, scaled=True).index.tolist() == [17]
-
-
 def test_outliers_of_a_collapsed_latent_are_none():
     found = outliers(np.zeros((30, 2)))
     assert len(found.index) == 0
@@ -173,20 +165,3 @@ def test_nearest_particles_match_brute_force(oblique, rng):
     targets = rng.normal(size=(12, 4))
     distance = np.linalg.norm(oblique[:, None] - targets, axis=2)
     np.testing.assert_array_equal(nearest_particles(oblique, targets), distance.argmin(axis=0))
-
-
-def test_umap_keeps_blobs_apart_places_the_rest_and_is_deterministic(blobs):
-    z, truth = blobs
-    z, truth = z[:500].astype(np.float32), truth[:500]
-    assert umap_embedding(z[:, :1]) is None
-    embedding = umap_embedding(z, seed=2)
-    assert embedding is not None and embedding.shape == (500, 2)
-    np.testing.assert_array_equal(embedding, umap_embedding(z, seed=2))
-    placed = umap_embedding(z, seed=2, max_points=350)
-    for found in (embedding, placed):
-        assert found is not None and np.isfinite(found).all()
-        distance = np.linalg.norm(found[:, None] - found, axis=2)
-        np.fill_diagonal(distance, np.inf)
-        assert (truth[distance.argmin(axis=1)] == truth).mean() > 0.98
-    with pytest.raises(InputError, match="at least 10"):
-        umap_embedding(z[:6])

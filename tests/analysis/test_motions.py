@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cryomorph.analysis.motions.modes import combined, eigen_motions, localised_motions, mass, rms_A
-from cryomorph.analysis.motions.paths import Frame, path_along, straight_line, walk_along
+from cryomorph.analysis.motions.paths import FileFrame, motion_path, path_along, straight_line
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import write_map
 from cryomorph.physics.gaussian_slices import Mixture
@@ -138,12 +138,12 @@ def test_combinations_go_along_both():
     model = gaussians(Linear(np.stack([one, two])), 2)
     z = np.random.default_rng(3).normal(size=(2000, 2)) * [3, 1]
     space = localised_motions(model, z, np.stack([ARMS == 1, ARMS == 2]).astype(float), pixel_A=1.0)
-    frame = Frame(32, 1.0, flip_hand=False)
+    frame = FileFrame(32, 1.0, flip_hand=False)
     signs = {}
     for text, name in (("1+2", "region1+region2"), ("2-1", "region2-region1")):
         motion = combined(space.motions, text)
         assert motion.name == name
-        moved = walk_along(model, z, space, motion=motion, points=3, frame=frame).displacement
+        moved = motion_path(model, z, space, motion=motion, points=3, frame=frame).displacement
         signs[text] = [float(np.sum(moved * field)) for field in (one, two)]
         # each goes as far as the particles spread along it: three to one
         assert abs(signs[text][0] / signs[text][1]) == pytest.approx(3, rel=0.15)
@@ -189,7 +189,7 @@ def test_a_path_of_few_particles():
 @pytest.mark.parametrize("flip_hand", [False, True])
 def test_a_position_in_a_file_is_where_the_map_has_its_density(tmp_path, flip_hand):
     """gemmi reads the map by its header, as other programs do, and finds the Gaussian where its pseudo-atom is."""
-    frame = Frame(24, 3.5, flip_hand=flip_hand)
+    frame = FileFrame(24, 3.5, flip_hand=flip_hand)
     position = np.array([[3.3, -4.6, 2.2]])  # x, y, z from voxel 12
     z, y, x = np.ogrid[-12:12, -12:12, -12:12]
     squared = (x - position[0, 0]) ** 2 + (y - position[0, 1]) ** 2 + (z - position[0, 2]) ** 2

@@ -309,8 +309,8 @@ def test_nothing_is_selected_but_never_written(run, tmp_path, criteria, said):
 @pytest.mark.parametrize(
     ("name", "array", "said"),
     [
-        ("coordinates", np.zeros((400, 2, 2)), "float64 of shape (400, 2, 2): expected coordinates"),
-        ("curve", np.zeros((400, 2)), "float64 of shape (400, 2): expected one number per particle"),
+        ("coordinates", np.zeros((400, 2, 2)), "float64 of shape (400, 2, 2): expected finite coordinates"),
+        ("curve", np.zeros((400, 2)), "float64 of shape (400, 2): expected one finite number per particle"),
         ("states", np.zeros(400), "float64 of shape (400,): expected one whole number per particle"),
     ],
 )

@@ -12,9 +12,7 @@ from cryomorph.benchmark.metrics import (
     fsc_area,
     gap_closed,
     knn_accuracy,
-    knn_r2,
     latent_scores,
-    principal_components,
     rank_correlation,
 )
 from cryomorph.config.errors import InputError
@@ -34,12 +32,6 @@ def test_gap_closed_is_0_at_the_consensus_and_1_at_the_oracle() -> None:
     assert np.isnan(gap_closed(0.5, 0.8, 0.8))
 
 
-def test_principal_components_are_sklearns() -> None:
-    z = np.random.default_rng(0).normal(size=(200, 4)) @ np.diag([1.0, 5, 2, 3]) + 7
-    ours, theirs = principal_components(z), PCA().fit_transform(z)
-    assert np.allclose(np.abs(ours), np.abs(theirs), atol=1e-9)
-
-
 def test_rank_correlation_is_scipys() -> None:
     rng = np.random.default_rng(0)
     coord = rng.normal(size=(300, 1))
@@ -51,16 +43,6 @@ def test_rank_correlation_is_scipys() -> None:
     assert best == pytest.approx(max(expected), abs=1e-9) and best > 0.8
     ties = np.round(coord)
     assert rank_correlation(coord, ties)[0] == pytest.approx(spearmanr(coord, ties).statistic)
-
-
-def test_regression_knows_all_nothing_or_the_signals_share() -> None:
-    rng = np.random.default_rng(1)
-    coord = rng.uniform(size=(4000, 2))
-    assert knn_r2(coord * (1, -3) + 2, coord) > 0.97
-    assert abs(knn_r2(rng.normal(size=(4000, 2)), coord)) < 0.05
-    # z = x + noise of the same variance, both Gaussian: half of x's variance can be told
-    x = rng.normal(size=(8000, 1))
-    assert knn_r2(x + rng.normal(size=x.shape), x) == pytest.approx(0.5, abs=0.04)
 
 
 def test_entropy_of_pure_and_of_mixed_clusters() -> None:

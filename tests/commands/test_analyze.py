@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,12 @@ import numpy as np
 import pytest
 import torch
 
+from cryomorph.analysis import run_analysis
 from cryomorph.analysis.latent_space import latent_space
 from cryomorph.commands import analyze as module
 from cryomorph.commands.analyze import analyze, consensus_resolution_A
 from cryomorph.config.analyze import AnalyzeConfig
+from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map, write_map
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import mirror
@@ -118,24 +121,43 @@ def test_maps_of_another_box(config, tmp_path):
     assert pixel_A == pytest.approx(16 * 16 / 24)
 
 
-def test_umap_is_asked_for_only_where_it_can_be_made(config, tiny_run, monkeypatch, tmp_path, capsys):
+def test_umap_is_asked_for_only_where_it_can_be_made(config, tiny_run, monkeypatch, capsys):
     asked: list[dict[str, object]] = []
 
-    def pretend(z: np.ndarray, **options: object) -> np.ndarray:
-        asked.append(options)
-        return z[:, :2].astype(np.float64)
+    class Pretended:
+        def result(self) -> np.ndarray:
+            return np.ones((400, 2), np.float32)
 
-    monkeypatch.setattr("cryomorph.analysis.latent.umap_embedding", pretend)
-    space = latent_space(tiny_run, replace(config, umap=True, umap_neighbours=7, seed=3))
+    @contextmanager
+    def pretend(z: np.ndarray, **options: object) -> Iterator[Pretended]:
+        asked.append(options)
+        yield Pretended()
+
+    monkeypatch.setattr(run_analysis, "umap_process", pretend)
+    z = tiny_run.latent_mean()
+    with run_analysis.umap_in_background(z, replace(config, umap=True, umap_neighbours=7, seed=3)) as embedding:
+        np.testing.assert_array_equal(embedding(), np.ones((400, 2)))
     assert asked == [{"neighbours": 7, "min_distance": 0.1, "seed": 3}]
-    assert space.embedding is not None
-    assert latent_space(tiny_run, config).embedding is None
-    few = RunFolder(tmp_path / "run")
-    few.path.mkdir()
-    for name in ("latent_mean", "latent_std"):
-        np.save(few.path / f"{name}.npy", np.load(tiny_run.path / f"{name}.npy")[:9])
-    assert latent_space(few, replace(config, umap=True)).embedding is None
-    assert "9 particles are too few for UMAP" in "".join(capsys.readouterr())
+    for points, umap in ((z, False), (z[:, :1], True), (z[:9], True)):
+        with run_analysis.umap_in_background(points, replace(config, umap=umap)) as embedding:
+            assert embedding() is None
+    assert len(asked) == 1
+    assert "".join(capsys.readouterr()).count("9 particles are too few for UMAP") == 1
+
+
+def test_umap_is_written_and_shown(config, tmp_path):
+    asked = replace(config, output=tmp_path / "out", umap=True, reconstruct=False, pcs=0, gmm=0, clusters=2)
+    page = analyze(asked).read_text()
+    found = np.load(tmp_path / "out" / "umap.npy")
+    assert found.shape == (400, 2) and found.dtype == np.float32 and np.isfinite(found).all()
+    assert page.count("UMAP plane") >= 2
+
+
+def test_files_of_others_are_not_an_analysis(config, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not empty and holds no analysis"):
+        analyze(replace(config, output=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_relative_std_is_a_share_of_the_prior(tiny_run, config):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from cryomorph.analysis.landscape.build import describe, scaled, sketch_size
+from cryomorph.analysis.landscape.landscape import find_landscape, multidimensional_scaling, sketch_size
 from cryomorph.analysis.landscape.sketch import decoder
 from cryomorph.cli.main import main
 from cryomorph.commands import landscape as landscape_files
@@ -247,7 +247,7 @@ def test_bad_input_is_refused_in_one_sentence(tiny_run, tmp_path, capsys):
 
 
 def test_a_damaged_run_is_refused_before_any_map_is_decoded(tiny_run, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(landscape_files, "describe", None)  # hours of work: what the report needs is read before
+    monkeypatch.setattr(landscape_files, "find_landscape", None)  # hours of work: what the report needs is read before
 
     def damaged(name: str, content: bytes) -> Path:
         run = Path(shutil.copytree(tiny_run.path, tmp_path / f"{name}{len(content)}", symlinks=True))
@@ -306,7 +306,7 @@ def test_a_rare_state_of_noisy_latent_points_is_found():
     points = (has[truth] + rng.normal(0, 0.15, (4000, 4))).astype(np.float64)
     decode = decoder(LinearSubspace(torch.stack(parts)), 16, torch.device("cpu"))
     asked = LandscapeConfig(Path("run"), states=5, sketch=300, umap=False)
-    found = describe(asked, decode, 16, z=points, std=np.full((4000, 4), 0.15))
+    found = find_landscape(asked, decode, 16, z=points, std=np.full((4000, 4), 0.15))
     state = np.bincount(found.states.particles[truth == 4]).argmax()
     both = ((found.states.particles == state) & (truth == 4)).sum()
     assert both >= 0.8 * (truth == 4).sum()
@@ -316,12 +316,12 @@ def test_a_rare_state_of_noisy_latent_points_is_found():
 
 
 def test_maps_that_need_much_memory_are_announced(monkeypatch, capsys):
-    monkeypatch.setattr("cryomorph.analysis.landscape.build.MUCH", 2**20)
+    monkeypatch.setattr("cryomorph.analysis.landscape.landscape.MUCH", 2**20)
     decode = decoder(LinearSubspace(torch.rand(2, 16, 16, 16)), 16, torch.device("cpu"))
     z = np.random.default_rng(0).normal(size=(1000, 1))
     for sketch, said in ((60, False), (250, True)):  # 2,145 voxels of 4 bytes in the sphere: 0.5 and 2.0 MB
         asked = LandscapeConfig(Path("run"), states=2, sketch=sketch, umap=False)
-        describe(asked, decode, 16, z=z, std=np.full_like(z, 0.1))
+        find_landscape(asked, decode, 16, z=z, std=np.full_like(z, 0.1))
         assert (f"{sketch} maps of 16 voxels take" in capsys.readouterr().err.replace("\n", " ")) is said
 
 
@@ -330,5 +330,7 @@ def test_mds_of_points_in_a_plane_keeps_their_distances():
     turned = plane @ np.linalg.qr(np.random.default_rng(1).normal(size=(2, 2)))[0]
     from scipy.spatial.distance import pdist
 
-    np.testing.assert_allclose(pdist(scaled(np.pad(turned, ((0, 0), (0, 3))))), pdist(plane), rtol=1e-3)
-    assert scaled(plane[:, :1]).shape == (60, 2)
+    np.testing.assert_allclose(
+        pdist(multidimensional_scaling(np.pad(turned, ((0, 0), (0, 3))))), pdist(plane), rtol=1e-3
+    )
+    assert multidimensional_scaling(plane[:, :1]).shape == (60, 2)

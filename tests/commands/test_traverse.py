@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from itertools import pairwise
 
@@ -15,8 +14,6 @@ from cryomorph.analysis import neighbour_graph as ng
 from cryomorph.analysis.latent import principal_components
 from cryomorph.commands import traverse as tr
 from cryomorph.config.errors import InputError
-from cryomorph.config.traverse import TraverseConfig
-from cryomorph.runs.folder import RunFolder
 
 ARC = 1.5 * np.pi  # of a circle of radius 1: a C
 
@@ -129,7 +126,7 @@ def test_degrees_counted_by_brute_force(n, dimensions, degree):
 def test_neighbours_do_not_depend_on_how_many_are_sought_at_a_time(monkeypatch):
     z = np.random.default_rng(1).normal(size=(200, 3))
     whole = ng.neighbour_graph(z).distance.toarray()
-    monkeypatch.setattr(ng, "CHUNK", 7)
+    monkeypatch.setattr("cryomorph.analysis.nearest.CHUNK", 7)
     np.testing.assert_array_equal(ng.neighbour_graph(z).distance.toarray(), whole)
 
 
@@ -284,76 +281,3 @@ def test_anchors_that_cannot_be_meant():
             make(z, (0, 1), points=5)
     with pytest.raises(InputError, match="a neighbour graph of 1 particles"):
         ng.neighbour_graph(z[:1])
-
-
-def test_landscape_coordinates(tmp_path, capsys):
-    run = RunFolder(tmp_path)
-    run.save_array("latent_mean.npy", np.zeros((5, 2)))
-    (tmp_path / "model.safetensors").touch()
-    with pytest.raises(InputError, match=r"coordinates.npy: no such file; `cryomorph landscape .*` makes it"):
-        tr.landscape_coordinates(run)
-    (tmp_path / "landscape").mkdir()
-    place = tmp_path / "landscape" / "coordinates.npy"
-    np.save(place, np.zeros((4, 2)))
-    with pytest.raises(InputError, match=r"has shape \(4, 2\), the run has 5 particles: make it anew"):
-        tr.landscape_coordinates(run)
-    for wrong in (np.zeros(5), np.zeros((5, 2), int), np.full((5, 2), np.nan)):
-        np.save(place, wrong)
-        with pytest.raises(InputError, match=r"expected finite \(5, p\)"):
-            tr.landscape_coordinates(run)
-    place.write_bytes(b"text")
-    with pytest.raises(InputError, match="cannot be read"):
-        tr.landscape_coordinates(run)
-    np.save(place, np.ones((5, 2), np.float32))
-    capsys.readouterr()
-    assert tr.landscape_coordinates(run).shape == (5, 2)
-    assert "older" not in capsys.readouterr().err
-    os.utime(tmp_path / "model.safetensors", (2e9, 2e9))  # trained anew since
-    assert tr.landscape_coordinates(run).shape == (5, 2)
-    assert "coordinates.npy is older than the model" in capsys.readouterr().err.replace("\n", " ")
-
-
-def test_two_particles_are_a_path():
-    z = np.array([[0.0], [1.0]])
-    path = tr.graph_path(z, (0, 1), points=2)
-    np.testing.assert_array_equal(path.particles, [0, 1])
-    around = tr.occupancy(z, path)
-    np.testing.assert_allclose(around.nearest, [1, 1])
-
-
-@pytest.mark.parametrize(
-    ("asked", "said"),
-    [
-        ({}, "found none: expected exactly one of --pc"),
-        ({"pc": 1, "graph": (1, 2)}, "found --pc and --graph: expected exactly one"),
-        ({"pc": 0}, "--pc 0: components are numbered from 1"),
-        ({"volume_pc": -1}, "--volume-pc -1: components are numbered from 1"),
-        ({"pc": 1, "points": 1}, "--points 1: expected 2 maps or more"),
-        ({"graph": (1,)}, "--graph with 1 particles: expected two"),
-        ({"between": ()}, "--between with 0 particles: expected two"),
-        ({"between": (1, 2, 1)}, "--between names particle 1 twice"),
-        ({"graph": (1, 2, 3), "points": 2}, "--points 2: expected at least one map for each of 3 particles"),
-        ({"pc": 1, "percentiles": (95.0, 5.0)}, "--percentiles 95 5: expected"),
-        ({"pc": 1, "percentiles": (float("nan"), 5.0)}, "--percentiles nan 5: expected"),
-        ({"graph": (1, 2), "degree": 0}, "--degree 0: expected 1 to 100"),
-        ({"pc": 1, "box": 15}, "--box 15: expected an even number from 8 up"),
-        ({"pc": 1, "size": 101}, "--size 101: expected an even number from 64 up"),
-        ({"pc": 1, "size": 9000}, "--size 9000: expected at most 4096"),
-        ({"pc": 1, "fps": 0.0}, "--fps 0: expected 1 to 50"),
-        ({"pc": 1, "level": "high"}, "--level high: expected map units"),
-        ({"pc": 1, "level": "nan"}, "--level nan: expected map units"),
-    ],
-)
-def test_what_cannot_be_asked(tmp_path, asked, said):
-    with pytest.raises(InputError, match=said):
-        TraverseConfig(tmp_path, **asked)
-
-
-def test_names_and_levels(tmp_path):
-    assert TraverseConfig(tmp_path, pc=2).name == "pc2"
-    assert TraverseConfig(tmp_path, volume_pc=1).name == "volume-pc1"
-    assert TraverseConfig(tmp_path, graph=(3, 44, 5)).name == "graph-3-44-5"
-    assert TraverseConfig(tmp_path, between=tuple(range(20))).name == "between-0-via-18-to-19"
-    assert TraverseConfig(tmp_path, pc=1, level="3sigma").asked_level == (3.0, True)
-    assert TraverseConfig(tmp_path, pc=1, level="-1.5e-2").asked_level == (-0.015, False)
-    assert TraverseConfig(tmp_path, pc=1).asked_level is None

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from cryomorph.analysis.comparison import ComparisonSummary
+from cryomorph.analysis.landscape.files import LandscapeSummary
 from cryomorph.cli.main import main
 from cryomorph.commands.landscape import landscape
 from cryomorph.config.landscape import LandscapeConfig
-from cryomorph.diagnostics.left_in_run import Absent, FoundLandscape, read_comparison, read_landscape
+from cryomorph.diagnostics.left_in_run import Absent, read_comparison, read_landscape
 from cryomorph.io.mrc import read_map
 from cryomorph.runs.folder import RunFolder
 from cryomorph.runs.snapshot import Snapshot
@@ -58,7 +59,7 @@ def later(path: Path, other: float, seconds: float) -> None:
 
 def test_a_landscape_is_read_as_it_was_written(mapped_run):
     found = read_landscape(mapped_run)
-    assert isinstance(found, FoundLandscape)
+    assert isinstance(found, LandscapeSummary)
     folder = mapped_run.path / "landscape"
     np.testing.assert_array_equal(found.states, np.load(folder / "states.npy"))
     facts = json.loads((folder / "landscape.json").read_text())
@@ -70,7 +71,7 @@ def test_a_landscape_is_read_as_it_was_written(mapped_run):
 def test_mirrored_maps_are_turned_back(mapped_run):
     """The maps on disk are mirror images of the model's: those that are read are not."""
     found = read_landscape(mapped_run)
-    assert isinstance(found, FoundLandscape)
+    assert isinstance(found, LandscapeSummary)
     sketch = np.loadtxt(mapped_run.path / "landscape" / "sketch.txt", dtype=int)
     own = mapped_run.latent_mean()[sketch[np.load(mapped_run.path / "landscape" / "sketch_states.npy") == 0]]
     model = mapped_run.representation().maps.numpy()
@@ -93,7 +94,7 @@ def test_a_landscape_older_than_the_model_is_not_used(run):
     assert note.verdict == "warning"
     assert "is older than the model and was not used" in note.reason
     later(run.path / "landscape" / "landscape.json", run.model_time, 1)
-    assert isinstance(read_landscape(run), FoundLandscape)
+    assert isinstance(read_landscape(run), LandscapeSummary)
 
 
 def test_a_model_in_training_is_as_old_as_its_last_checkpoint(run):
@@ -112,7 +113,7 @@ def test_a_model_in_training_is_as_old_as_its_last_checkpoint(run):
     [
         (
             lambda folder: change(folder / "landscape.json", particles=399),
-            "it is of 399 particles, and the run has 400",
+            "is of 399 particles, and the run has 400",
         ),
         (lambda folder: np.save(folder / "states.npy", np.zeros(5, dtype=int)), "states.npy"),
         (lambda folder: (folder / "states" / "state_1.mrc").unlink(), "state_1.mrc"),

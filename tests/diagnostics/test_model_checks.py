@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from cryomorph.analysis.run_analysis import resolutions_05_A
 from cryomorph.config.errors import InputError
-from cryomorph.diagnostics.maps import resolutions_05_A
 from cryomorph.diagnostics.model import LEAK, measure_run, measurements_of, model_checks, warn_about_model
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.folder import RunFolder
@@ -108,7 +108,7 @@ def test_train_and_abinit_end_with_the_checks_that_failed(run, monkeypatch):
 
 def test_maps_agree_with_themselves_in_any_box_and_not_with_noise(tiny_run):
     own = tiny_run.consensus_map()[None]
-    assert resolutions_05_A(tiny_run, own, own) == [pytest.approx(32)]  # Nyquist of 16 A pixels
+    assert resolutions_05_A(tiny_run, own, own) == (pytest.approx(32),)  # Nyquist of 16 A pixels
     (coarse,) = resolutions_05_A(tiny_run, tiny_run.representation().volumes(torch.zeros(1, 2), 10), own)
     assert coarse == pytest.approx(2 * 256 / 10)  # Nyquist of the box of 10 in which they were decoded
     noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(0))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cryomorph.analysis.comparison import ComparisonSummary, MapAgreementSummary
+from cryomorph.analysis.landscape.files import LandscapeSummary
 from cryomorph.analysis.latent import outliers
 from cryomorph.analysis.selection_map import Agreement
 from cryomorph.analysis.state_maps import StateMap
@@ -18,7 +19,7 @@ from cryomorph.diagnostics.comparison import clusters_check, comparison_checks, 
 from cryomorph.diagnostics.half_sets import half_sets_check
 from cryomorph.diagnostics.landscape import one_motion_check, placement_check, rare_states_check, states_check
 from cryomorph.diagnostics.latent_space import outliers_check, posterior_width_check
-from cryomorph.diagnostics.left_in_run import Absent, FoundLandscape
+from cryomorph.diagnostics.left_in_run import Absent
 from cryomorph.diagnostics.maps import cluster_maps_check, smallest_check, state_maps_check
 from cryomorph.diagnostics.run_checks import RunResults, run_checks
 from cryomorph.diagnostics.training import course, held_out_check, skipped_steps_check
@@ -31,9 +32,9 @@ from cryomorph.volumes.fsc import FscReport
 ABSENT = Absent("`cryomorph landscape run`", "info")
 
 
-def landscape(r2: float = 0.999) -> FoundLandscape:
+def landscape(r2: float = 0.999) -> LandscapeSummary:
     states = np.repeat([0, 1, 2], [200, 90, 10])
-    return FoundLandscape(states, (9, 5, 2), torch.zeros(3, 8, 8, 8), 4.0, 3, clear=True, r2=r2, held_out=64)
+    return LandscapeSummary(states, (9, 5, 2), torch.zeros(3, 8, 8, 8), 4.0, 3, clear=True, r2=r2, held_out=64)
 
 
 def mapped(decoded: float, consensus: float) -> StateMap:

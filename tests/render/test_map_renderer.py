@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cryomorph.render.isosurface import VIEWS
-from cryomorph.render.map_renderer import SIZE, Painter, telling_view
+from cryomorph.render.map_renderer import SIZE, MapRenderer, most_informative_view
 from cryomorph.volumes.grid import rebox
 
 BOX = 24
@@ -36,7 +36,7 @@ def swinging(axes: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("seed", range(4))
 def test_telling_view_looks_down_the_hinge(seed):
     axes = basis(seed)
-    view = telling_view(swinging(axes))
+    view = most_informative_view(swinging(axes))
     np.testing.assert_allclose(view @ view.T, np.eye(3), atol=1e-6)
     assert np.linalg.det(view) == pytest.approx(1)
     # the motion's plane is the picture's; its longest extent, the arc's chord, lies to the right
@@ -46,19 +46,19 @@ def test_telling_view_looks_down_the_hinge(seed):
 
 def test_telling_view_of_one_map_shows_its_longest_side():
     bar = torch.stack([blob(np.array([0.0, t, 0.0])) for t in (-6.0, 0.0, 6.0)]).sum(0)
-    assert abs(telling_view(bar[None])[0, 1]) > 0.99
+    assert abs(most_informative_view(bar[None])[0, 1]) > 0.99
 
 
 def test_telling_view_of_maps_that_are_all_the_same_is_a_rotation():
-    view = telling_view(torch.ones(3, BOX, BOX, BOX))
+    view = most_informative_view(torch.ones(3, BOX, BOX, BOX))
     np.testing.assert_allclose(view @ view.T, np.eye(3), atol=1e-6)
     assert np.linalg.det(view) == pytest.approx(1)
 
 
 @pytest.fixture(scope="module")
-def painted() -> tuple[Painter, torch.Tensor]:
+def painted() -> tuple[MapRenderer, torch.Tensor]:
     maps = swinging(np.eye(3))[[0, 3, 6]]
-    return Painter(0.5, [maps], BOX), maps
+    return MapRenderer(0.5, [maps], BOX), maps
 
 
 def shown(picture: np.ndarray) -> np.ndarray:

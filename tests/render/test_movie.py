@@ -14,9 +14,10 @@ from cryomorph.analysis.latent import principal_components
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import write_map
 from cryomorph.render import movie
+from cryomorph.render.chimerax import movie_script
 from cryomorph.render.isosurface import COLOUR, common_level
-from cryomorph.render.map_renderer import telling_view
-from cryomorph.render.movie import MapFiles, Scene, Survey
+from cryomorph.render.map_renderer import most_informative_view
+from cryomorph.render.movie import MapFiles, MapStatistics, Scene
 from cryomorph.report.path_plot import path_figure
 
 BOX = 32
@@ -45,7 +46,7 @@ def frames(tmp_path: Path) -> list[Path]:
 
 def test_a_survey_is_what_numpy_finds():
     maps = [np.random.default_rng(i).normal(100, 1, (8, 8, 8)).astype(np.float32) for i in range(5)]
-    found, stack = Survey.of(maps), np.stack(maps).astype(float)
+    found, stack = MapStatistics.of(maps), np.stack(maps).astype(float)
     np.testing.assert_allclose(found.mean, stack.mean(0), rtol=1e-6)
     np.testing.assert_allclose(found.spread, stack.std(0), rtol=1e-5)
     np.testing.assert_allclose(found.deviation, stack.std((1, 2, 3)), rtol=1e-6)
@@ -98,7 +99,7 @@ def test_the_level_is_the_one_asked_for_or_the_one_that_suits():
 def test_the_view_is_the_one_in_whose_plane_the_maps_differ():
     maps = [ball(0, 0, z) + ball(x, 0, 0) for z, x in ((-6, 3), (0, 1), (6, 2))]
     found = Scene.of(maps, level=(0.5, False)).rotation
-    np.testing.assert_allclose(found, telling_view(torch.from_numpy(np.stack(maps))), atol=1e-3)
+    np.testing.assert_allclose(found, most_informative_view(torch.from_numpy(np.stack(maps))), atol=1e-3)
     np.testing.assert_allclose(found @ found.T, np.eye(3), atol=1e-6)
     assert abs(found[0, 2]) > 0.99  # what moves most, along z, goes to the right
 
@@ -161,7 +162,7 @@ def test_the_chimerax_script_opens_every_map_and_sets_the_scene():
     maps = [ball(0, 0, 0), ball(5, 3, 2)]
     scene = Scene.of(maps)
     names = [f"{i:06d}.mrc" for i in range(30)]
-    text = movie.chimerax_script(names, scene, fps=12.0)
+    text = movie_script(names, scene, fps=12.0)
     commands = [line for line in text.splitlines() if not line.startswith("#")]
     opened = next(line for line in commands if line.startswith("open "))
     assert opened.split()[1:-2] == names

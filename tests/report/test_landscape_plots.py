@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from cryomorph.analysis.landscape.embedding import Placement, Spline
+from cryomorph.analysis.landscape.embedding import ParticleEmbedding, Spline
 from cryomorph.analysis.landscape.states import Suggestion
 from cryomorph.report.landscape.plots import by_state, counts_plot, merging_plot, pictures_plot, regression_plot
 from cryomorph.report.style import PALETTE
@@ -62,14 +62,14 @@ def test_predicted_coordinates_stand_above_decoded_ones(rng):
     truth = rng.normal(size=(40, 4)).astype(np.float32)
     predicted = truth + np.float32(0.3) * rng.normal(size=(40, 4)).astype(np.float32)
     spline = Spline.through(truth, truth)
-    figure = regression_plot(Placement(spline, truth, truth, predicted, ((40, 0.9),)))
+    figure = regression_plot(ParticleEmbedding(spline, truth, truth, predicted, ((40, 0.9),)))
     assert len(figure.axes) == 3
     for number, axes in enumerate(figure.axes):
         expected = np.stack([truth[:, number], predicted[:, number]], axis=1)
         np.testing.assert_allclose(np.asarray(axes.collections[0].get_offsets()), expected, rtol=1e-6)
         error = np.square(truth - predicted)[:, number].sum() / (40 * truth[:, number].var())
         assert axes.get_title(loc="left") == f"PC{number + 1}: R² {1 - error:.4f}"
-    one = Placement(spline, truth[:, :1], truth[:, :1], predicted[:, :1], ((40, 0.9),))
+    one = ParticleEmbedding(spline, truth[:, :1], truth[:, :1], predicted[:, :1], ((40, 0.9),))
     assert len(regression_plot(one).axes) == 1
 
 

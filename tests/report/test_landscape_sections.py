@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from cryomorph.analysis.landscape.build import Landscape, describe, trajectory
+from cryomorph.analysis.landscape.landscape import Landscape, find_landscape, trajectory
 from cryomorph.config.landscape import LandscapeConfig
-from cryomorph.render.map_renderer import Painter
+from cryomorph.render.map_renderer import MapRenderer
 from cryomorph.report.landscape import volume_space as module
 from cryomorph.report.landscape.page import landscape_checks
 from cryomorph.report.landscape.states import _merging_caption
@@ -38,7 +38,7 @@ def found() -> Landscape:
     rng = np.random.default_rng(0)
     z = np.repeat([[0.0, 0], [1, 0], [1, 1]], [600, 390, 10], axis=0) + rng.normal(0, 0.05, (1000, 2))
     asked = LandscapeConfig(Path("run"), states=3, sketch=100, umap=False)
-    return describe(asked, decode, 12, z=z, std=np.full((1000, 2), 0.05))
+    return find_landscape(asked, decode, 12, z=z, std=np.full((1000, 2), 0.05))
 
 
 def verdicts(found: Landscape) -> dict[str, str]:
@@ -52,9 +52,9 @@ def said(found: Landscape) -> str:
 def test_good_coordinates_are_said_to_be_good_and_bad_ones_first(found):
     name = "Coordinates in volume space, held-out R²"
     assert verdicts(found)[name] == "good"
-    placement = found.placement
-    assert f"{placement.r2:.4f} ({len(placement.truth)} maps)" in said(found)
-    bad = replace(found, placement=replace(placement, predicted=np.zeros_like(placement.truth)))
+    embedding = found.embedding
+    assert f"{embedding.r2:.4f} ({len(embedding.truth)} maps)" in said(found)
+    bad = replace(found, embedding=replace(embedding, predicted=np.zeros_like(embedding.truth)))
     assert verdicts(bad)[name] == "warning" and said(bad).startswith(name) and "Too low to place" in said(bad)
     assert "Too low" not in said(found)
 
@@ -95,7 +95,7 @@ def test_components_are_painted_with_their_own_sign(found, monkeypatch):
 
     monkeypatch.setattr(module, "draw_surface", draw)
     monkeypatch.setattr(module, "SIZE", 8)
-    space_section(found, Painter(0.3, [parts()], 12), parts().amax(0))
+    space_section(found, MapRenderer(0.3, [parts()], 12), parts().amax(0))
     assert len(painted) == len(found.space.ratio) == 2
     for number, colours in enumerate(painted):
         assert torch.equal(colours, found.space.eigenvolume(number))
@@ -103,8 +103,8 @@ def test_components_are_painted_with_their_own_sign(found, monkeypatch):
 
 def test_a_trajectory_does_not_depend_on_the_unit_of_density(found):
     """The place on the curve has no unit, coordinates have that of the maps."""
-    small = replace(found.placement, coordinates=found.placement.coordinates * np.float32(1e-3))
-    here, there = (trajectory(one, decode, component=0, points=8) for one in (found, replace(found, placement=small)))
+    small = replace(found.embedding, coordinates=found.embedding.coordinates * np.float32(1e-3))
+    here, there = (trajectory(one, decode, component=0, points=8) for one in (found, replace(found, embedding=small)))
     np.testing.assert_array_equal(here.particles, there.particles)
 
 

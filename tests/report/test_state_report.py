@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from cryomorph.analysis.landscape.files import LandscapeSummary
 from cryomorph.analysis.selection_map import map_selection
 from cryomorph.analysis.state_maps import StateMap, compare_with, map_states
 from cryomorph.commands.selection_files import write_state_maps
-from cryomorph.diagnostics.left_in_run import FoundLandscape
 from cryomorph.io.mrc import read_map
 from cryomorph.report.analyze.states import states_section
 from cryomorph.report.page import Figure, Gallery, Report, Table, render_report
@@ -20,14 +20,14 @@ from cryomorph.volumes.grid import rebox
 
 
 @pytest.fixture(scope="module")
-def found(tiny_set) -> FoundLandscape:
+def found(tiny_set) -> LandscapeSummary:
     """Truth as a landscape: both halves of the hinge, their true mean maps, and a state of one particle."""
     label = np.load(tiny_set / "truth.npz")["label"]
     states = (label >= 25).astype(np.int64)
     states[7] = 2
     maps = np.stack([read_map(tiny_set / "maps" / f"{i:03d}.mrc")[0] for i in range(50)])
     means = torch.from_numpy(np.stack([maps[:25].mean(0), maps[25:].mean(0), maps[label[7]]]))
-    return FoundLandscape(states, (20, 19, 1), means, 16.0, 2, clear=False, r2=0.99, held_out=10)
+    return LandscapeSummary(states, (20, 19, 1), means, 16.0, 2, clear=False, r2=0.99, held_out=10)
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Float, Int
 
 from cryomorph.analysis.comparison import Comparison, LabelAgreement, MapAgreement, NeighbourOverlap
 from cryomorph.analysis.latent import KMeansResult, check_latent, kmeans_on_data
-from cryomorph.analysis.particle_columns import STATES, read_labels
+from cryomorph.analysis.nearest import nearest_others
 from cryomorph.analysis.particle_matching import shared_particles
+from cryomorph.analysis.particle_tables import LandscapeTables
 from cryomorph.config.compare import CompareConfig
 from cryomorph.config.console import track, warn
 from cryomorph.config.errors import InputError
+from cryomorph.latents.held_out import held_out_r2
 from cryomorph.particles.matching import SharedParticles
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.fsc import fsc
@@ -21,8 +23,7 @@ from cryomorph.volumes.masks import auto_mask
 MOST = 50_000  # of more particles a random 50,000 speak for all, where neighbours are compared
 ASKED = 1_000  # particles whose neighbours are compared
 SHARES = (0.003, 0.01, 0.03, 0.1)  # size of a neighbourhood, as a share of the particles
-REGRESSION = 50
-CHUNK = 5_000_000  # distances held at a time
+CHUNK = 5_000_000  # particles times particles that are compared at a time
 TURNED_DEG = 2.0
 SAME = 1e-3  # of a latent's spread
 
@@ -100,10 +101,10 @@ def state_agreement(run_a: RunFolder, run_b: RunFolder, pair: SharedParticles) -
     """The states of both landscapes, over particles that both put into one; None where a run has no landscape."""
     labels = []
     for run, index in ((run_a, pair.a), (run_b, pair.b)):
-        path = run.path / "landscape" / STATES
-        if not path.is_file():
+        tables = LandscapeTables.of(run)
+        if not (tables.folder / tables.STATES).is_file():
             return None
-        labels.append(read_labels(path, run, made_by=f"cryomorph landscape {run.path}")[index])
+        labels.append(tables.states()[index])
     both = (labels[0] >= 0) & (labels[1] >= 0)
     return label_agreement(labels[0][both], labels[1][both]) if both.any() else None
 
@@ -121,46 +122,20 @@ def neighbour_overlap(
     size = np.unique([min(max(round(share * n), 1), n - 1) for share in SHARES])
     query = np.random.default_rng(seed).permutation(n)[: min(asked, n)]
     common = np.zeros((len(query), len(size)))
+    near_a, near_b = (nearest_others(z, int(size[-1]), particles=query)[1] for z in (a, b))
     step = max(1, CHUNK // n)
     for start in track(range(0, len(query), step), "comparing neighbours"):
-        part = query[start : start + step]
-        near = [_nearest(z, part, int(size[-1])) for z in (a, b)]
+        part_a, part_b = near_a[start : start + step], near_b[start : start + step]
         for column, count in enumerate(size):
-            member = np.zeros((len(part), n), dtype=bool)
-            np.put_along_axis(member, near[0][:, :count], values=True, axis=1)
-            common[start : start + step, column] = np.take_along_axis(member, near[1][:, :count], axis=1).sum(1)
+            member = np.zeros((len(part_a), n), dtype=bool)
+            np.put_along_axis(member, part_a[:, :count], values=True, axis=1)
+            common[start : start + step, column] = np.take_along_axis(member, part_b[:, :count], axis=1).sum(1)
     return NeighbourOverlap(
         size.astype(np.int64),
         (common / size).mean(0),
         (common / (2 * size - common)).mean(0),
         size / (n - 1),
     )
-
-
-def _nearest(z: Float[np.ndarray, "n q"], query: Int64[np.ndarray, " m"], count: int) -> Int64[np.ndarray, "m count"]:
-    """The particles nearest to each of those asked for, itself left out, nearest first."""
-    squared = np.square(z).sum(1)
-    distance = squared - 2 * z[query] @ z.T
-    distance[np.arange(len(query)), query] = np.inf
-    near = np.argpartition(distance, count - 1, axis=1)[:, :count]
-    order = np.argsort(np.take_along_axis(distance, near, axis=1), axis=1)
-    return np.take_along_axis(near, order, axis=1)
-
-
-def held_out_r2(known: Float[np.ndarray, "n p"], asked: Float[np.ndarray, "n q"], *, seed: int = 0) -> float:
-    """R^2 of one latent predicted from another: the mean of the 50 nearest particles of a random half, for the other.
-
-    All coordinates are taken together, so that each counts by its variance.
-    """
-    from sklearn.neighbors import KNeighborsRegressor
-
-    order = np.random.default_rng(seed).permutation(len(known))
-    learn, test = order[: len(order) // 2], order[len(order) // 2 :]
-    model = KNeighborsRegressor(min(REGRESSION, len(learn))).fit(known[learn], asked[learn])
-    truth = asked[test].astype(np.float64)
-    spread = np.square(truth - truth.mean(0)).sum()
-    error = np.square(model.predict(known[test]) - truth).sum()
-    return float(1 - error / spread) if spread > 0 else float("nan")
 
 
 def map_agreement(runs: tuple[RunFolder, RunFolder], pair: SharedParticles, spread: KMeansResult) -> MapAgreement:

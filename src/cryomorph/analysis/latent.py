@@ -7,16 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial import cKDTree
 
-from cryomorph.config.console import say, track, warn
+from cryomorph.analysis.nearest import nearest_points
+from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
 
 Latent = Float[np.ndarray, "n q"]
 
-UMAP_FIT_POINTS = 50_000  # more are placed into the embedding of a random 50,000: time and memory stay bounded
-UMAP_CHUNK = 25_000
 MINIBATCH_ABOVE = 200_000  # particles,
 MOST_DISTANCES = 30_000_000  # or distances of particles to centres: 200,000 to 500 took 91 s, in mini-batches 2 s
 MIXTURE_FIT_POINTS = 200_000
@@ -104,56 +101,6 @@ def principal_components(z: Latent) -> Pca:
     return Pca(components, ratio, centred @ components.T, mean)
 
 
-def umap_embedding(
-    z: Latent,
-    *,
-    neighbours: int = 15,
-    min_distance: float = 0.1,
-    seed: int = 0,
-    max_points: int = UMAP_FIT_POINTS,
-) -> Float[np.ndarray, "n 2"] | None:
-    """Two-dimensional UMAP (McInnes et al. 2018), the same for the same seed; None for a latent of one dimension.
-
-    Beyond `max_points` particles a random subset is embedded and the others are placed into it. A fixed seed means one
-    thread; on two cores that was no slower than UMAP's own threads (20,000 points: 8 s against 20 s).
-
-    Raises:
-        InputError: there are fewer than 10 particles.
-    """
-    if z.shape[1] == 1:
-        return None
-    n = len(check_latent(z))
-    if n < 10:
-        raise InputError(f"UMAP of {n} points: expected at least 10; leave UMAP out (--no-umap)")
-    say(f"UMAP of {n:,} points; its first use in a process compiles for some 10 to 30 s")
-    from sklearn.neighbors import NearestNeighbors
-    from umap import UMAP
-
-    points = np.ascontiguousarray(z, dtype=np.float32)
-    neighbours = min(neighbours, n - 1)
-    shown = {"desc": "UMAP", "leave": False, "disable": None}  # None: no bar where standard error is no terminal
-    model = {"n_neighbors": neighbours, "min_dist": min_distance, "random_state": seed, "n_jobs": 1}
-    if n <= max_points:
-        # exact neighbours are cheap in few dimensions, and spare the compilation of UMAP's approximate search
-        distance, index = NearestNeighbors(n_neighbors=neighbours).fit(points).kneighbors(points)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # "transforming new data ... will be unavailable"
-            found = (index, distance.astype(np.float32))
-            return UMAP(**model, precomputed_knn=found, tqdm_kwds=shown).fit_transform(points)
-    order = np.random.default_rng(seed).permutation(n)
-    fitted, rest = np.sort(order[:max_points]), np.sort(order[max_points:])
-    embedding = np.empty((n, 2), dtype=np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        reducer = UMAP(**model, tqdm_kwds=shown)
-        embedding[fitted] = reducer.fit_transform(points[fitted])
-        reducer.tqdm_kwds["disable"] = True  # one bar over the chunks instead
-        chunks = np.array_split(rest, -(-len(rest) // UMAP_CHUNK))
-        for chunk in track(chunks, "UMAP, remaining particles"):
-            embedding[chunk] = reducer.transform(points[chunk])
-    return embedding
-
-
 def kmeans_on_data(z: Latent, k: int = 20, *, seed: int = 0) -> KMeansResult:
     """k-means whose centres are also given as the particles nearest them; in mini-batches where there are many.
 
@@ -184,7 +131,7 @@ def kmeans_on_data(z: Latent, k: int = 20, *, seed: int = 0) -> KMeansResult:
     rank = np.argsort(order)
     labels, centres = rank[labels].astype(np.int64), centres[order]
     distance = ((z64 - centres[labels]) ** 2).sum(axis=1)
-    return KMeansResult(labels, _nearest_member(distance, labels, len(centres)), centres)
+    return KMeansResult(labels, _central_member(distance, labels, len(centres)), centres)
 
 
 def gaussian_mixture(z: Latent, components: int = 5, *, seed: int = 0) -> GmmResult:
@@ -225,13 +172,10 @@ def gaussian_mixture(z: Latent, components: int = 5, *, seed: int = 0) -> GmmRes
     return GmmResult(labels, means, covariances, model.weights_[order], probability, centre_index)
 
 
-def outliers(z: Latent, z_cut: float = 3.0, *, scaled: bool = False) -> Outliers:
+def outliers(z: Latent, z_cut: float = 3.0) -> Outliers:
     """Particles whose `|z|` lies more than `z_cut` robust standard deviations above the median.
 
     The standard deviation is 1.4826 times the median absolute deviation, which outliers themselves do not inflate.
-
-    Args:
-        scaled: cut the Mahalanobis distance instead of `|z|`: dimensions then count alike, whatever their variance.
 
     Raises:
         InputError: `z_cut` is not positive.
@@ -244,12 +188,11 @@ def outliers(z: Latent, z_cut: float = 3.0, *, scaled: bool = False) -> Outliers
     spread = pca.projected.std(axis=0)
     kept = spread > 1e-9 * max(float(spread.max()), 1e-300)
     mahalanobis = np.linalg.norm(pca.projected[:, kept] / spread[kept], axis=1)
-    distance = mahalanobis if scaled else norm
-    median = float(np.median(distance))
-    deviation = 1.4826 * float(np.median(np.abs(distance - median)))
-    score = (distance - median) / deviation if deviation > 0 else np.zeros_like(distance)
+    median = float(np.median(norm))
+    deviation = 1.4826 * float(np.median(np.abs(norm - median)))
+    score = (norm - median) / deviation if deviation > 0 else np.zeros_like(norm)
     index = np.flatnonzero(score > z_cut)
-    index = index[np.argsort(-distance[index], kind="stable")].astype(np.int64)
+    index = index[np.argsort(-norm[index], kind="stable")].astype(np.int64)
     return Outliers(index, norm, mahalanobis, score, median + z_cut * deviation)
 
 
@@ -279,7 +222,7 @@ def pc_trajectory(
 
 def nearest_particles(z: Latent, targets: Float[np.ndarray, "t q"]) -> Int64[np.ndarray, " t"]:
     """The particle nearest each latent point, by Euclidean distance."""
-    return np.asarray(cKDTree(check_latent(z)).query(targets)[1], dtype=np.int64)
+    return nearest_points(check_latent(z), targets)
 
 
 def neighbour_order(centres: Float[np.ndarray, "k q"]) -> Int64[np.ndarray, " k"]:
@@ -290,13 +233,15 @@ def neighbour_order(centres: Float[np.ndarray, "k q"]) -> Int64[np.ndarray, " k"
     """
     if len(centres) < 2:
         return np.arange(len(centres), dtype=np.int64)
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
     order = np.asarray(leaves_list(linkage(centres, "average", optimal_ordering=True)), dtype=np.int64)
     along = principal_components(np.asarray(centres)).projected[order, 0]
     descends = (along * (np.arange(len(order)) - (len(order) - 1) / 2)).sum() < 0
     return order[::-1].copy() if descends else order
 
 
-def _nearest_member(
+def _central_member(
     distance: Float64[np.ndarray, " n"], labels: Int64[np.ndarray, " n"], k: int
 ) -> Int64[np.ndarray, " k"]:
     """The member of each cluster with the smallest distance, the first of equals."""

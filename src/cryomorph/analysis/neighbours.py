@@ -11,9 +11,11 @@ from jaxtyping import Float, Float32, Int64
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from cryomorph.config.console import track
+from cryomorph.analysis.nearest import nearest_to
+from cryomorph.compute.map_threads import map_in_threads
 from cryomorph.config.errors import InputError
 from cryomorph.particles.store import ParticleStore
+from cryomorph.physics.slicing import padded_grid
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import Accumulator, batch_size_for
 from cryomorph.volumes.fsc import resolution_A
@@ -94,8 +96,11 @@ def reconstruct_near(
         raise InputError(
             f"{len(shared.latent)} particles are too few to reconstruct neighbourhoods of: expected 16 or more"
         )
-    for target in track(targets, description, total=len(targets)):
-        yield _reconstruct_at(shared, target)
+    # sums of two half sets, complex and real, and two copies of them
+    job_bytes = 3 * padded_grid(shared.store.box).rows * 2 * (8 + 4)
+    yield from map_in_threads(
+        lambda target: _reconstruct_at(shared, target), list(targets), description, job_bytes=job_bytes
+    )
 
 
 def _reconstruct_at(shared: Neighbourhoods, target: Float[np.ndarray, " q"]) -> LocalMap:
@@ -126,9 +131,7 @@ def _rings(
     latent: Float32[np.ndarray, "n q"], target: Float[np.ndarray, " q"], sizes: list[int]
 ) -> list[Int64[Tensor, " k"]]:
     """Particles, ascending, that each neighbourhood has beyond the one inside it."""
-    distance = np.square(latent - target).sum(1)
-    nearest = np.argpartition(distance, sizes[-1] - 1)[: sizes[-1]]
-    ordered = nearest[np.argsort(distance[nearest], kind="stable")]
+    ordered = nearest_to(target, latent, sizes[-1])
     edges = zip([0, *sizes[:-1]], sizes, strict=True)
     return [torch.from_numpy(np.sort(ordered[start:stop])) for start, stop in edges]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from cryomorph.analysis.metadata_columns import metadata_columns
+from cryomorph.analysis.particle_tables import LandscapeTables, LatentTables, read_values
 from cryomorph.analysis.selection_files import particle_file, read_particle_numbers
 from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
-from cryomorph.io.npy import read_npy
 from cryomorph.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Values = Shaped[np.ndarray, " n"]
 
-KMEANS, MIXTURE, UMAP, OUTLIERS = "kmeans_labels.npy", "gmm_labels.npy", "umap.npy", "outliers.txt"
-STATES, VOLUME_PCA, CURVE = "states.npy", "coordinates.npy", "curve.npy"
 CONTRAST = "contrast.npy"
 PLANES = {"z": "latent", "pc": "pca", "umap": "umap", "volume_pc": "volume_pca"}
 """Families of coordinates, and the other word for the plane of the first two."""
@@ -68,9 +66,7 @@ class ParticleColumns:
     @cached_property
     def results(self) -> dict[str, Result]:
         """What may be known of particles beside their metadata; families of coordinates by the family's name."""
-        analyze, landscape = f"cryomorph analyze {self.run.path}", f"cryomorph landscape {self.run.path}"
-        kmeans, mixture, states = self.analysis / KMEANS, self.analysis / MIXTURE, self.landscape / STATES
-        umap, volume, curve = self.analysis / UMAP, self.landscape / VOLUME_PCA, self.landscape / CURVE
+        latent, landscape = LatentTables(self.run, self.analysis), LandscapeTables(self.run, self.landscape)
         contrast = self.run.path / CONTRAST
         return {
             "z": Result(lambda: self.z, coordinates=True),
@@ -78,13 +74,13 @@ class ParticleColumns:
             "norm": Result(lambda: np.linalg.norm(self.z, axis=1)),
             "contrast": Result(partial(read_values, contrast, self.run, made_by="cryomorph train"), contrast),
             "pc": Result(self._principal_components, coordinates=True),
-            "umap": Result(partial(read_for, umap, self.run, made_by=analyze), umap, coordinates=True),
-            "cluster": Result(partial(read_labels, kmeans, self.run, made_by=analyze), kmeans),
-            "mixture": Result(partial(read_labels, mixture, self.run, made_by=analyze), mixture),
-            "outlier": Result(self._outliers, self.analysis / OUTLIERS),
-            "state": Result(partial(read_labels, states, self.run, made_by=landscape), states),
-            "curve": Result(partial(read_values, curve, self.run, made_by=landscape), curve),
-            "volume_pc": Result(partial(read_for, volume, self.run, made_by=landscape), volume, coordinates=True),
+            "umap": Result(latent.umap, latent.folder / latent.UMAP, coordinates=True),
+            "cluster": Result(latent.clusters, latent.folder / latent.CLUSTERS),
+            "mixture": Result(latent.mixture, latent.folder / latent.MIXTURE),
+            "outlier": Result(self._outliers, latent.folder / latent.OUTLIERS),
+            "state": Result(landscape.states, landscape.folder / landscape.STATES),
+            "curve": Result(landscape.curve, landscape.folder / landscape.CURVE),
+            "volume_pc": Result(landscape.coordinates, landscape.folder / landscape.COORDINATES, coordinates=True),
             "half_set": Result(lambda: self.run.store().half.numpy() + 1),
         }
 
@@ -180,7 +176,7 @@ class ParticleColumns:
         return principal_components(self.z).projected
 
     def _outliers(self) -> Bool[np.ndarray, " n"]:
-        path, n = self.analysis / OUTLIERS, len(self.run.latent_mean())
+        path, n = self.analysis / LatentTables.OUTLIERS, len(self.run.latent_mean())
         listed = np.zeros(n, dtype=bool)
         if any(line.strip() and not line.startswith("#") for line in path.read_text(errors="replace").splitlines()):
             listed[read_particle_numbers(path, n)] = True
@@ -190,47 +186,3 @@ class ParticleColumns:
 def _numbered(family: str, axis: int) -> str:
     """The name of a coordinate, counted from 1."""
     return f"z{axis}_std" if family == "z_std" else f"{family}{axis}"
-
-
-def read_for(path: Path, run: RunFolder, *, made_by: str) -> np.ndarray:
-    """An array of an analysis of a run, with a row for each of its particles; it is said where it is out of date.
-
-    Raises:
-        InputError: the file is missing or damaged, or has another number of particles.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; `{made_by}` makes it")
-    try:
-        found = read_npy(path)
-    except ValueError as error:
-        raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}): `{made_by}` makes it again") from error
-    n = len(run.latent_mean())
-    if found.ndim < 1 or len(found) != n:
-        raise InputError(f"{path} has shape {found.shape}, the run has {n} particles: make it again with `{made_by}`")
-    if path.stat().st_mtime < run.model_time:
-        warn(f"{path} is older than the model of {run.path}: `{made_by}` makes it again")
-    return found
-
-
-def read_values(path: Path, run: RunFolder, *, made_by: str) -> Float[np.ndarray, " n"]:
-    """One number for each particle.
-
-    Raises:
-        InputError: as `read_for`, or the file holds anything else.
-    """
-    values = read_for(path, run, made_by=made_by)
-    if values.ndim != 1 or values.dtype.kind != "f":
-        raise InputError(f"{path} holds {values.dtype} of shape {values.shape}: expected one number per particle")
-    return values
-
-
-def read_labels(path: Path, run: RunFolder, *, made_by: str) -> Int[np.ndarray, " n"]:
-    """One whole number for each particle; below 0 means none.
-
-    Raises:
-        InputError: as `read_for`, or the file holds anything else.
-    """
-    labels = read_for(path, run, made_by=made_by)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise InputError(f"{path} holds {labels.dtype} of shape {labels.shape}: expected one whole number per particle")
-    return labels

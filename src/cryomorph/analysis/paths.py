@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 
 from cryomorph.analysis.latent import Latent, Pca, check_latent, pc_trajectory
+from cryomorph.analysis.nearest import nearest_to
 from cryomorph.analysis.neighbour_graph import check_connected, neighbour_graph, share, shortest_way, thinned
 from cryomorph.config.errors import InputError
 
@@ -151,7 +152,7 @@ def volume_component_path(
     slabs = [order[start:stop] for start, stop in zip(low, high, strict=True)]
     targets = gaussian_filter1d([np.median(space[slab], axis=0) for slab in slabs], 1.0, axis=0, mode="nearest")
     targets[:, component] = places
-    chosen = [slab[np.square(space[slab] - t).sum(1).argmin()] for slab, t in zip(slabs, targets, strict=True)]
+    chosen = [slab[nearest_to(target, space[slab], 1)[0]] for slab, target in zip(slabs, targets, strict=True)]
     numbers = np.unique(np.asarray(chosen, dtype=np.int64))
     numbers = numbers[np.argsort(along[numbers], kind="stable")]
     return LatentPath(z64[numbers], along[numbers] - along[numbers[0]], numbers)

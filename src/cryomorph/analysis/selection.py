@@ -246,6 +246,7 @@ def with_label(labels: Int[np.ndarray, " n"], wanted: Sequence[int], where: str)
 def _nearest(z: Float[np.ndarray, "n q"], asked: Criteria) -> Chosen:
     """The particles nearest to a point by Euclidean distance; of equally near ones those of lower number."""
     from cryomorph.analysis.latent import check_latent
+    from cryomorph.analysis.nearest import nearest_to
 
     count, n = int(asked.nearest or 0), len(z)
     if count > n:
@@ -260,9 +261,8 @@ def _nearest(z: Float[np.ndarray, "n q"], asked: Criteria) -> Chosen:
             raise InputError(
                 f"to-point has {len(target)} numbers: expected {z.shape[1]} finite ones, one per latent coordinate"
             )
-    distance = np.square(check_latent(z) - target).sum(axis=1)
     chosen = np.zeros(n, dtype=bool)
-    chosen[np.argsort(distance, kind="stable")[:count]] = True
+    chosen[nearest_to(target, check_latent(z), count)] = True
     return chosen
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,6 @@ from cryomorph.representations.base import Representation
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import Reconstruction, reconstruct
 from cryomorph.volumes.fsc import FscReport, half_map_fsc, resolution_A
-
-if TYPE_CHECKING:
-    pass
 
 DECODED = ("mean", "nearest")
 COMPARED = (*DECODED, "consensus", "ceiling")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int64, Num
 
+from cryomorph.analysis.latent import principal_components
 from cryomorph.config.errors import InputError
+from cryomorph.latents.held_out import held_out_r2
 
-NEIGHBOURS_REGRESSION = 50
 NEIGHBOURS_CLASS = 25
 SMALLEST_GAP = 1e-3  # between consensus and oracle: for smaller gaps noise dominates the share that is closed
 
@@ -32,13 +33,6 @@ def gap_closed(method: float, consensus: float, oracle: float) -> float:
     return float((method - consensus) / gap) if gap >= SMALLEST_GAP else float("nan")
 
 
-def principal_components(z: Num[np.ndarray, "n q"]) -> Float[np.ndarray, "n q"]:
-    """Latents along their principal axes, largest variance first."""
-    centred = z.astype(np.float64) - z.mean(axis=0, dtype=np.float64)
-    variance, axes = np.linalg.eigh(centred.T @ centred / len(z))
-    return centred @ axes[:, np.argsort(variance)[::-1]]
-
-
 def rank_correlation(z: Num[np.ndarray, "n q"], coord: Num[np.ndarray, "n d"]) -> tuple[float, float]:
     """|Spearman| correlation of PC1, and of the best PC, with the true coordinates; means over coordinates."""
     from scipy.stats import rankdata
@@ -48,20 +42,8 @@ def rank_correlation(z: Num[np.ndarray, "n q"], coord: Num[np.ndarray, "n d"]) -
         ranks -= ranks.mean(axis=0)
         return ranks / np.maximum(np.sqrt((ranks**2).sum(axis=0)), 1e-12)
 
-    correlation = np.abs(standardised(principal_components(z)).T @ standardised(coord.astype(np.float64)))
+    correlation = np.abs(standardised(principal_components(z).projected).T @ standardised(coord.astype(np.float64)))
     return float(correlation[0].mean()), float(correlation.max(axis=0).mean())
-
-
-def knn_r2(z: Num[np.ndarray, "n q"], coord: Num[np.ndarray, "n d"], *, seed: int = 0) -> float:
-    """R^2 of the true coordinate predicted from the 50 nearest latents: one random half predicts the other."""
-    from sklearn.neighbors import KNeighborsRegressor
-
-    known, asked = _halves(len(z), seed)
-    neighbours = min(NEIGHBOURS_REGRESSION, len(known))
-    predicted = KNeighborsRegressor(neighbours).fit(z[known], coord[known]).predict(z[asked])
-    truth = coord[asked].astype(np.float64)
-    spread = ((truth - truth.mean(axis=0)) ** 2).sum()
-    return float(1 - ((predicted - truth) ** 2).sum() / spread) if spread > 0 else float("nan")
 
 
 def knn_accuracy(z: Num[np.ndarray, "n q"], label: Int64[np.ndarray, " n"], *, seed: int = 0) -> float:
@@ -118,7 +100,7 @@ def latent_scores(
     if discrete:
         return {"knn_accuracy": knn_accuracy(z, label)} | cluster_scores(z, label)
     pc1, best = rank_correlation(z, coord)
-    return {"knn_r2": knn_r2(z, coord), "spearman_pc1": pc1, "spearman_best": best}
+    return {"knn_r2": held_out_r2(z, coord), "spearman_pc1": pc1, "spearman_best": best}
 
 
 def _halves(n: int, seed: int) -> tuple[Int64[np.ndarray, " a"], Int64[np.ndarray, " b"]]:

@@ -7,25 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
-from torch import Tensor
+from jaxtyping import Float32
 
-from cryomorph.analysis import latent as la
-from cryomorph.analysis.decode import decode_at, reconstruct_at, write_maps
-from cryomorph.analysis.latent_space import LatentSpace, latent_space, write_tables
-from cryomorph.analysis.state_maps import StateMap, map_states
+from cryomorph.analysis.landscape.files import LandscapeSummary
+from cryomorph.analysis.latent_space import LatentSpace
+from cryomorph.analysis.particle_tables import LatentTables
+from cryomorph.analysis.run_analysis import RunAnalysis, analyse_run
+from cryomorph.analysis.state_maps import StateMap
 from cryomorph.commands.selection_files import write_state_maps
 from cryomorph.config.analyze import AnalyzeConfig
 from cryomorph.config.console import say
 from cryomorph.config.errors import InputError
-from cryomorph.diagnostics.left_in_run import Absent, FoundLandscape, read_comparison, read_landscape
-from cryomorph.diagnostics.maps import resolutions_05_A
+from cryomorph.diagnostics.left_in_run import Absent, read_comparison, read_landscape
 from cryomorph.diagnostics.model import measurements_of
 from cryomorph.diagnostics.run_checks import RunResults, run_checks
 from cryomorph.diagnostics.training_record import METRICS, linear_objective, read_metrics, read_training
+from cryomorph.io.output_folder import Contents, OutputFolder
 from cryomorph.particles.store import ParticleStore
 from cryomorph.render.isosurface import common_level
-from cryomorph.render.map_renderer import Painter
+from cryomorph.render.map_renderer import MapRenderer
 from cryomorph.report.analyze.clusters import cluster_section
 from cryomorph.report.analyze.component import component_section
 from cryomorph.report.analyze.consensus import consensus_section
@@ -42,97 +42,87 @@ from cryomorph.report.training_plots import training_plot
 from cryomorph.runs.checkpoint import load_tensors
 from cryomorph.runs.folder import RunFolder
 
+REPORT = "report.html"
+CONTENTS = Contents(
+    "analysis",
+    owned=(
+        "gmm", LatentTables.MIXTURE, LatentTables.PROBABILITY, "kmeans", LatentTables.CENTRES, LatentTables.CLUSTERS,
+        "kmeans_reconstructed", LatentTables.OUTLIERS, "pc[0-9]*", LatentTables.PCA, REPORT, "states.csv",
+        "states_reconstructed", "training.png", LatentTables.UMAP,
+    ),
+    marker=REPORT,
+    signs=(LatentTables.CLUSTERS,),
+    unasked=True,
+)  # fmt: skip
+
 
 def analyze(config: AnalyzeConfig) -> Path:
     """Analyse a run into its analysis folder; returns the report's path.
 
     Raises:
-        InputError: the run has no model yet, is damaged, or has no latent space.
+        InputError: the run has no model yet, is damaged, or has no latent space, or the folder is in use or holds
+            something else.
     """
     run = RunFolder.open(config.run, unfinished=True)
-    run.provenance()  # damaged, it is better said now than by the report
     if run.latent()[0].shape[1] == 0:
         raise InputError(
             f"{config.run} has no latent space (--zdim 0), so there is nothing to analyse: its map is "
             f"{config.run / 'map.mrc'}"
         )
-    folder = config.output if config.output is not None else run.path / "analysis"
-    folder.mkdir(parents=True, exist_ok=True)
-    store = run.store()
-    space = latent_space(run, config)
-    write_tables(space, folder)
-    box = config.box if config.box is not None else store.box
-    pixel_A = store.pixel_A * store.box / box
+    output = config.output if config.output is not None else run.path / "analysis"
+    with OutputFolder(output, CONTENTS, inputs=(config.run,)) as folder:
+        run.provenance()  # the report needs it: better found damaged now than after the work
+        landscape = read_landscape(run)
+        states = landscape if isinstance(landscape, LandscapeSummary) else None
+        found = analyse_run(run, config, states)
+        found.write(folder.scratch, flip_hand=config.flip_hand)
+        if states is not None and config.reconstruct:
+            write_state_maps(folder.scratch, found.state_maps, flip_hand=config.flip_hand)
+        results = _results(run, found, landscape)
+        checks = run_checks(results)
+        training = []
+        if results.training is not None:
+            plot = training_plot(results.training)
+            save_plot(plot, folder.scratch / "training.png")
+            training.append(training_section(results.training, plot, linear_start=results.linear_start))
+        sections = [trust_section(checks), *_sections(run, found, results, training=training)]
+        write_report(folder.scratch / REPORT, analysis_report(run, sections, checks))
+        folder.commit()
+    say(f"report: {output / REPORT}")
+    return output / REPORT
 
-    def maps_at(z: Float[np.ndarray, "k q"], name: str) -> Float32[Tensor, "k z y x"]:
-        maps = torch.stack(list(decode_at(run, z, box)))
-        _write(folder / name, maps, pixel_A, config)
-        return maps
 
-    decoded = maps_at(space.z[space.clusters.centre_index], "kmeans")
-    reconstructed = None
-    if config.reconstruct:
-        reconstructed = torch.stack(list(reconstruct_at(run, space.z[space.clusters.centre_index])))
-        _write(folder / "kmeans_reconstructed", reconstructed, store.pixel_A, config)
-    paths = [
-        la.pc_trajectory(space.pca, component, points=config.pc_points)
-        for component in range(min(config.pcs, space.z.shape[1]))
-    ]
-    along = [maps_at(path, f"pc{number + 1}") for number, path in enumerate(paths)]
-    at_mixture = None
-    if space.mixture is not None:
-        at_mixture = maps_at(space.z[space.mixture.centre_index], "gmm")
-    level = common_level(list(decoded))
-    paint = Painter(level, [decoded, *([] if reconstructed is None else [reconstructed])], box)
-    landscape = read_landscape(run)
-    mapped: dict[int, StateMap] = {}
-    if isinstance(landscape, FoundLandscape) and config.reconstruct:
-        mapped = map_states(run, landscape.states, landscape.means)
-        write_state_maps(folder, mapped, flip_hand=config.flip_hand)
-    agreed = [] if reconstructed is None else resolutions_05_A(run, decoded, reconstructed)
-    results = _results(run, space, landscape=landscape, state_maps=mapped, cluster_maps_A=agreed)
-    checks = run_checks(results)
-    parts = [trust_section(checks), _consensus(run, store, paint), _latent(run, space, results)]
-    if results.training is not None:
-        plot = training_plot(results.training)
-        save_plot(plot, folder / "training.png")
-        parts.append(training_section(results.training, plot, linear_start=results.linear_start))
-    if isinstance(landscape, FoundLandscape):
-        parts.append(_states(landscape, mapped, level, box=box))
+def _sections(run: RunFolder, found: RunAnalysis, results: RunResults, *, training: Sequence[Section]) -> list[Section]:
+    """The sections of the report, with all maps drawn at one level, from one side and at one scale."""
+    space = found.space
+    level = common_level(list(found.decoded))
+    reconstructed = [] if found.reconstructed is None else [found.reconstructed]
+    render = MapRenderer(level, [found.decoded, *reconstructed], found.box)
+    parts = [_consensus(run, run.store(), render), _latent(run, space, results), *training]
+    if isinstance(results.landscape, LandscapeSummary):
+        parts.append(_states(results.landscape, found.state_maps, level, box=found.box))
     parts.append(
         cluster_section(
             space.pca,
             space.clusters,
-            decoded=paint(decoded, "k-means maps"),
-            reconstructed=None if reconstructed is None else paint(reconstructed, "reconstructed maps"),
+            decoded=render(found.decoded, "k-means maps"),
+            reconstructed=None if found.reconstructed is None else render(found.reconstructed, "reconstructed maps"),
             level=level,
             embedding=space.embedding,
         )
     )
-    for number, (path, maps) in enumerate(zip(paths, along, strict=True)):
-        nearest = la.nearest_particles(space.z, path)
-        pictures = paint(maps, f"maps along PC{number + 1}")
-        parts.append(component_section(space.pca, number, path, pictures=pictures, nearest=nearest))
-    if space.mixture is not None and at_mixture is not None:
-        pictures = paint(at_mixture, "mixture maps")
-        parts.append(mixture_section(space.pca, space.mixture, pictures=pictures))
-    parts.append(outlier_section(space.outliers, listed_in="outliers.txt"))
-    report = folder / "report.html"
-    write_report(report, analysis_report(run, parts, checks))
-    say(f"report: {report}")
-    return report
+    for number, one in enumerate(found.components):
+        pictures = render(one.maps, f"maps along PC{number + 1}")
+        parts.append(component_section(space.pca, number, one.points, pictures=pictures, nearest=one.nearest))
+    if space.mixture is not None and found.mixture_maps is not None:
+        parts.append(mixture_section(space.pca, space.mixture, pictures=render(found.mixture_maps, "mixture maps")))
+    parts.append(outlier_section(space.outliers, listed_in=LatentTables.OUTLIERS))
+    return parts
 
 
-def _write(folder: Path, maps: Float32[Tensor, "k z y x"], pixel_A: float, config: AnalyzeConfig) -> None:
-    folder.mkdir(exist_ok=True)
-    for old in folder.glob("[0-9]*.mrc"):
-        old.unlink()
-    write_maps(folder, iter(maps), pixel_A, flip_hand=config.flip_hand)
-
-
-def _consensus(run: RunFolder, store: ParticleStore, paint: Painter) -> Section:
+def _consensus(run: RunFolder, store: ParticleStore, render: MapRenderer) -> Section:
     return consensus_section(
-        paint.views(run.consensus_map()),
+        render.views(run.consensus_map()),
         curves=run.consensus_fsc(),
         pixel_A=store.pixel_A,
         box=store.box,
@@ -151,28 +141,22 @@ def _latent(run: RunFolder, space: LatentSpace, results: RunResults) -> Section:
     )
 
 
-def _states(found: FoundLandscape, mapped: Mapping[int, StateMap], level: float, *, box: int) -> Section:
+def _states(found: LandscapeSummary, mapped: Mapping[int, StateMap], level: float, *, box: int) -> Section:
     maps = {state: one.map for state, one in mapped.items()}
-    paint = Painter(level, [found.means, *([torch.stack(list(maps.values()))] if maps else [])], box)
-    pictures = paint(torch.stack(list(maps.values())), "reconstructed states") if maps else []
+    render = MapRenderer(level, [found.means, *([torch.stack(list(maps.values()))] if maps else [])], box)
+    pictures = render(torch.stack(list(maps.values())), "reconstructed states") if maps else []
     return states_section(
         found,
-        decoded=paint(found.means, "states"),
+        decoded=render(found.means, "states"),
         reconstructed=dict(zip(maps, pictures, strict=True)),
         mapped=mapped,
         level=level,
     )
 
 
-def _results(
-    run: RunFolder,
-    space: LatentSpace,
-    *,
-    landscape: FoundLandscape | Absent,
-    state_maps: Mapping[int, StateMap],
-    cluster_maps_A: Sequence[float],
-) -> RunResults:
+def _results(run: RunFolder, found: RunAnalysis, landscape: LandscapeSummary | Absent) -> RunResults:
     """What the checks of the report look at."""
+    space = found.space
     return RunResults(
         f"cryomorph landscape {run.path}",
         reproducibility_of(run),
@@ -182,10 +166,10 @@ def _results(
         space.relative_std,
         space.outliers,
         space.clusters.counts.tolist(),
-        cluster_maps_A,
+        found.cluster_maps_A,
         consensus_resolution_A(run, 0.5),
         landscape,
-        state_maps,
+        found.state_maps,
         read_comparison(run),
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 from torch import Tensor
 
-from cryomorph.analysis.particle_columns import read_labels
+from cryomorph.analysis.particle_tables import read_labels
 from cryomorph.analysis.selection_files import read_particle_numbers
 from cryomorph.analysis.selection_map import (
     DECODED,

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from cryomorph.analysis.decode import decode_at, write_maps
 from cryomorph.analysis.latent import Latent, Pca, principal_components
-from cryomorph.analysis.particle_columns import VOLUME_PCA, read_for
+from cryomorph.analysis.particle_tables import LandscapeTables
 from cryomorph.analysis.paths import (
     LatentPath,
     Occupancy,
@@ -29,6 +28,7 @@ from cryomorph.config.console import say, warn
 from cryomorph.config.errors import InputError
 from cryomorph.config.traverse import TraverseConfig
 from cryomorph.render import movie
+from cryomorph.render.chimerax import movie_script
 from cryomorph.report.path_plot import path_figure
 from cryomorph.report.style import save_plot
 from cryomorph.runs.folder import RunFolder
@@ -73,25 +73,9 @@ def find_path(config: TraverseConfig, z: Latent, *, pca: Pca, run: RunFolder) ->
         return straight_path(z, config.between, points=config.points)
     if config.graph is not None:
         return graph_path(z, config.graph, points=config.points, degree=config.degree)
-    coordinates = landscape_coordinates(run)
+    coordinates = LandscapeTables.of(run).coordinates()
     component = (config.volume_pc or 1) - 1
     return volume_component_path(z, coordinates, component, points=config.points, percentiles=wide)
-
-
-def landscape_coordinates(run: RunFolder) -> Float[np.ndarray, "n p"]:
-    """Where `cryomorph landscape` found a run's particles to lie along the components of the volumes.
-
-    Raises:
-        InputError: there is no landscape yet, or it is of other particles.
-    """
-    path, made_by = run.path / "landscape" / VOLUME_PCA, f"cryomorph landscape {run.path}"
-    found = read_for(path, run, made_by=made_by)
-    if found.ndim != 2 or found.dtype.kind != "f" or not np.isfinite(found).all():
-        raise InputError(
-            f"{path} holds {found.dtype} of shape {found.shape}, expected finite ({len(found)}, p): "
-            f"`{made_by}` makes it anew"
-        )
-    return found
 
 
 def _check_output(output: Path, *, overwrite: bool) -> None:
@@ -129,7 +113,7 @@ def _write_path(
     frames = movie.write_frames(folder / "frames", maps, scene=scene, size=config.size)
     if config.movie != "none":
         movie.write_movie(folder / f"movie.{config.movie}", frames, fps=config.fps)
-    (folder / "play.cxc").write_text(movie.chimerax_script(names, scene, fps=config.fps))
+    (folder / "play.cxc").write_text(movie_script(names, scene, fps=config.fps))
     walked = path.points if path.visited is None else run.latent_mean()[path.visited].astype(np.float64)
     figure = path_figure(pca, path.points, walked, marks=path.anchors, title=f"{config.title}: {count} maps")
     save_plot(figure, folder / "overview.png")

@@ -61,3 +61,8 @@ class MotionsConfig:
             raise InputError(f"--model-at {self.model_at}: expected auto or a 0-based particle number")
         if self.model_at != "auto" and self.model is None:
             raise InputError(f"--model-at {self.model_at} is for an atomic model: give it with --model")
+
+    @property
+    def particle(self) -> int | None:
+        """The particle in whose conformation the model is; None where it is to be found."""
+        return None if self.model_at == "auto" else int(self.model_at)

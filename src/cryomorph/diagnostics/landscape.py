@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cryomorph.analysis.landscape.embedding import ENOUGH
+from cryomorph.analysis.landscape.embedding import SUFFICIENT_R2
 from cryomorph.diagnostics.check import Check
 
 RARE = 0.02  # share of the particles below which a state is called rare
@@ -19,11 +19,11 @@ def placement_check(r2: float, held_out: int) -> Check:
     Args:
         held_out: maps on which `r2` was measured.
     """
-    good = r2 >= ENOUGH
+    good = r2 >= SUFFICIENT_R2
     return Check(
         "Coordinates in volume space, held-out R²",
         f"{r2:.4f} ({held_out} maps)",
-        f"{ENOUGH} or more",
+        f"{SUFFICIENT_R2} or more",
         "good" if good else "warning",
         "States and coordinates of single particles are as reliable as the maps of the model."
         if good

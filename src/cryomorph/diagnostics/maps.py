@@ -5,33 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float32
-from torch import Tensor
 
 from cryomorph.analysis.neighbours import SMALLEST_COUNT
 from cryomorph.analysis.state_maps import STATE, StateMap
-from cryomorph.config.console import track
 from cryomorph.diagnostics.check import Check, named, not_measured
-from cryomorph.runs.folder import RunFolder
-from cryomorph.volumes.fsc import half_map_fsc, resolution_A
-from cryomorph.volumes.grid import rebox
 
 RECONSTRUCT = "Analyse without --no-reconstruct."
-
-
-def resolutions_05_A(
-    run: RunFolder, decoded: Float32[Tensor, "k z y x"], reconstructed: Float32[Tensor, "k zr yr xr"]
-) -> list[float]:
-    """Resolution at which the FSC of each decoded map with the one reconstructed at its place falls below 0.5.
-
-    Inside the consensus's mask and corrected for it; decoded maps of another box are resampled, and those of a smaller
-    one agree to their own pixel at best.
-    """
-    box, pixel_A, mask = reconstructed.shape[-1], run.store().pixel_A, run.consensus_map("mask")
-    finest_A = 2 * box * pixel_A / min(box, decoded.shape[-1])
-    pairs = track(zip(decoded, reconstructed, strict=True), "comparing maps", total=len(decoded))
-    curves = (half_map_fsc(rebox(map, box), other, mask, pixel_A=pixel_A).best for map, other in pairs)
-    return [max(resolution_A(curve, pixel_A, 0.5, box=box), finest_A) for curve in curves]
 
 
 def cluster_maps_check(resolutions_A: Sequence[float], consensus_A: float) -> Check:

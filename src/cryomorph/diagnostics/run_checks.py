@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cryomorph.analysis.comparison import ComparisonSummary
+from cryomorph.analysis.landscape.files import LandscapeSummary
 from cryomorph.analysis.latent import Outliers
 from cryomorph.analysis.state_maps import StateMap
 from cryomorph.diagnostics.check import Check, not_measured
@@ -16,7 +17,7 @@ from cryomorph.diagnostics.comparison import EXPECTED_R2, SECOND_RUN, latents_ch
 from cryomorph.diagnostics.half_sets import half_sets_check
 from cryomorph.diagnostics.landscape import placement_check, rare_states_check, states_check
 from cryomorph.diagnostics.latent_space import outliers_check, posterior_width_check
-from cryomorph.diagnostics.left_in_run import Absent, FoundLandscape
+from cryomorph.diagnostics.left_in_run import Absent
 from cryomorph.diagnostics.maps import cluster_maps_check, smallest_check, state_maps_check
 from cryomorph.diagnostics.model import model_checks
 from cryomorph.diagnostics.training import held_out_check, skipped_steps_check
@@ -45,7 +46,7 @@ class RunResults:
     cluster_counts: Sequence[int]
     cluster_maps_A: Sequence[float]
     consensus_A: float
-    landscape: FoundLandscape | Absent
+    landscape: LandscapeSummary | Absent
     state_maps: Mapping[int, StateMap]
     comparison: ComparisonSummary | Absent
 

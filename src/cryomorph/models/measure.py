@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor
@@ -19,7 +18,6 @@ from cryomorph.representations.base import Representation
 
 VIEWS = 2000  # particles whose viewing directions are predicted
 IMAGES = 400  # enough for one scale of all maps
-NEIGHBOURS = 30
 
 
 @torch.no_grad()
@@ -51,19 +49,6 @@ def sign_of_maps(
     """Correlation of the map at the mean latent point with the consensus."""
     centre = model.volume(mean.mean(0), consensus.shape[-1])
     return float(torch.corrcoef(torch.stack([centre.flatten(), consensus.flatten()]))[0, 1])
-
-
-def view_r2(latent: Float32[np.ndarray, "n zdim"], view: Float32[np.ndarray, "n 3"]) -> float:
-    """R^2 on a held-out half of the viewing direction as predicted from the latent point by its neighbours."""
-    if latent.shape[1] == 0 or len(latent) < 4 * NEIGHBOURS:
-        return 0.0
-    from sklearn.neighbors import KNeighborsRegressor
-
-    order = np.random.default_rng(0).permutation(len(latent))
-    fitted, asked = np.array_split(order, 2)
-    predicted = KNeighborsRegressor(NEIGHBOURS).fit(latent[fitted], view[fitted]).predict(latent[asked])
-    left = ((predicted - view[asked]) ** 2).sum()
-    return float(1 - left / ((view[asked] - view[asked].mean(0)) ** 2).sum())
 
 
 def spread_over(n: int, most: int) -> Tensor:

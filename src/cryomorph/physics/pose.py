@@ -1,11 +1,13 @@
-"""Poses: rotations from volume to image coordinates, and in-plane shifts that centre the particle."""
+"""Poses: rotations from volume to image coordinates, and in-plane shifts that centre the particle.
+
+roma is imported where it is used: it loads torch's compiler, over a second that many commands need not spend.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-import roma
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
@@ -30,6 +32,8 @@ def rotation_from_euler(angles_deg: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 
 
     Rotating the axes is the inverse of rotating the molecule, hence the transpose of the active intrinsic ZYZ rotation.
     """
+    import roma
+
     return roma.euler_to_rotmat("ZYZ", angles_deg, degrees=True).mT.contiguous()
 
 
@@ -50,11 +54,15 @@ def euler_from_rotation(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3"
 
 def rotation_from_rotvec(rotvec: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
     """Rotation matrices of rotation vectors (radians). cryoSPARC's `pose` gives the *transpose* of ours."""
+    import roma
+
     return roma.rotvec_to_rotmat(rotvec)
 
 
 def rotvec_from_rotation(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 3"]:
     """Rotation vectors (radians) of rotation matrices."""
+    import roma
+
     return roma.rotmat_to_rotvec(rotation)
 
 
@@ -76,11 +84,15 @@ def cross_matrix(axis: Float[Tensor, 3]) -> Float[Tensor, "3 3"]:
 def random_rotations(n: int, generator: torch.Generator) -> Float[Tensor, "n 3 3"]:
     """Uniform rotations on SO(3): normalised Gaussian quaternions."""
     quaternion = torch.randn(n, 4, generator=generator, dtype=torch.float64)
+    import roma
+
     return roma.unitquat_to_rotmat(torch.nn.functional.normalize(quaternion, dim=1)).float()
 
 
 def rotation_distance_deg(a: Float[Tensor, "n 3 3"], b: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
     """Geodesic angle between rotations, in degrees."""
+    import roma
+
     return torch.rad2deg(roma.rotmat_geodesic_distance(a, b))
 
 

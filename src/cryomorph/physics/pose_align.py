@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import roma
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -163,6 +162,8 @@ def _half_turn(like: Tensor) -> Float64[Tensor, "3 3"]:
 def _median_rotation(proposal: Float64[Tensor, "n 3 3"], start: Float64[Tensor, "3 3"]) -> Float64[Tensor, "3 3"]:
     """The rotation with the smallest sum of chordal distances to those near it."""
     rotation = start
+    import roma  # see physics.pose
+
     for _ in range(ITERATIONS):
         distance = torch.linalg.matrix_norm(proposal - rotation)
         near = distance < math.sqrt(8) * math.sin(math.radians(OUTLIER_DEG) / 2)

@@ -66,14 +66,14 @@ class PaddedGrid:
 
     def to_volumes(self, grid: Complex64[Tensor, "rows c"]) -> Float32[Tensor, "c z y x"]:
         """Volumes from transforms estimated by trilinear insertion; the attenuation is divided out."""
-        low = (self.edge - self.box) // 2
+        # the voxels that are kept, in the order of the FFT: taken first, fewer are moved than by fftshift
+        kept = (torch.arange(self.box, device=grid.device) + (self.edge - self.box) // 2 - self.edge // 2) % self.edge
         shape = (self.edge, self.edge, self.half)
         volumes = torch.empty(grid.shape[1], *(self.box,) * 3, device=grid.device)
         attenuation = self.attenuation.to(grid.device)
         for column in range(grid.shape[1]):
             full = torch.fft.irfftn(grid[:, column].reshape(shape), s=(self.edge,) * 3)
-            centred = torch.fft.fftshift(full)
-            volumes[column] = centred[low : low + self.box, low : low + self.box, low : low + self.box] / attenuation
+            volumes[column] = full[kept][:, kept][:, :, kept] / attenuation
         return volumes
 
     def fold(self, grid: Tensor) -> Tensor:

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Float, Float32
 from torch import Tensor
 
-from cryomorph.config.console import track
 from cryomorph.config.errors import InputError
-from cryomorph.render.raycast import Map, Surface, as_map, cast, normals, one_thread, prepare_surface, sample
+from cryomorph.render.picture import Rgba
+from cryomorph.render.raycast import Map, Surface, as_map, cast, normals, one_thread, sample
 from cryomorph.volumes.grid import cubic_box
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 VIEWS = {  # rows: where right, up and towards the viewer point in the map
     "front": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
@@ -32,54 +28,28 @@ COLOUR = (0.46, 0.63, 0.80)
 SUPERSAMPLE = 2  # rays for each pixel, along each side
 
 
-def render_isosurface(
-    volume: Map,
-    level: float,
-    *,
-    view: str | Float[np.ndarray, "3 3"] = "front",
-    size: int = 240,
-    colour: tuple[float, float, float] = COLOUR,
-    colour_map: Map | None = None,
-    colour_limit: float | None = None,
-    extent: float | None = None,
-) -> Float32[np.ndarray, "h w 4"]:
-    """Draw a map's surface at a density level: RGBA from 0 to 1, transparent around it, the first row at the top.
-
-    Args:
-        view: "front" (down the z axis), "side" (down x), "top" (down y), or a rotation `p = R r`.
-        size: pixels along each side.
-        colour: red, green, blue of a surface of one colour.
-        colour_map: a second map of the same extent, sampled on the surface: blue where negative, red where positive.
-        colour_limit: the value of `colour_map` at full colour; its 98th percentile on the surface where not given.
-        extent: how many voxels of the map the picture spans; its whole box where not given.
-
-    Raises:
-        InputError: the map is no cube or not finite, or the view is not known or no rotation.
-    """
-    surface = prepare_surface(volume, level)
-    return draw_surface(
-        surface,
-        view=view,
-        size=size,
-        colour=colour,
-        colour_map=colour_map,
-        colour_limit=colour_limit,
-        extent=extent,
-    )
-
-
 @one_thread()
 def draw_surface(
     surface: Surface,
     *,
     view: str | Float[np.ndarray, "3 3"] = "front",
     size: int = 240,
-    colour: tuple[float, float, float] = COLOUR,
     colour_map: Map | None = None,
     colour_limit: float | None = None,
     extent: float | None = None,
-) -> Float32[np.ndarray, "h w 4"]:
-    """Draw a prepared surface; see `render_isosurface` for what the arguments mean."""
+) -> Rgba:
+    """Draw a prepared surface, transparent around it.
+
+    Args:
+        view: "front" (down the z axis), "side" (down x), "top" (down y), or a rotation `p = R r`.
+        size: pixels along each side.
+        colour_map: a second map of the same extent, sampled on the surface: blue where negative, red where positive.
+        colour_limit: the value of `colour_map` at full colour; its 98th percentile on the surface if not given.
+        extent: how many voxels of the map the picture spans; its whole box if not given.
+
+    Raises:
+        InputError: the view is not known, or is not a rotation.
+    """
     rotation = view_rotation(view)
     rays = size * SUPERSAMPLE
     pixel = surface.fine * (surface.box if extent is None else extent) / rays
@@ -87,7 +57,7 @@ def draw_surface(
     picture = torch.zeros(rays, rays, 4)
     if len(point):
         normal = normals(surface, point) @ rotation.T
-        paint = torch.tensor(colour).expand(len(point), 3)
+        paint = torch.tensor(COLOUR).expand(len(point), 3)
         if colour_map is not None:
             paint = _paint(surface, point, as_map(colour_map), colour_limit)
         toward = (point - surface.centre) @ rotation[2]
@@ -107,7 +77,9 @@ def view_rotation(view: str | Float[np.ndarray, "3 3"]) -> Float32[Tensor, "3 3"
         return torch.tensor(VIEWS[view])
     rotation = torch.as_tensor(np.asarray(view), dtype=torch.float64)
     if not torch.allclose(rotation @ rotation.T, torch.eye(3, dtype=torch.float64), atol=1e-4):
-        raise InputError("view: the matrix given is no rotation; expected orthonormal rows: right, up, to the viewer")
+        raise InputError(
+            "view: the given matrix is not a rotation; expected orthonormal rows: right, up, to the viewer"
+        )
     return rotation.float()
 
 
@@ -214,71 +186,3 @@ def _antialias(picture: Float32[Tensor, "rays rays 4"]) -> Float32[Tensor, "size
     alpha = covered[3].clamp(0, 1)
     colour = covered[:3] / alpha.clamp(min=1e-6)
     return torch.cat([colour, alpha[None]]).permute(1, 2, 0).clamp(0, 1).contiguous()
-
-
-def gallery(
-    volumes: Sequence[Map] | Float[np.ndarray, "n z y x"] | Float[Tensor, "n z y x"],
-    titles: Sequence[str],
-    *,
-    level: float | None = None,
-    views: Sequence[str] = ("front", "side"),
-    columns: int = 5,
-    size: int = 240,
-    colours: Sequence[tuple[float, float, float]] | None = None,
-    colour_maps: Sequence[Map] | None = None,
-) -> Figure:
-    """Draw maps in rows at one level and one scale, the views of each side by side.
-
-    Args:
-        level: density level for all; `common_level` where it is not given.
-        colours: a colour for each map.
-        colour_maps: a second map for each, such as its difference from the mean map, painted with one scale for all.
-
-    Raises:
-        InputError: the numbers of maps, titles or colours differ.
-    """
-    from matplotlib.figure import Figure
-
-    for name, given in (("titles", titles), ("colours", colours), ("colour_maps", colour_maps)):
-        if given is not None and len(given) != len(volumes):
-            raise InputError(f"{len(volumes)} maps and {len(given)} {name}: expected as many of both")
-    if len(volumes) == 0:
-        raise InputError("no maps to draw: expected at least one")
-    level = common_level(volumes) if level is None else level
-    # prepared again when drawn: many maps would not fit into memory together
-    extent = min(2.06 * max(prepare_surface(volume, level).radius for volume in volumes), float(len(volumes[0])))
-    limit = None
-    if colour_maps is not None:
-        limit = max(
-            _limit(as_map(colour), as_map(volume) >= level) for colour, volume in zip(colour_maps, volumes, strict=True)
-        )
-    columns = min(columns, len(volumes))
-    rows = -(-len(volumes) // columns)
-    figure = Figure(figsize=(1.35 * len(views) * columns, 1.62 * rows), layout="constrained", facecolor="white")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for i in track(range(len(volumes)), "drawing maps"):
-        surface = prepare_surface(volumes[i], level)
-        pictures = [
-            draw_surface(
-                surface,
-                view=view,
-                size=size,
-                colour=COLOUR if colours is None else colours[i],
-                colour_map=None if colour_maps is None else colour_maps[i],
-                colour_limit=limit,
-                extent=extent,
-            )
-            for view in views
-        ]
-        grid.flat[i].imshow(np.concatenate(pictures, axis=1), interpolation="lanczos")
-        grid.flat[i].set_title(titles[i], fontsize=8)
-    return figure
-
-
-def _limit(colour_map: Float32[Tensor, "z y x"], inside: Bool[Tensor, "z y x"]) -> float:
-    """The 98th percentile of a map's magnitude at the surface of a region."""
-    hidden = -F.max_pool3d(-inside[None, None].float(), 3, 1, 1)[0, 0] > 0.5
-    shown = colour_map[inside & ~hidden].abs()
-    return float(np.percentile(shown.numpy(), 98)) if len(shown) else 0.0

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, Float64
 from scipy.spatial import cKDTree
 
 from cryomorph.config.console import track
 from cryomorph.config.errors import InputError
 from cryomorph.io.atomic import atomic_path
 from cryomorph.io.mrc import read_map
-from cryomorph.render.isosurface import COLOUR, common_level, draw_surface, view_rotation
-from cryomorph.render.map_renderer import telling_view
+from cryomorph.render.isosurface import common_level, draw_surface, view_rotation
+from cryomorph.render.map_renderer import most_informative_view
+from cryomorph.render.picture import Rgb
 from cryomorph.render.raycast import Surface, prepare_surface
-
-if TYPE_CHECKING:
-    pass
 
 MARGIN = 1.14  # a picture's side over that of the square that just holds the surfaces
 PALETTE_FRAMES = 12  # of the movie, from which a gif's colours are chosen
-
-Frame = UInt8[np.ndarray, "h w 3"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class MapFiles(Sequence[np.ndarray]):
 
 
 @dataclass(frozen=True)
-class Survey:
+class MapStatistics:
     """What a look through a set of maps tells: their mean, how much they differ, and each one's range and spread."""
 
     mean: Float32[np.ndarray, "z y x"]
@@ -61,7 +57,7 @@ class Survey:
     deviation: Float64[np.ndarray, " k"]  # standard deviation over the voxels
 
     @classmethod
-    def of(cls, maps: Sequence[np.ndarray]) -> Survey:
+    def of(cls, maps: Sequence[np.ndarray]) -> MapStatistics:
         """Look through maps, one at a time."""
         first = np.asarray(maps[0], dtype=np.float64)
         total, square = np.zeros_like(first), np.zeros_like(first)
@@ -99,12 +95,12 @@ class Scene:
         Raises:
             InputError: a level at which a map has no surface.
         """
-        survey = Survey.of(maps)
-        chosen = _level(maps, survey, level)
+        statistics = MapStatistics.of(maps)
+        chosen = _level(maps, statistics, level)
         if view == "auto":
             # two maps that differ as the set does: its variance is theirs
-            pair = np.stack([survey.mean - survey.spread, survey.mean + survey.spread])
-            rotation = telling_view(torch.from_numpy(pair))
+            pair = np.stack([statistics.mean - statistics.spread, statistics.mean + statistics.spread])
+            rotation = most_informative_view(torch.from_numpy(pair))
         else:
             rotation = view_rotation(view).double().numpy()
         spans = np.array([_span(prepare_surface(maps[i], chosen), rotation) for i in _tracked(maps, "measuring maps")])
@@ -112,7 +108,7 @@ class Scene:
         right, up = (low + high) / 2
         return cls(chosen, rotation, (float(right), float(up)), MARGIN * float((high - low).max()))
 
-    def draw(self, volume: np.ndarray, size: int) -> Frame:
+    def draw(self, volume: np.ndarray, size: int) -> Rgb:
         """A map's picture on white, 8 bits a colour."""
         pixel = self.width / size
         right, up = (round(part / pixel) for part in self.centre)
@@ -130,12 +126,12 @@ def _tracked(maps: Sequence[np.ndarray], description: str) -> Iterator[int]:
     return iter(track(range(len(maps)), description))
 
 
-def _level(maps: Sequence[np.ndarray], survey: Survey, asked: tuple[float, bool] | None) -> float:
+def _level(maps: Sequence[np.ndarray], statistics: MapStatistics, asked: tuple[float, bool] | None) -> float:
     if asked is None:
         return common_level(maps)
     value, sigmas = asked
-    level = float(np.median(survey.average + value * survey.deviation)) if sigmas else value
-    low, high = float(survey.lowest.max()), float(survey.highest.min())
+    level = float(np.median(statistics.average + value * statistics.deviation)) if sigmas else value
+    low, high = float(statistics.lowest.max()), float(statistics.highest.min())
     if not low < level < high:
         raise InputError(f"isosurface level {level:g}: the maps have a surface from {low:.4g} to {high:.4g} only")
     return level
@@ -231,32 +227,8 @@ def _write_mp4(path: Path, order: Sequence[Path], fps: float) -> None:
         writer.close()
 
 
-def _read(path: Path) -> Frame:
+def _read(path: Path) -> Rgb:
     from PIL import Image
 
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB"))
-
-
-def chimerax_script(names: Iterable[str], scene: Scene, *, fps: float) -> str:
-    """A ChimeraX script that plays maps, named by paths relative to the script, as the movie shows them.
-
-    ChimeraX runs a script in its folder. The camera's axes are the columns of its matrix; `view` then only moves it.
-    """
-    colour = "#" + "".join(f"{round(255 * part):02x}" for part in COLOUR)
-    matrix = np.concatenate([scene.rotation.T, np.zeros((3, 1))], axis=1)
-    camera = ",".join(f"{value:.6g}" for value in matrix.ravel() + 0.0)
-    lines = [
-        "# Open this file in a new ChimeraX session.",
-        "# To stop: vseries stop #1",
-        "# To step by hand: vseries slider #1",
-        f"open {' '.join(names)} vseries true",
-        f"volume #1 style surface step 1 level {scene.level:.6g} color {colour}",
-        "set bgColor white",
-        "lighting soft",
-        "graphics silhouettes true",
-        f"view matrix camera {camera}",
-        "view #1 clip false pad 0.1",
-        f"vseries play #1 direction oscillate loop true maxFrameRate {fps:g}",
-    ]
-    return "\n".join(lines) + "\n"

@@ -6,11 +6,12 @@ import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import ndimage
 from torch import Tensor
 
@@ -19,8 +20,6 @@ from cryomorph.volumes.grid import cubic_box, resize
 
 Map = Float[np.ndarray, "z y x"] | Float[Tensor, "z y x"]
 BLOCK = 4  # voxels along a block's side, by which rays skip what is empty
-CHUNK = 6  # samples taken of a ray at a time
-STEP = 0.7  # voxels between samples
 SPECK = 0.03  # pieces smaller than this part of the largest are noise
 
 
@@ -57,28 +56,96 @@ def one_thread() -> Iterator[None]:
 
 
 @one_thread()
-def prepare_surface(volume: Map, level: float, *, drop_specks: bool = True) -> Surface:
-    """Interpolate a map to about 128 voxels, drop small loose pieces and gather what shading needs.
+def prepare_surface(volume: Map, level: float) -> Surface:
+    """Interpolate a map to about 128 voxels, drop small disconnected pieces and precompute what shading needs.
 
     Raises:
-        InputError: the map is no cube or has values that are not finite.
+        InputError: the map is not a cube or has values that are not finite.
     """
     given = as_map(volume)
     box = cubic_box(given)
-    size = min(max(128, box), 160)
-    density = resize(given, size)
-    floor = min(float(density.min()), level - 1e-3 * abs(float(density.max()) - level) - 1e-12)
-    if drop_specks:
-        density = _without_specks(density, level, floor)
+    density, inside, floor = _fine_density(given, level)
+    size = len(density)
     # a rim below the level closes surfaces that the box cuts
-    rim = (2, BLOCK - 2 + (-size) % BLOCK)
-    density = F.pad(density, rim * 3, value=floor)[None, None]
-    largest = F.max_pool3d(density, BLOCK + 2, BLOCK, 1)[0, 0]
-    solid = F.avg_pool3d((density >= level).float(), 2)[0, 0]
+    rim = (2, BLOCK - 2 + (-size) % BLOCK) * 3
+    radius = _radius(inside)
+    density, inside = F.pad(density, rim, value=floor), F.pad(inside, rim)
+    solid = _pair_sums(inside.to(torch.uint8)).float() / 8
     shade = torch.stack([_blur(solid, sigma) for sigma in (1.5, 4.0)])[None]
-    above = torch.nonzero(density[0, 0] >= level) - (size // 2 + 2)
-    radius = float(above.float().norm(dim=1).max()) + 1 if len(above) else size / 2
-    return Surface(level, size / box, size // 2 + 2, box, density, largest >= level, shade, radius * box / size)
+    blocks = _occupied_blocks(inside)
+    return Surface(
+        level, size / box, size // 2 + 2, box, density[None, None], blocks, shade, radius=radius * box / size
+    )
+
+
+@one_thread()
+def surface_radius(volume: Map, level: float) -> float:
+    """How far a map's surface reaches from the origin, in voxels of the map: `Surface.radius`."""
+    given = as_map(volume)
+    _, inside, _ = _fine_density(given, level)
+    return _radius(inside) * cubic_box(given) / len(inside)
+
+
+def _fine_density(
+    given: Float32[Tensor, "z y x"], level: float
+) -> tuple[Float32[Tensor, "n n n"], Bool[Tensor, "n n n"], float]:
+    """A map interpolated to a fine grid, without specks; the voxels at or above the level; and a value below both."""
+    density = interpolate(given, min(max(128, len(given)), 160))
+    floor = min(float(density.min()), level - 1e-3 * abs(float(density.max()) - level) - 1e-12)
+    inside = density >= level
+    _drop_specks(density, inside, floor)
+    return density, inside, floor
+
+
+def interpolate(volume: Float32[Tensor, "z y x"], size: int) -> Float32[Tensor, "n n n"]:
+    """A map on another grid of the same extent: `volumes.grid.resize`; to a finer one by products with matrices.
+
+    From 32 to 128 voxels that takes a third of the time of a Fourier transform (benchmarks/analyze.py).
+    """
+    box = cubic_box(volume)
+    if box >= size:
+        return resize(volume, size)
+    matrix = _interpolation_matrix(box, size)
+    for _ in range(3):
+        volume = torch.tensordot(volume, matrix, dims=([0], [1]))  # the new axis goes last: three turns are none
+    return volume.contiguous()
+
+
+@lru_cache(maxsize=4)
+def _interpolation_matrix(box: int, size: int) -> Float32[Tensor, "size box"]:
+    """Trigonometric interpolation from `box` to `size` points of one period, origins at `n // 2`."""
+    place = (torch.arange(size, dtype=torch.float64) - size // 2) * box / size
+    angle = 2 * math.pi / box * (place[:, None] - (torch.arange(box) - box // 2))
+    frequency = torch.arange(1, (box + 1) // 2, dtype=torch.float64)
+    kernel = 1 + 2 * torch.cos(angle[..., None] * frequency).sum(-1)
+    if box % 2 == 0:
+        kernel += torch.cos(angle * (box // 2))
+    return (kernel / box).float()
+
+
+def _radius(inside: Bool[Tensor, "n n n"]) -> float:
+    """The largest distance of a set of voxels from the origin, plus one voxel; half of the box if it is empty."""
+    voxel = torch.nonzero(inside).int() - len(inside) // 2
+    return math.sqrt(int(voxel.square().sum(1).max())) + 1 if len(voxel) else len(inside) / 2
+
+
+def _pair_sums(field: UInt8[Tensor, "n n n"]) -> UInt8[Tensor, "half half half"]:
+    """Sums over cubes of two voxels along each side."""
+    for axis in range(3):
+        first, second = field.unflatten(axis, (-1, 2)).unbind(axis + 1)
+        field = first + second
+    return field
+
+
+def _occupied_blocks(inside: Bool[Tensor, "n n n"]) -> Bool[Tensor, "m m m"]:
+    """Blocks that hold a voxel of a set, or touch one."""
+    for axis in range(3):
+        first, *middle, last = inside.unflatten(axis, (-1, BLOCK)).unbind(axis + 1)
+        count = first.shape[axis]
+        inside = torch.stack([first, *middle, last]).any(0)
+        inside.narrow(axis, 1, count - 1).logical_or_(last.narrow(axis, 0, count - 1))
+        inside.narrow(axis, 0, count - 1).logical_or_(first.narrow(axis, 1, count - 1))
+    return inside
 
 
 def as_map(volume: Map) -> Float32[Tensor, "z y x"]:
@@ -93,17 +160,18 @@ def as_map(volume: Map) -> Float32[Tensor, "z y x"]:
     return given
 
 
-def _without_specks(density: Float32[Tensor, "n n n"], level: float, floor: float) -> Float32[Tensor, "n n n"]:
-    """Lower the pieces above the level that are small beside the largest one."""
-    above = (density >= level).numpy()
+def _drop_specks(density: Float32[Tensor, "n n n"], inside: Bool[Tensor, "n n n"], floor: float) -> None:
+    """Take the pieces that are small beside the largest one out of a set of voxels, and lower their density."""
+    above = inside.numpy()
     labels, count = ndimage.label(above)
-    if count <= 1:
-        return density
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    small = sizes < SPECK * sizes.max()
+    sizes = np.bincount(labels[above], minlength=count + 1)
+    small = sizes < SPECK * sizes.max(initial=0)
     small[0] = False
-    return torch.where(torch.from_numpy(small[labels]), torch.tensor(floor), density)
+    if small.any():
+        voxels = np.flatnonzero(above)
+        specks = torch.from_numpy(voxels[small[labels.ravel()[voxels]]])
+        density.view(-1)[specks] = floor
+        inside.view(-1)[specks] = False
 
 
 def _blur(solid: Float32[Tensor, "n n n"], sigma: float) -> Float32[Tensor, "n n n"]:
@@ -126,67 +194,51 @@ def cast(
     surface: Surface, rotation: Float32[Tensor, "3 3"], rays: int, *, pixel: float
 ) -> tuple[Bool[Tensor, "rays rays"], Float32[Tensor, "hits 3"]]:
     """Where parallel rays first meet the surface: which of them do, row by row from the top, and the points."""
-    start, stop = _enter(surface, rotation, rays, pixel)
-    active = torch.nonzero((stop < start).flatten()).squeeze(1)
-    axis = (torch.arange(rays) + 0.5 - rays / 2) * pixel
-    origin = axis[:, None] * rotation[0] - axis[:, None, None] * rotation[1] + surface.centre  # (row, column, 3)
-    origin = origin.reshape(-1, 3)
-    depth, last = start.flatten()[active], stop.flatten()[active]
-    before = torch.full_like(depth, -math.inf)
-    met = torch.full((rays * rays,), math.nan)
-    offset = torch.arange(CHUNK) * STEP
-    while len(active):
-        at = depth[:, None] - offset
-        value = sample(surface.density, origin[active, None] + at[..., None] * rotation[2])
-        reached = value >= surface.level
-        any_reached = reached.any(1)
-        first = reached.int().argmax(1)
-        row = torch.nonzero(any_reached).squeeze(1)
-        column = first[row]
-        inside = value[row, column]
-        outside = torch.where(column > 0, value[row, (column - 1).clamp(min=0)], before[row])
-        # linear between the two samples; a ray that starts inside meets the surface where it starts
-        back = torch.where(outside < surface.level, (inside - surface.level) / (inside - outside).clamp(min=1e-20), 0.0)
-        met[active[row]] = at[row, column] + back.clamp(0, 1) * STEP
-        go_on = ~any_reached & (at[:, -1] > last)
-        active, last, before = active[go_on], last[go_on], value[go_on, -1]
-        depth = at[go_on, -1] - STEP
-    hit = ~met.isnan()
-    point = origin[hit] + met[hit, None] * rotation[2]
-    return hit.reshape(rays, rays), point
+    from cryomorph.render.ray_kernels import first_hits
+
+    start, stop = (part.flatten() for part in _spans(surface, rotation, rays, pixel))
+    active = torch.nonzero(stop < start).squeeze(1)
+    origin = _origins((torch.arange(rays) + 0.5 - rays / 2) * pixel, rotation, surface.centre)[active]
+    field, towards = surface.density[0, 0].numpy(), rotation[2].numpy()
+    span = torch.stack([start[active], stop[active]], dim=1)
+    depth = torch.from_numpy(first_hits(field, surface.level, origin.numpy(), towards, span.numpy()))
+    met = ~depth.isnan()
+    hit = torch.zeros(rays * rays, dtype=torch.bool)
+    hit[active[met]] = True
+    return hit.reshape(rays, rays), origin[met] + depth[met, None] * rotation[2]
 
 
-def _enter(
+def _origins(axis: Float32[Tensor, " n"], rotation: Float32[Tensor, "3 3"], centre: int) -> Float32[Tensor, "rays 3"]:
+    """Where rays at places along the picture's sides pass the plane of the origin, row by row from the top."""
+    return (axis[:, None] * rotation[0] - axis[:, None, None] * rotation[1] + centre).reshape(-1, 3)
+
+
+def _spans(
     surface: Surface, rotation: Float32[Tensor, "3 3"], rays: int, pixel: float
 ) -> tuple[Float32[Tensor, "rays rays"], Float32[Tensor, "rays rays"]]:
     """The depths at which rays enter the first block that may hold the surface and leave the last one.
 
     Found for one ray in a few and spread to its neighbours, with the margin that this needs.
     """
+    from cryomorph.render.ray_kernels import block_spans
+
     spread = max(1, round(1 / pixel))  # about one ray a voxel
     coarse = -(-rays // spread)
     axis = ((torch.arange(coarse) + 0.5) * spread - rays / 2) * pixel
     reach = surface.radius * surface.fine + 2 * BLOCK
     depth = torch.arange(reach, -reach, -BLOCK / 2)
-    origin = axis[:, None] * rotation[0] - axis[:, None, None] * rotation[1] + surface.centre
-    index = ((origin[:, :, None] + depth[:, None] * rotation[2]) / BLOCK + 0.5 / BLOCK).floor().long()
-    count = len(surface.blocks)
-    # past the last block lies a rim of empty ones
-    blocks = F.pad(surface.blocks, (0, 1) * 3)
-    index = torch.where((index < 0) | (index > count), count, index)
-    may = blocks[index[..., 2], index[..., 1], index[..., 0]]
-    some = may.any(-1)
-    start = torch.where(some, depth[may.int().argmax(-1)], -math.inf)
-    stop = torch.where(some, depth[len(depth) - 1 - may.flip(-1).int().argmax(-1)], math.inf)
-    start = F.max_pool2d(start[None, None], 3, 1, 1)[0, 0] + BLOCK / 2
-    stop = -F.max_pool2d(-stop[None, None], 3, 1, 1)[0, 0] - BLOCK / 2
+    origin = _origins(axis, rotation, surface.centre)
+    found = block_spans(surface.blocks.numpy(), BLOCK, origin.numpy(), rotation[2].numpy(), depth.numpy())
+    start, stop = (torch.from_numpy(part).view(1, 1, coarse, coarse) for part in found)
+    start = F.max_pool2d(start, 3, 1, 1)[0, 0] + BLOCK / 2
+    stop = -F.max_pool2d(-stop, 3, 1, 1)[0, 0] - BLOCK / 2
     fine = torch.arange(rays) // spread
     return start[fine[:, None], fine], stop[fine[:, None], fine]
 
 
 def normals(surface: Surface, point: Float32[Tensor, "hits 3"]) -> Float32[Tensor, "hits 3"]:
     """Unit normals out of the surface, in the map's frame: down the density, differences over two voxels."""
-    step = torch.eye(3)
-    after = sample(surface.density, point[:, None] + step)
-    before = sample(surface.density, point[:, None] - step)
-    return F.normalize(before - after, dim=1, eps=1e-30)
+    from cryomorph.render.ray_kernels import falls
+
+    found = torch.from_numpy(falls(surface.density[0, 0].numpy(), point.numpy()))
+    return F.normalize(found, dim=1, eps=1e-30)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Shaped
 
 from cryomorph.analysis.motions.modes import MotionSpace
-from cryomorph.analysis.motions.paths import PERCENTILES, Walk
+from cryomorph.analysis.motions.paths import PERCENTILES, MotionPath
 from cryomorph.report.style import FAINT, INK, SKY, blank, styled
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def arrow_colours(lengths: Float[np.ndarray, " n"]) -> Float64[np.ndarray, "n 3"
 
 @styled
 def motions_figure(
-    walks: Sequence[Walk], space: MotionSpace, *, titles: Sequence[str], neutral: Float64[np.ndarray, "n 3"]
+    paths: Sequence[MotionPath], space: MotionSpace, *, titles: Sequence[str], neutral: Float64[np.ndarray, "n 3"]
 ) -> Figure:
     """A row for each motion: the Gaussians' displacements from three sides, and the particles along it.
 
@@ -38,7 +38,7 @@ def motions_figure(
         titles: of the rows.
         neutral: positions of the Gaussians in the neutral model, in Angstrom as in files.
     """
-    every = np.concatenate([neutral, *(walk.position[end] for walk in walks for end in (0, -1))])
+    every = np.concatenate([neutral, *(path.position[end] for path in paths for end in (0, -1))])
     margin = 0.04 * float(np.ptp(every, axis=0).max())
     low, high = every.min(axis=0) - margin, every.max(axis=0) + margin
     extent = high - low
@@ -46,28 +46,28 @@ def motions_figure(
     tallest = max(extent[1], extent[2])
     inch = min(9.6 / sum(widths), 4.2 / tallest)  # per Angstrom: one scale for all panels
     height = max(2.4, inch * tallest) + 0.9
-    figure = blank(inch * sum(widths) + 4.2, height * len(walks))
-    rows = figure.subfigures(len(walks), 1, squeeze=False)[:, 0]
-    for row, walk, title in zip(rows, walks, titles, strict=True):
+    figure = blank(inch * sum(widths) + 4.2, height * len(paths))
+    rows = figure.subfigures(len(paths), 1, squeeze=False)[:, 0]
+    for row, path, title in zip(rows, paths, titles, strict=True):
         row.suptitle(title, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
         panels = row.subplots(1, 4, width_ratios=(*widths, 2.4 / inch))
-        _sides(panels[:3], walk, neutral, low=low, high=high)
-        _particles(panels[3], walk, space)
+        _sides(panels[:3], path, neutral, low=low, high=high)
+        _particles(panels[3], path, space)
     return figure
 
 
 def _sides(
     panels: Shaped[np.ndarray, " three"],
-    walk: Walk,
+    path: MotionPath,
     neutral: Float64[np.ndarray, "n 3"],
     *,
     low: Float64[np.ndarray, " 3"],
     high: Float64[np.ndarray, " 3"],
 ) -> None:
-    moved = walk.displacement
+    moved = path.displacement
     lengths = np.linalg.norm(moved, axis=1)
     colours, scale = _scale(lengths)
-    mass = walk.amplitude.mean(axis=0)
+    mass = path.amplitude.mean(axis=0)
     drawn = np.flatnonzero((lengths > SHORTEST * lengths.max()) & (mass > 0.1 * mass.mean()))
     if len(drawn) > MOST_ARROWS:
         drawn = np.random.default_rng(0).choice(drawn, MOST_ARROWS, replace=False)
@@ -75,7 +75,7 @@ def _sides(
     size = np.clip(6e4 / len(neutral), 4, 260) * mass / mass.max()
     for axes, (across, up, a, b) in zip(panels, SIDES, strict=True):
         axes.scatter(neutral[:, a], neutral[:, b], s=size, c="#DCE2E8", edgecolors="none", zorder=1)
-        start = walk.position[0][drawn]
+        start = path.position[0][drawn]
         arrow = axes.quiver(
             start[:, a], start[:, b], moved[drawn, a], moved[drawn, b], lengths[drawn],
             cmap=colours, norm=scale, angles="xy", scale_units="xy", scale=1, units="inches", width=0.025,
@@ -100,10 +100,10 @@ def _ruler(axes: Axes, low: Float64[np.ndarray, " 3"], high: Float64[np.ndarray,
     axes.annotate(f"{length:g} A", (left, height), (0, 4), textcoords="offset points", fontsize=8, va="bottom")
 
 
-def _particles(axes: Axes, walk: Walk, space: MotionSpace) -> None:
+def _particles(axes: Axes, path: MotionPath, space: MotionSpace) -> None:
     """Histogram of the particles along the motion, and the part that the path spans."""
-    along = space.scores @ walk.motion.direction
-    own = next((i for i, motion in enumerate(space.motions) if motion.name == walk.motion.name), None)
+    along = space.scores @ path.motion.direction
+    own = next((i for i, motion in enumerate(space.motions) if motion.name == path.motion.name), None)
     if own is not None:
         along = space.coordinates[:, own].astype(np.float64)
     shown = np.clip(along, *np.percentile(along, (0.2, 99.8)))

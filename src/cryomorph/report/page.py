@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from jaxtyping import Float32
 
 from cryomorph.config.errors import InputError
 from cryomorph.diagnostics.check import NOTHING, Check, Verdict
 from cryomorph.io.atomic import atomic_path
+from cryomorph.render.picture import Rgba
 from cryomorph.report.style import styled
 
 if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure as Drawing
 
-Rgba = Float32[np.ndarray, "h w 4"]
 TEMPLATE = "report.html.jinja"
 
 

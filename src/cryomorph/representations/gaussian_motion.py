@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
 
-import roma
 import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
@@ -91,13 +90,16 @@ class Parts(nn.Module):
         centre = spread_points(position, count)
         self.register_buffer("centre", centre)
         self.register_buffer("blend", blend_weights(position, centre))
+        import roma  # see physics.pose
+
+        self._rotation = roma.rotvec_to_rotmat
 
     def forward(
         self, motion: Float32[Tensor, "b six"], position: Float32[Tensor, "#b n 3"], unit: float
     ) -> Float32[Tensor, "b n 3"]:
         """Displacements from a rotation vector in radians and a translation in units of `unit` pixels for each part."""
         turn, step = motion.unflatten(1, (-1, 6)).split(3, dim=2)
-        matrix = roma.rotvec_to_rotmat(turn) - torch.eye(3).to(turn)
+        matrix = self._rotation(turn) - torch.eye(3).to(turn)
         constant = step * unit - (matrix @ self.centre[..., None])[..., 0]
         blended = self.blend @ torch.cat([matrix.flatten(2), constant], dim=2)
         return (blended[..., :9].unflatten(2, (3, 3)) @ position[..., None])[..., 0] + blended[..., 9:]

@@ -11,7 +11,8 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from cryomorph.config.errors import InputError
-from cryomorph.models.measure import VIEWS, scale_of_maps, sign_of_maps, spread_over, view_r2
+from cryomorph.latents.held_out import view_r2
+from cryomorph.models.measure import VIEWS, scale_of_maps, sign_of_maps, spread_over
 from cryomorph.particles.store import Batch, ParticleStore
 from cryomorph.representations.base import Representation
 from cryomorph.runs.provenance import write_json

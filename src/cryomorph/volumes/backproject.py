@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from jaxtyping import Complex64, Float32, Int64
@@ -73,6 +74,7 @@ class Accumulator:
         return self.grid.to_volumes(estimate)
 
 
+@lru_cache(maxsize=1)
 def rows_in_band(grid: PaddedGrid) -> tuple[Int64[Tensor, " k"], Int64[Tensor, " k"]]:
     """Rows of a grid within its Nyquist radius, without the origin, and the shell of each."""
     inside = ((grid.radius > 0.25) & (grid.radius < grid.box / 2)).nonzero().squeeze(1)

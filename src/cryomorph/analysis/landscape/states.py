@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial import cKDTree
+
+from cryomorph.analysis.nearest import nearest_points
 
 MOST = 20  # numbers of states among which one is suggested
 GAP = 1.3  # the step in the distance of merging that is worth mentioning
@@ -85,7 +86,7 @@ def find_states(
     """
     tree = linkage(scores, method)
     labels = fcluster(tree, count, "maxclust").astype(np.int64) - 1
-    nearest = np.asarray(cKDTree(sketch_coordinates).query(coordinates)[1], dtype=np.int64)
+    nearest = nearest_points(sketch_coordinates, coordinates)
     found = int(labels.max()) + 1
     share = np.bincount(labels[nearest], minlength=found)
     rank = np.argsort(np.argsort(-share, kind="stable"))

@@ -11,17 +11,21 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from cryomorph.analysis.latent import check_latent, kmeans_on_data
-from cryomorph.config.console import track
+from cryomorph.analysis.motions.paths import FileFrame
+from cryomorph.config.console import say, track, warn
 from cryomorph.config.errors import InputError
 from cryomorph.io.structure import Atoms
 from cryomorph.physics.gaussian_slices import Mixture, gaussian_map
 from cryomorph.representations.gaussians import Gaussians
+from cryomorph.runs.folder import RunFolder
+from cryomorph.volumes.fsc import resolution_A
 
 NEIGHBOURS = 24  # Gaussians that an atom may follow
 SPACING_OF = 6  # of them, whose mean distance says how far Gaussians lie apart
 AT_ONCE = 2**16  # atoms moved at once
 CENTRES = 50  # conformations that a model is compared with
 LARGEST_BOX = 128  # voxels of the maps that are compared
+UNLIKE = 0.5  # correlation below which a model is hardly that of the maps
 WIDTH = 0.225  # width of an atom's Gaussian as a share of the resolution: Chimera's molmap
 
 
@@ -138,6 +142,34 @@ def fitted_conformation(
         found.append(correlation(shape, model.volume(torch.as_tensor(z[particle], dtype=torch.float32), box)))
     best = int(np.argmax(found))
     return Fit(int(particles[best]), found[best])
+
+
+def find_conformation(
+    run: RunFolder,
+    atoms: Atoms,
+    *,
+    particle: int | None,
+    z: Float64[np.ndarray, "n q"],
+    model: Gaussians,
+    frame: FileFrame,
+) -> Fit:
+    """The conformation that an atomic model was fitted to: that of a given particle, or the one most like it.
+
+    Raises:
+        InputError: there is no such particle, or most of the model lies outside of the box.
+    """
+    if particle is not None:
+        if particle >= len(z):
+            raise InputError(f"--model-at {particle}: the run has particles 0 to {len(z) - 1} (numbers are 0-based)")
+        return Fit(particle, None)
+    finest = max(resolution_A(run.consensus_fsc()["corrected"], frame.pixel_A) / frame.pixel_A, 2.0)
+    position = frame.from_file(atoms.position)
+    fit = fitted_conformation(model, z, atoms, position=position, resolution_px=finest)
+    say(f"model: most like particle {fit.particle} (0-based), whose map correlates with it by {fit.correlation:.3f}")
+    if fit.correlation is not None and fit.correlation < UNLIKE:
+        warn(f"{atoms.path} is little like any map of this run (correlation {fit.correlation:.2f}): was it fitted into "
+             "one, as ChimeraX shows it, and of this hand?")  # fmt: skip
+    return fit
 
 
 def correlation(one: Float32[Tensor, "z y x"], other: Float32[Tensor, "z y x"]) -> float:

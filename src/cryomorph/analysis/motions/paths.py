@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64
 from scipy.linalg import null_space
 from torch import Tensor
 
 from cryomorph.analysis.latent import check_latent
-from cryomorph.analysis.motions.modes import Motion, MotionSpace
+from cryomorph.analysis.motions.modes import Motion, MotionSpace, rms_A
+from cryomorph.analysis.nearest import nearest_to
+from cryomorph.analysis.paths import LatentPath, occupancy
 from cryomorph.representations.gaussians import Gaussians
 from cryomorph.volumes.backproject import mirror
 
@@ -22,7 +25,7 @@ SETTLE = 6  # times that these are chosen anew about their own median
 
 
 @dataclass(frozen=True)
-class Frame:
+class FileFrame:
     """How positions in pixels from the origin become the coordinates of files.
 
     Maps are written without an origin in their header, so that programs put their first voxel at 0 0 0; ours lies on
@@ -51,7 +54,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Walk:
+class MotionPath:
     """The Gaussians along a motion: latent `points`, and at each positions and widths in Angstrom, as in files."""
 
     motion: Motion
@@ -66,9 +69,15 @@ class Walk:
         return np.asarray(self.position[-1] - self.position[0])
 
 
-def walk_along(
-    model: Gaussians, z: Float64[np.ndarray, "n q"], space: MotionSpace, *, motion: Motion, points: int, frame: Frame
-) -> Walk:
+def motion_path(
+    model: Gaussians,
+    z: Float64[np.ndarray, "n q"],
+    space: MotionSpace,
+    *,
+    motion: Motion,
+    points: int,
+    frame: FileFrame,
+) -> MotionPath:
     """The Gaussians along a motion."""
     if motion.step is None:
         path = path_along(z, space.scores, motion.direction, points=points)
@@ -78,7 +87,7 @@ def walk_along(
         found = model.at(torch.as_tensor(path, dtype=torch.float32))
     position, width, amplitude = (part.double().numpy() for part in found)
     width = np.broadcast_to(width, amplitude.shape) * frame.pixel_A
-    return Walk(motion, path, frame.to_file(position), width, amplitude)
+    return MotionPath(motion, path, frame.to_file(position), width, amplitude)
 
 
 def path_along(
@@ -104,31 +113,19 @@ def path_along(
     size = int(min(np.clip(len(z64) // 20, *SLAB), len(z64)))
     places = np.percentile(along, np.linspace(*PERCENTILES, points))
     found = np.empty((points, z64.shape[1]))
+    kept = max(size // 4, min(size, FEWEST))
     middle = points // 2
     for walk in (range(middle, points), range(middle, -1, -1)):
         before = np.median(others, axis=0)
         for number in walk:
             start = int(np.clip(np.searchsorted(ranked, places[number]) - size // 2, 0, len(z64) - size))
             slab = order[start : start + size]
-            nearest = slab[_distance(others[slab], before).argmin()]
-            before = others[nearest]
+            before = others[slab[nearest_to(before, others[slab], 1)[0]]]
             for _ in range(SETTLE):
-                near = _nearest(others, slab, before)
+                near = slab[nearest_to(before, others[slab], kept)]
                 before = np.median(others[near], axis=0)
             found[number] = _local_mean(z64[near], along[near] - places[number])
     return found
-
-
-def _distance(points: Float64[np.ndarray, "k m"], target: Float64[np.ndarray, " m"]) -> Float64[np.ndarray, " k"]:
-    return np.asarray(np.linalg.norm(points - target, axis=1))
-
-
-def _nearest(
-    others: Float64[np.ndarray, "n m"], slab: Int64[np.ndarray, " s"], target: Float64[np.ndarray, " m"]
-) -> Int64[np.ndarray, " k"]:
-    """The quarter of a slab's particles nearest to a target."""
-    near = np.argsort(_distance(others[slab], target), kind="stable")
-    return slab[near[: max(len(slab) // 4, min(len(slab), FEWEST))]]
 
 
 def _local_mean(values: Float64[np.ndarray, "k q"], far: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " q"]:
@@ -150,3 +147,29 @@ def straight_line(
         raise ValueError(f"{motion.name} follows particles, not a straight line")
     first, last = np.percentile(scores @ motion.direction, PERCENTILES)
     return origin + (np.linspace(first, last, points) - motion.start)[:, None] * motion.step
+
+
+def motion_facts(
+    path: MotionPath,
+    z: Float64[np.ndarray, "n q"],
+    *,
+    space: MotionSpace,
+    regions: Float64[np.ndarray, "r count"] | None,
+    model: Gaussians,
+) -> dict[str, Any]:
+    """What motions.json says of a motion."""
+    moved, weight = path.displacement, model.neutral.amplitude[0].detach().double().numpy()
+    lengths = np.linalg.norm(moved, axis=1)
+    arc = np.concatenate([[0.0], np.linalg.norm(np.diff(path.points, axis=0), axis=1).cumsum()])
+    around = occupancy(z, LatentPath(path.points, arc))
+    name = path.motion.name
+    facts = {"name": name, **path.motion.facts, "rms_A": rms_A(moved, weight), "largest_A": float(lengths.max())}
+    own = next((i for i, motion in enumerate(space.motions) if motion.name == name), None)
+    if regions is not None:
+        facts["regions_A"] = [rms_A(moved, weight * share) for share in regions]
+        if own is not None:
+            inside, outside = (rms_A(moved, weight * share) for share in (regions[own], 1 - regions[own]))
+            facts["path"] = {"inside_A": inside, "outside_A": outside, "ratio": inside / max(outside, 1e-9)}
+    elif own is not None:
+        facts["along_A"] = float(np.ptp(np.percentile(space.coordinates[:, own], PERCENTILES)))
+    return facts | {"points": path.points.tolist(), "points_in_empty_space": around.empty.tolist()}

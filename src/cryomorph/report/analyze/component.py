@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from cryomorph.analysis.latent import Pca
+from cryomorph.render.picture import Rgba
 from cryomorph.report import latent_plots
-from cryomorph.report.page import Block, Figure, Gallery, Rgba, Section, Tile, check_pictures
+from cryomorph.report.page import Block, Figure, Gallery, Section, Tile, check_pictures
 
 
 def component_section(

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float
 
+from cryomorph.render.picture import Rgba
 from cryomorph.report import fsc_plots
-from cryomorph.report.page import Block, Figure, Gallery, Rgba, Section, Tile
+from cryomorph.report.page import Block, Figure, Gallery, Section, Tile
 
 
 def consensus_section(

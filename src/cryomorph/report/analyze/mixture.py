@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from cryomorph.analysis.latent import GmmResult, Pca
+from cryomorph.render.picture import Rgba
 from cryomorph.report import latent_plots
-from cryomorph.report.page import Block, Figure, Gallery, Rgba, Section, Table, Tile, check_pictures
+from cryomorph.report.page import Block, Figure, Gallery, Section, Table, Tile, check_pictures
 
 SURE = 0.9  # probability above which an assignment is called confident
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from cryomorph.analysis.landscape.files import LandscapeSummary
 from cryomorph.analysis.neighbours import SMALLEST_COUNT
 from cryomorph.analysis.state_maps import STATE, StateMap
 from cryomorph.diagnostics.check import NOTHING
 from cryomorph.diagnostics.landscape import CONTINUUM
-from cryomorph.diagnostics.left_in_run import FoundLandscape
+from cryomorph.render.picture import Rgba
 from cryomorph.report.fsc_plots import states_plot
 from cryomorph.report.landscape.plots import counts_plot
-from cryomorph.report.page import Block, Cell, Figure, Gallery, Rgba, Section, Table, Tile, percent
+from cryomorph.report.page import Block, Cell, Figure, Gallery, Section, Table, Tile, percent
 
 
 def states_section(
-    found: FoundLandscape,
+    found: LandscapeSummary,
     *,
     decoded: Sequence[Rgba],
     reconstructed: Mapping[int, Rgba],
@@ -67,7 +68,7 @@ def states_section(
 
 
 def _gallery(
-    found: FoundLandscape, decoded: Sequence[Rgba], reconstructed: Mapping[int, Rgba], *, level: float
+    found: LandscapeSummary, decoded: Sequence[Rgba], reconstructed: Mapping[int, Rgba], *, level: float
 ) -> Gallery:
     total = len(found.states)
     tiles = []
@@ -96,7 +97,7 @@ def _gallery(
     return Gallery(tuple(tiles), caption, stacked=True)
 
 
-def _table(found: FoundLandscape, mapped: Mapping[int, StateMap]) -> Table:
+def _table(found: LandscapeSummary, mapped: Mapping[int, StateMap]) -> Table:
     total, rows = len(found.states), []
     for state, (maps, count) in enumerate(zip(found.sketch, found.particles, strict=True)):
         row: list[Cell] = [str(state), maps, count, percent(count, total)]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cryomorph.analysis.landscape.build import Landscape, Trajectory
-from cryomorph.render.map_renderer import Painter
+from cryomorph.analysis.landscape.landscape import Landscape, Trajectory
+from cryomorph.render.map_renderer import MapRenderer
+from cryomorph.render.picture import Rgba
 from cryomorph.report.latent_plots import histogram
-from cryomorph.report.page import Block, Figure, Gallery, Rgba, Section, Tile
+from cryomorph.report.page import Block, Figure, Gallery, Section, Tile
 
 
-def component_section(found: Landscape, number: int, one: Trajectory, *, paint: Painter) -> Section:
+def component_section(found: Landscape, number: int, one: Trajectory, *, paint: MapRenderer) -> Section:
     """Particles and maps along a volume component (0-based), decoded and as a straight line."""
     name = f"volume PC{number + 1}"
     share = f"{found.space.ratio[number]:.0%} of the variance"
-    along = found.placement.coordinates[:, number]
+    along = found.embedding.coordinates[:, number]
     blocks: list[Block] = [
         Figure(
             histogram(along, name, marks=one.position.tolist(), title=f"{name}: {share}"),
@@ -30,7 +31,7 @@ def component_section(found: Landscape, number: int, one: Trajectory, *, paint: 
     if one.linear is not None:
         note = (
             "on a straight line: the mean map plus a multiple of the eigen-volume. Where density appears in one place "
-            "and fades in another, a part moves farther than a single component can describe"
+            "and fades in another, a part moves farther than a single component can find_landscape"
         )
         blocks.append(trajectory_gallery(one, paint(one.linear, f"maps straight along {name}"), note))
     return Section(f"Along {name}", tuple(blocks), f"One direction of volume space, which explains {share}.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cryomorph.analysis.landscape.build import Landscape, Trajectory
+from cryomorph.analysis.landscape.landscape import Landscape, Trajectory
+from cryomorph.render.picture import Rgba
 from cryomorph.report.landscape.component import trajectory_gallery
 from cryomorph.report.latent_plots import histogram
-from cryomorph.report.page import Figure, Rgba, Section
+from cryomorph.report.page import Figure, Section
 
 
 def curve_section(found: Landscape, path: Trajectory, pictures: Sequence[Rgba]) -> Section:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cryomorph.analysis.landscape.build import Landscape
+from cryomorph.analysis.landscape.landscape import Landscape
 from cryomorph.analysis.latent import principal_components
 from cryomorph.report.landscape.plots import by_state
 from cryomorph.report.page import Block, Figure, Section

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from cryomorph.analysis.landscape.build import Landscape, Trajectory
+from cryomorph.analysis.landscape.landscape import Landscape, Trajectory
 from cryomorph.analysis.landscape.states import state_maps
 from cryomorph.config.landscape import LandscapeConfig
 from cryomorph.diagnostics.check import Check
 from cryomorph.diagnostics.landscape import one_motion_check, placement_check, rare_states_check, states_check
 from cryomorph.render.isosurface import common_level
-from cryomorph.render.map_renderer import Painter
+from cryomorph.render.map_renderer import MapRenderer
 from cryomorph.report.landscape.component import component_section
 from cryomorph.report.landscape.curve import curve_section
 from cryomorph.report.landscape.other_views import other_section
@@ -41,7 +41,7 @@ def write_landscape_report(
     """Draw all figures, into `figures` and into report.html."""
     means = state_mean_maps(found)
     level = common_level([found.mean_map, *means])
-    paint = Painter(level, [torch.cat([means, path.decoded])], found.sketch.box)
+    paint = MapRenderer(level, [torch.cat([means, path.decoded])], found.sketch.box)
     sections = [space_section(found, paint, means.amax(0)), state_section(found, paint, means, asked=config.states)]
     sections.append(other_section(found))
     sections.append(curve_section(found, path, paint(path.decoded, "maps along the curve")))
@@ -60,7 +60,7 @@ def write_landscape_report(
         "Maps": f"{len(found.sketch.particles)}, box {found.sketch.box} voxels of {pixel_A:.2f} Å",
         "Mask": f"{len(found.space.voxels):,} voxels" + ("" if config.mask is None else f" ({config.mask})"),
         "States": f"{found.states.count} by {config.linkage} linkage",
-        "Held-out R²": f"{found.placement.r2:.4f}",
+        "Held-out R²": f"{found.embedding.r2:.4f}",
     }
     made = run.provenance()
     provenance = {"Trained by": " ".join(made["command"]), "Source": store.manifest.source}
@@ -92,9 +92,9 @@ def landscape_checks(found: Landscape, *, again: str) -> tuple[Check, ...]:
     Args:
         again: the command that makes another one.
     """
-    states, suggestion, placement = found.states, found.states.suggestion, found.placement
+    states, suggestion, embedding = found.states, found.states.suggestion, found.embedding
     return (
-        placement_check(placement.r2, len(placement.truth)),
+        placement_check(embedding.r2, len(embedding.truth)),
         states_check(states.count, suggestion.states, clear=suggestion.clear, again=again),
         rare_states_check(states.particle_counts, len(found.z)),
         one_motion_check(found.curve.explained, found.curve.noise, discrete=suggestion.clear),

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from cryomorph.analysis.landscape.build import Landscape
+from cryomorph.analysis.landscape.landscape import Landscape
 from cryomorph.report.landscape.plots import regression_plot
 from cryomorph.report.page import Figure, Section, Table
 
 
 def placement_section(found: Landscape) -> Section:
     """Predicted against decoded coordinates of held-out maps, and R^2 of each component."""
-    placement = found.placement
+    embedding = found.embedding
     rows = tuple(
         (f"PC{i + 1}", f"{ratio:.2%}", f"{r2:.4f}")
-        for i, (ratio, r2) in enumerate(zip(found.space.ratio, placement.r2_each, strict=True))
+        for i, (ratio, r2) in enumerate(zip(found.space.ratio, embedding.r2_each, strict=True))
     )
-    rounds = "; ".join(f"{pairs} maps: {r2:.4f}" for pairs, r2 in placement.rounds)
+    rounds = "; ".join(f"{pairs} maps: {r2:.4f}" for pairs, r2 in embedding.rounds)
     blocks = (
         Figure(
-            regression_plot(placement),
+            regression_plot(embedding),
             "Held-out maps of random particles: predicted coordinates against those of the decoded maps.",
             "Predicted and decoded coordinates",
             vector=True,
@@ -26,7 +26,7 @@ def placement_section(found: Landscape) -> Section:
         Table(
             ("component", "variance", "held-out R²"),
             rows,
-            f"All components together: {placement.r2:.4f}. By round, a quarter of the maps of each held out: {rounds}. "
+            f"All components together: {embedding.r2:.4f}. By round, a quarter of the maps of each held out: {rounds}. "
             "This measures how well the model's own maps are predicted, not whether the model is right.",
         ),
     )

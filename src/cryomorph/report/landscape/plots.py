@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Int64
 
-from cryomorph.analysis.landscape.embedding import Placement
+from cryomorph.analysis.landscape.embedding import ParticleEmbedding
 from cryomorph.analysis.landscape.states import Suggestion
 from cryomorph.diagnostics.landscape import RARE
+from cryomorph.render.picture import Rgba
 from cryomorph.report.latent_plots import SCATTER_POINTS
 from cryomorph.report.style import BLUE, FAINT, ORANGE, PALETTE, VERMILLION, blank, canvas, styled
 
@@ -95,24 +96,22 @@ def merging_plot(suggestion: Suggestion, states: int) -> Figure:
 
 
 @styled
-def regression_plot(placement: Placement) -> Figure:
+def regression_plot(embedding: ParticleEmbedding) -> Figure:
     """Held-out maps: predicted against decoded coordinates."""
-    count = min(3, placement.truth.shape[1])
+    count = min(3, embedding.truth.shape[1])
     figure = blank(2.6 * count + 0.4, 2.9)
     for number, axes in enumerate(np.atleast_1d(figure.subplots(1, count))):
-        truth, predicted = placement.truth[:, number], placement.predicted[:, number]
+        truth, predicted = embedding.truth[:, number], embedding.predicted[:, number]
         ends = [min(truth.min(), predicted.min()), max(truth.max(), predicted.max())]
         axes.plot(ends, ends, color=FAINT, linewidth=1)
         axes.scatter(truth, predicted, s=9, color=BLUE, linewidths=0, alpha=0.7)
         axes.set(xlabel="decoded", ylabel="predicted" if number == 0 else "")
-        axes.set_title(f"PC{number + 1}: R² {placement.r2_each[number]:.4f}")
+        axes.set_title(f"PC{number + 1}: R² {embedding.r2_each[number]:.4f}")
     return figure
 
 
 @styled
-def pictures_plot(
-    pictures: Sequence[Float32[np.ndarray, "h w 4"]], titles: Sequence[str], *, columns: int = 5
-) -> Figure:
+def pictures_plot(pictures: Sequence[Rgba], titles: Sequence[str], *, columns: int = 5) -> Figure:
     """Pictures of maps side by side."""
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)

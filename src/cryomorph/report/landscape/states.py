@@ -7,16 +7,16 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from cryomorph.analysis.landscape.build import Landscape
+from cryomorph.analysis.landscape.landscape import Landscape
 from cryomorph.analysis.landscape.states import Suggestion, state_maps
 from cryomorph.render.isosurface import draw_surface
-from cryomorph.render.map_renderer import SIZE, Painter
+from cryomorph.render.map_renderer import SIZE, MapRenderer
 from cryomorph.render.raycast import prepare_surface
 from cryomorph.report.landscape.plots import by_state, counts_plot, merging_plot, pictures_plot
 from cryomorph.report.page import Block, Figure, Gallery, Section, Table, Tile, percent
 
 
-def state_section(found: Landscape, paint: Painter, means: Float32[Tensor, "m z y x"], *, asked: int) -> Section:
+def state_section(found: Landscape, paint: MapRenderer, means: Float32[Tensor, "m z y x"], *, asked: int) -> Section:
     """The states in volume space, their counts, merging distances, and maps.
 
     Args:
@@ -94,7 +94,7 @@ def _merging_caption(found: Suggestion) -> str:
     )
 
 
-def _state_gallery(found: Landscape, paint: Painter) -> Gallery:
+def _state_gallery(found: Landscape, paint: MapRenderer) -> Gallery:
     """Each state's mean map, coloured by the standard deviation within the state."""
     moments = [state_maps(found.sketch.values, found.states.sketch, state) for state in range(found.states.count)]
     spreads = [found.sketch.map(std) for _, std in moments]

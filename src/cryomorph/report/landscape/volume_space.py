@@ -5,21 +5,21 @@ from __future__ import annotations
 from jaxtyping import Float32
 from torch import Tensor
 
-from cryomorph.analysis.landscape.build import Landscape
+from cryomorph.analysis.landscape.landscape import Landscape
 from cryomorph.render.isosurface import draw_surface
-from cryomorph.render.map_renderer import SIZE, Painter
+from cryomorph.render.map_renderer import SIZE, MapRenderer
 from cryomorph.render.raycast import prepare_surface
 from cryomorph.report.latent_plots import density, explained_variance
 from cryomorph.report.page import Block, Figure, Gallery, Section, Tile
 
 
-def space_section(found: Landscape, paint: Painter, canvas: Float32[Tensor, "z y x"]) -> Section:
+def space_section(found: Landscape, paint: MapRenderer, canvas: Float32[Tensor, "z y x"]) -> Section:
     """Density of the particles, explained variance, and the eigen-volumes painted on a map.
 
     Args:
         canvas: a map with the density of all states.
     """
-    space, coordinates = found.space, found.placement.coordinates
+    space, coordinates = found.space, found.embedding.coordinates
     blocks: list[Block] = []
     for first in range(min(2, len(space.ratio) - 1)):
         names = (f"volume PC{first + 1}", f"volume PC{first + 2}")

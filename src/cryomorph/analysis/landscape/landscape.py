@@ -14,7 +14,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from cryomorph.analysis.landscape.curve import VolumeCurve, volume_curve
-from cryomorph.analysis.landscape.embedding import Placement, place_all
+from cryomorph.analysis.landscape.embedding import ParticleEmbedding, embed_particles
 from cryomorph.analysis.landscape.sketch import (
     Decode,
     Sketch,
@@ -25,8 +25,9 @@ from cryomorph.analysis.landscape.sketch import (
     volume_space,
 )
 from cryomorph.analysis.landscape.states import States, find_states
-from cryomorph.analysis.latent import kmeans_on_data, umap_embedding
+from cryomorph.analysis.latent import kmeans_on_data
 from cryomorph.analysis.paths import volume_component_path
+from cryomorph.analysis.umap_embedding import umap_embedding
 from cryomorph.config.console import say, track, warn
 from cryomorph.config.errors import InputError
 from cryomorph.config.landscape import LandscapeConfig
@@ -47,7 +48,7 @@ class Landscape:
     sketch: Sketch
     mask: Float32[Tensor, "z y x"]
     space: VolumeSpace
-    placement: Placement
+    embedding: ParticleEmbedding
     states: States
     curve: VolumeCurve
     mds: Float32[np.ndarray, "k 2"]
@@ -105,7 +106,7 @@ def sketch_size(config: LandscapeConfig, n: int) -> int:
     return size
 
 
-def describe(
+def find_landscape(
     config: LandscapeConfig,
     decode: Decode,
     box: int,
@@ -141,26 +142,26 @@ def describe(
     def locate(particle: int) -> Float32[np.ndarray, " p"]:
         return space.coordinates(finite(decode(z[particle]), particle))
 
-    with timed(seconds, "placing all particles"):
-        placement = place_all(z, (particles, coordinates), locate, most=config.pairs, seed=config.seed)
+    with timed(seconds, "embedding all particles"):
+        embedding = embed_particles(z, (particles, coordinates), locate, most=config.pairs, seed=config.seed)
     with timed(seconds, "states"):
         states = find_states(
             space.scores,
-            placement.coordinates,
+            embedding.coordinates,
             sketch_coordinates=coordinates,
             count=config.states,
             method=config.linkage,
         )
     with timed(seconds, "curve"):
-        curve = volume_curve(placement.spline, placement.coordinates, z=z, std=std, seed=config.seed)
+        curve = volume_curve(embedding.spline, embedding.coordinates, z=z, std=std, seed=config.seed)
     with timed(seconds, "MDS and UMAP"):
-        mds = scaled(space.scores)
+        mds = multidimensional_scaling(space.scores)
         umap = None
         if config.umap:
             threads = torch.get_num_threads()  # which UMAP's compiler sets anew
             umap = umap_embedding(space.scores.astype(np.float32), seed=config.seed)
             torch.set_num_threads(threads)
-    return Landscape(z, sketch, mask, space, placement, states, curve, mds, umap, seconds)
+    return Landscape(z, sketch, mask, space, embedding, states, curve, mds, umap, seconds)
 
 
 def kept_scores(space: VolumeSpace) -> Float32[np.ndarray, "k p"]:
@@ -168,7 +169,7 @@ def kept_scores(space: VolumeSpace) -> Float32[np.ndarray, "k p"]:
     return space.scores[:, : len(space.ratio)].astype(np.float32)
 
 
-def scaled(scores: Float64[np.ndarray, "k r"]) -> Float32[np.ndarray, "k 2"]:
+def multidimensional_scaling(scores: Float64[np.ndarray, "k r"]) -> Float32[np.ndarray, "k 2"]:
     """Multidimensional scaling: a plane in which distances are as near as can be to those between maps.
 
     By stress majorisation (SMACOF), from the first two principal components, so that it is always the same.
@@ -187,7 +188,7 @@ def trajectory(found: Landscape, decode: Decode, component: int | None, *, point
     Each is decoded at a particle: the nearest to evenly spaced places, the other coordinates at the median of the
     particles around, so that the maps lie on the landscape. Fewer than `points` where two places share a particle.
     """
-    coordinates = found.placement.coordinates
+    coordinates = found.embedding.coordinates
     along = found.curve.position if component is None else coordinates[:, component]
     extent = float(np.linalg.norm(coordinates.std(axis=0)))
     space = np.column_stack([coordinates, found.curve.position * extent])
