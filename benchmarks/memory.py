@@ -25,7 +25,7 @@ def sparse_store(folder: Path, n: int, box: int) -> None:
     """A store of `n` images that are zero, without their bytes."""
     import numpy as np
 
-    from cryomorph.particles.store import COEFFICIENTS, FORMAT, Manifest, write_manifest
+    from cryomorph.particles.manifest import COEFFICIENTS, FORMAT, Manifest
     from cryomorph.physics.disk import fourier_disk
 
     folder.mkdir(parents=True)
@@ -43,9 +43,8 @@ def sparse_store(folder: Path, n: int, box: int) -> None:
     np.save(folder / "row.npy", np.arange(n))
     np.save(folder / "half.npy", np.arange(n) % 2)
     np.save(folder / "noise_amplitude.npy", np.ones(box // 2 + 1, np.float32))
-    write_manifest(
-        Manifest(FORMAT, n, n, box, 1.0, "sparse", box, 1.0, "particles.star", False, "none", [], []), folder
-    )
+    made = Manifest(FORMAT, n, n, box, 1.0, "sparse", box, 1.0, "particles.star", False, "none", [], [])
+    made.write(folder)
 
 
 def train(folder: Path, steps: int, width: int) -> None:

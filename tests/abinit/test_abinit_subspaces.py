@@ -140,7 +140,8 @@ def test_rounds_against_a_subspace_bring_moving_particles_nearer_the_truth(store
     for zdim in (0, 1):
         asked = replace(config, zdim=zdim, output=config.output / str(zdim))
         starts = RandomStarts(rebox(motion[: 1 + zdim], 10)[None], found.noise[None, :6], torch.ones(1))
-        last = rounds_stage(start_run(asked, "abinit"), store, starts, config=asked, device=torch.device("cpu"))
+        with start_run(asked, "abinit") as run:
+            last = rounds_stage(run, store, starts, config=asked, device=torch.device("cpu"))
         assert torch.equal(last.subset, torch.arange(N))
         turned.append(float(compare_poses(last.pose, true).errors.rotation_deg.median()))
     assert turned[1] < 0.8 * turned[0]
@@ -150,14 +151,14 @@ def test_rounds_against_a_subspace_bring_moving_particles_nearer_the_truth(store
 def fit(tiny_set, tiny_store, tmp_path_factory, quick) -> LinearFit:
     """One component of all particles at their true poses."""
     asked = LinearConfig(tiny_set / "particles.star", tmp_path_factory.mktemp("fit") / "run", zdim=1, iterations=1)
-    run = start_run(asked, "linear")
-    return fit_subspace(run, tiny_store, reconstruct_consensus(run, tiny_store), config=asked)
+    with start_run(asked, "linear") as run:
+        return fit_subspace(run, tiny_store, reconstruct_consensus(run, tiny_store), config=asked)
 
 
 def latents_of(fit: LinearFit, store: ParticleStore, true: Pose, config: AbinitConfig) -> MarginalLatents:
     everything = reconstruct_halves(store, true, torch.arange(N), radius=BOX // 2)
-    run = start_run(config, "abinit")
-    return latents_stage(run, store, fit, found=everything, config=config, device=torch.device("cpu"))
+    with start_run(config, "abinit") as run:
+        return latents_stage(run, store, fit, found=everything, config=config, device=torch.device("cpu"))
 
 
 def test_latent_points_over_all_poses_are_those_of_the_fit_at_the_true_ones(fit, store, true, config, monkeypatch):

@@ -42,7 +42,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PHANTOMS, "uniform", two_states)
         simulate_set(SimulateConfig("uniform", folder / "set", n=N, box=16, pixel_A=14.0, snr=0.5, seed=1))
-    made = RunFolder.create(folder / "set" / "run", {"method": "linear"}, resume=False, overwrite=False)
+    with RunFolder.create(folder / "set" / "run", {"method": "linear"}, resume=False, overwrite=False) as made:
+        pass
     store = prepare(read_particles(folder / "set" / "particles.star"), made.store_path, invert="no")
     consensus = reconstruct(store)
     made.save_consensus(consensus, residual_noise(store, consensus))

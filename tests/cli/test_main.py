@@ -15,9 +15,12 @@ import pytest
 from tyro.conf import Positional, arg
 
 from cryomorph import __version__
-from cryomorph.cli import main as cli
+from cryomorph.cli.commands import COMMANDS, TOUR, Command
+from cryomorph.cli.main import main
+from cryomorph.cli.parse import load, option_names, parse
 from cryomorph.config.errors import InputError
 from cryomorph.config.methods import methods
+from cryomorph.config.renamed import OPTIONS
 
 
 @dataclass(frozen=True)
@@ -72,74 +75,72 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
     module.run = runner.run  # type: ignore[attr-defined]
     module.ToyConfig, module.PlainConfig = ToyConfig, PlainConfig  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "toy_command", module)
-    monkeypatch.setitem(cli.COMMANDS, "toy", cli.Command("toy_command:ToyConfig", "toy_command:run", "Toy.", "toy x"))
-    monkeypatch.setitem(
-        cli.COMMANDS, "plain", cli.Command("toy_command:PlainConfig", "toy_command:run", "Plain.", "p x")
-    )
+    monkeypatch.setitem(COMMANDS, "toy", Command("toy_command:ToyConfig", "toy_command:run", "Toy.", "toy x"))
+    monkeypatch.setitem(COMMANDS, "plain", Command("toy_command:PlainConfig", "toy_command:run", "Plain.", "p x"))
     monkeypatch.delenv("CRYOMORPH_DEBUG", raising=False)
     return runner
 
 
-WITH_OPTIONS = [*(name for name, command in cli.COMMANDS.items() if command.config is not None), "train linear"]
+WITH_OPTIONS = [*(name for name, command in COMMANDS.items() if command.config is not None), "train linear"]
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
 def test_overview_names_every_command_and_the_tour(argv, capsys):
-    assert cli.main(argv) == 0
+    assert main(argv) == 0
     out = capsys.readouterr().out
-    assert all(command.summary in out for command in cli.COMMANDS.values())
-    assert all(line in out for line, _ in cli.TOUR)
+    assert all(command.summary in out for command in COMMANDS.values())
+    assert all(line in out for line, _ in TOUR)
     assert max(map(len, out.splitlines())) <= 120
 
 
 def test_tour_and_examples_start_with_commands_that_exist():
-    lines = [line for line, _ in cli.TOUR] + [command.example for command in cli.COMMANDS.values()]
-    assert all(line.split()[0] == "cryomorph" and line.split()[1] in cli.COMMANDS for line in lines)
+    lines = [line for line, _ in TOUR] + [command.example for command in COMMANDS.values()]
+    assert all(line.split()[0] == "cryomorph" and line.split()[1] in COMMANDS for line in lines)
 
 
 def test_version(capsys):
-    assert cli.main(["--version"]) == 0
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"cryomorph {__version__}\n"
 
 
 @pytest.mark.parametrize("words", WITH_OPTIONS)
 def test_help_of_every_command_names_every_option(words, capsys):
-    assert cli.main([*words.split(), "--help"]) == 0
+    assert main([*words.split(), "--help"]) == 0
     out = capsys.readouterr().out
     name, *method = words.split()
-    config = methods()[method[0]].config if method else cli._load(cli.COMMANDS[name].config)
+    config = methods()[method[0]].config if method else load(COMMANDS[name].config)
     assert is_dataclass(config)
     for field in fields(config):
         shown = field.name.replace("_", "-")
         assert f"--{shown}" in out or shown.upper() in out.replace("_", "-").upper(), field.name
 
 
-@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_command_has_its_function(name):
-    assert callable(cli._load(cli.COMMANDS[name].runner))
+    assert callable(load(COMMANDS[name].runner))
 
 
-@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_example_of_every_command_parses(name):
-    words = cli.COMMANDS[name].example.split()[1:]
+    words = COMMANDS[name].example.split()[1:]
     if "--help" in words:
         return
-    parsed = cli._parse(words)
+    parsed = parse(words)
     assert parsed is not None
-    assert parsed[0] == cli.COMMANDS[name].runner
+    assert parsed[0] == COMMANDS[name].runner
 
 
 def test_train_lists_its_methods(capsys):
-    assert cli.main(["train"]) == 0
+    assert main(["train"]) == 0
     assert "linear" in capsys.readouterr().out
-    assert cli.main(["train", "lineer", "particles.star"]) == 2
+    assert main(["train", "lineer", "particles.star"]) == 2
     assert "did you mean 'linear'?" in capsys.readouterr().err
-    assert cli.main(["train", "particles.star", "-o", "run"]) == 2
+    assert main(["train", "particles.star", "-o", "run"]) == 2
     assert "METHOD one of linear" in capsys.readouterr().err
 
 
 def test_unknown_command_suggests_the_nearest(capsys):
-    assert cli.main(["trian"]) == 2
+    assert main(["trian"]) == 2
     assert capsys.readouterr().err == (
         "error: unknown command 'trian': did you mean 'train'?; `cryomorph --help` lists the commands\n"
     )
@@ -147,7 +148,7 @@ def test_unknown_command_suggests_the_nearest(capsys):
 
 def test_options_reach_the_runner(toy):
     words = "toy a.star -o out --box 32 --stacks a.mrcs b.mrcs --recipe paper --no-umap --resume"
-    assert cli.main(words.split()) == 0
+    assert main(words.split()) == 0
     expected = ToyConfig(
         Path("a.star"), Path("out"), 32, (Path("a.mrcs"), Path("b.mrcs")), "paper", umap=False, resume=True
     )
@@ -164,7 +165,7 @@ def test_options_reach_the_runner(toy):
     ],
 )
 def test_wrong_options_are_refused_with_what_was_expected(words, said, toy, capsys):
-    assert cli.main(words.split()) == 2
+    assert main(words.split()) == 2
     assert said in capsys.readouterr().err
     assert toy.config is None
 
@@ -173,7 +174,8 @@ def test_wrong_options_are_refused_with_what_was_expected(words, said, toy, caps
     ("error", "status", "said"),
     [
         (InputError("a.star, row 3: found x"), 2, "error: a.star, row 3: found x\n"),
-        (KeyboardInterrupt(), 130, "kept in out; the same command with --resume"),
+        (KeyboardInterrupt(), 130, "interrupted: finished files are kept, nothing half-written was left behind\n"),
+        (OSError(errno.EROFS, "Read-only file system", "a"), 2, "error: a: read-only file system\n"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "no space left on the disk of out"),
         (OSError(errno.ENOSPC, "No space left on device", "f.mrc"), 1, "no space left on the disk of f.mrc"),
         (OSError("4096 requested and 12 written"), 1, "no space left on the disk of out"),
@@ -185,20 +187,81 @@ def test_wrong_options_are_refused_with_what_was_expected(words, said, toy, caps
 )
 def test_a_person_s_errors_are_one_sentence(error, status, said, toy, capsys):
     toy.error = error
-    assert cli.main(["toy", "a.star", "-o", "out"]) == status
+    assert main(["toy", "a.star", "-o", "out"]) == status
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
 
 
-def test_an_interrupted_command_that_cannot_resume_says_what_is_kept(toy, capsys):
+def test_an_interrupted_command_says_what_was_noted_last(toy, capsys):
     toy.error = KeyboardInterrupt()
-    assert cli.main(["plain", "a"]) == 130
-    assert "nothing half-written" in capsys.readouterr().err
+    toy.error.add_note("kept in out.part")
+    toy.error.add_note("kept in out; --resume goes on")
+    assert main(["plain", "a"]) == 130
+    assert capsys.readouterr().err == "interrupted: kept in out; --resume goes on\n"
+
+
+STOPPED = """
+import os, sys, types
+from dataclasses import dataclass
+from cryomorph.cli.commands import COMMANDS, Command
+from cryomorph.cli.main import main
+
+when, number = sys.argv[1], int(sys.argv[2])
+
+@dataclass(frozen=True)
+class Config:
+    pass
+
+def run(config):
+    try:
+        os.kill(os.getpid(), number)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt if when == "late" else RecursionError("in a half-finished import")
+
+class Toy(types.ModuleType):
+    def __getattr__(self, name):
+        if when == "early":
+            os.kill(os.getpid(), number)
+        return run
+
+sys.modules["toy"] = Toy("toy")
+sys.modules["toy"].Config = Config
+COMMANDS["toy"] = Command("toy:Config", "toy:run", "Toy.", "toy")
+sys.argv = ["cryomorph", "toy"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("number", "word", "status"), [(2, "interrupted", 130), (15, "terminated", 143)])
+@pytest.mark.parametrize("when", ["early", "late", "in an import"])
+def test_a_signal_ends_in_one_line_at_whatever_moment(when, number, word, status):
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED, when, str(number)], capture_output=True, text=True, check=False
+    )
+    left = "nothing was begun" if when == "early" else "finished files are kept, nothing half-written was left behind"
+    assert (done.returncode, done.stderr, done.stdout) == (status, f"{word}: {left}\n", "")
+
+
+def test_options_of_the_last_version_are_understood_and_said(toy, capsys, monkeypatch):
+    monkeypatch.setattr("cryomorph.config.renamed.OPTIONS", {"size": "box", "kind": "recipe", "resume": "umap"})
+    assert main(["toy", "a", "--size", "32", "--kind=paper", "--resume"]) == 0
+    assert toy.config is not None and (toy.config.box, toy.config.recipe, toy.config.resume) == (32, "paper", True)
+    err = capsys.readouterr().err
+    assert "warning: --size is now --box" in err and "warning: --kind is now --recipe" in err and "--umap" not in err
+    assert main(["plain", "a", "--size", "3"]) == 2  # not where nothing has the new name
+    assert "--size" in capsys.readouterr().err
+
+
+def test_every_renamed_option_has_a_command(capsys):
+    kinds = [load(command.config) for command in COMMANDS.values() if command.config is not None]
+    kinds += [entry.config for entry in methods().values()]
+    known = set().union(*(option_names(kind) for kind in kinds))
+    assert set(OPTIONS.values()) <= known
 
 
 def test_an_error_in_the_options_themselves_is_said(toy, capsys):
-    assert cli.main(["toy", "a", "--box", "31"]) == 2
+    assert main(["toy", "a", "--box", "31"]) == 2
     err = capsys.readouterr().err
     assert "expected an even box" in err
     assert "Traceback" not in err
@@ -207,7 +270,7 @@ def test_an_error_in_the_options_themselves_is_said(toy, capsys):
 @pytest.mark.parametrize("error", [KeyError("x"), FileNotFoundError("no name"), BrokenPipeError("of a worker")])
 def test_a_bug_shows_its_traceback(error, toy, capsys):
     toy.error = error
-    assert cli.main(["toy", "a"]) == 1
+    assert main(["toy", "a"]) == 1
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert "bug in cryomorph" in err
@@ -216,7 +279,7 @@ def test_a_bug_shows_its_traceback(error, toy, capsys):
 def test_debug_shows_every_traceback(toy, capsys, monkeypatch):
     monkeypatch.setenv("CRYOMORPH_DEBUG", "1")
     toy.error = InputError("wrong")
-    assert cli.main(["toy", "a"]) == 2
+    assert main(["toy", "a"]) == 2
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert err.endswith("error: wrong\n")

@@ -59,8 +59,7 @@ def test_a_linear_run_gives_the_exact_posterior(tiny_run, linear):
     """Bayesian regression in double precision; the prior is how the run's own particles are spread."""
     store, model = linear.store(), tiny_run.representation()
     index = torch.arange(len(store))
-    spectra = linear.spectra()
-    noise = spectra["noise"].clamp(max=1)
+    noise = linear.spectra().noise.clamp(max=1)
     noise[0] = noise[1]
     batch = store.batch(index).whitened(noise.rsqrt()[store.disk.shell])
     # mean and components from slices at the origin and at unit points

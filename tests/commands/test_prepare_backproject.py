@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from cryomorph.cli.main import main
-from cryomorph.io.mrc import read_map, write_map, write_stack
+from cryomorph.io.mrc import read_map, write_map
 from cryomorph.io.star import read_star, write_star
 from cryomorph.particles.metadata import Particles
 from cryomorph.particles.store import ParticleStore
 from cryomorph.volumes.backproject import mirror
+from fixtures.stacks import write_stack
 
 WRITTEN = {"map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "sharpened.mrc", "fsc.csv", "fsc.png", "noise.csv"}
 
@@ -265,8 +266,8 @@ def test_options_that_a_store_cannot_follow(star, tmp_path, fails):
 def test_outputs_that_are_in_use(star, tmp_path, fails):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("precious")
-    assert "exists already" in fails("prepare", star, "-o", tmp_path / "out")
-    assert "is not a particle store" in fails("prepare", star, "-o", tmp_path / "out", "--overwrite")
+    assert "holds no particle store" in fails("prepare", star, "-o", tmp_path / "out")
+    assert "holds no particle store" in fails("prepare", star, "-o", tmp_path / "out", "--overwrite")
     assert "is not empty" in fails("backproject", star, "-o", tmp_path / "out")
     fails("backproject", star, "-o", tmp_path / "out" / "thesis.tex")
     assert (tmp_path / "out" / "thesis.tex").read_text() == "precious"

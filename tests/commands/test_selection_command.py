@@ -13,13 +13,14 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from cryomorph.cli.main import main
-from cryomorph.io.mrc import read_map, write_map, write_stack
+from cryomorph.io.mrc import read_map, write_map
 from cryomorph.io.star import read_star, write_star
 from cryomorph.particles.metadata import read_particles, rewrite_poses
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.pose import Pose
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.backproject import reconstruct
+from fixtures.stacks import write_stack
 
 FIT = ["--zdim", "1", "--iterations", "1", "--final-iterations", "1", "--max-radius", "6"]
 BAD = 7  # image without variance, in the set of which it is left out
@@ -368,7 +369,7 @@ def test_compare_prints_a_table_and_writes_a_report(analysed, tmp_path, capsys):
     assert run(*argv, "-o", tmp_path / "out") == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["compare.json", "report.html"]
     assert json.loads((tmp_path / "out" / "compare.json").read_text())["kmeans"]["ari"] == 1
-    refused("report.html exists already: give --overwrite", capsys, *argv, "-o", tmp_path / "out")
+    refused("holds a comparison already: give --overwrite", capsys, *argv, "-o", tmp_path / "out")
     refused("is a file: expected a folder", capsys, *argv, "-o", tmp_path / "out" / "report.html")
 
 

@@ -162,4 +162,4 @@ def test_demo_from_nothing_to_scores(tmp_path, monkeypatch, capsys):
     refused(argv, "holds a demo already: give --overwrite", capsys)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("")
-    refused(["demo", "-o", str(tmp_path / "other"), "--overwrite"], "is not empty and not a demo", capsys)
+    refused(["demo", "-o", str(tmp_path / "other"), "--overwrite"], "is not empty and holds no demo", capsys)

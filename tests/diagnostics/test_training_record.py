@@ -9,7 +9,6 @@ import pytest
 
 from cryomorph.diagnostics.training_record import (
     linear_objective,
-    read_metrics,
     read_training,
     training_record,
 )
@@ -60,12 +59,12 @@ def test_what_a_resumed_run_did_twice_counts_once_as_it_was_done_last():
 
 def test_a_run_without_epochs_has_no_record_and_a_missing_file_no_rows(tmp_path):
     assert training_record(ROWS[:1]) is None
-    assert read_metrics(tmp_path / "none.jsonl") == []
+    assert RunFolder(tmp_path).metrics() == []
 
 
 def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("\n".join(json.dumps(given) for given in ROWS) + '\n{"stage": "jo')
-    rows = read_metrics(tmp_path / "metrics.jsonl")
+    rows = RunFolder(tmp_path).metrics()
     assert [given["stage"] for given in rows] == [given["stage"] for given in ROWS]
 
 

@@ -8,10 +8,10 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from cryomorph.encoders.poses import PoseTable
-from cryomorph.io.mrc import write_stack
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.prepare import prepare
 from cryomorph.physics.pose import Pose, random_rotations
+from fixtures.stacks import write_stack
 
 N, BOX, PIXEL_A = 12, 16, 2.5
 INDEX = torch.tensor([9, 0, 4])

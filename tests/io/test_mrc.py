@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cryomorph.config.errors import InputError
-from cryomorph.io.mrc import MrcStack, StackWriter, read_map, write_map, write_stack
+from cryomorph.io.mrc import MrcStack, StackWriter, read_map, write_map
+from fixtures.stacks import write_stack
 
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 

@@ -204,8 +204,11 @@ def test_an_input_is_never_an_output(tmp_path):
     (tmp_path / "also").symlink_to(tmp_path / "out")
     with refused(f"{tmp_path / 'also'} is read, so it cannot be written too"):
         write(tmp_path / "also", inputs=(tmp_path / "out", None), overwrite=True)
-    with refused(f"{tmp_path / 'out' / 'mask.mrc'} is read, and lies in {tmp_path / 'also'}"):
-        write(tmp_path / "also", inputs=(tmp_path / "out" / "mask.mrc",), overwrite=True)
+    for name in ("out/mask.mrc", "also/mask.mrc"):
+        with refused(f"{tmp_path / name} is read, and lies in {tmp_path / 'also'}, where it would be replaced"):
+            write(tmp_path / "also", inputs=(tmp_path / name,), overwrite=True)
+    fill(tmp_path, {"out/notes.txt": "mine"})
+    write(tmp_path / "out", inputs=(tmp_path / "out" / "notes.txt",), overwrite=True)
     write(tmp_path / "out" / "inside", inputs=(tmp_path / "out",))
     assert not (tmp_path / "out" / "inside" / LOCK).exists()
 

@@ -166,7 +166,7 @@ def schedule_for(store: ParticleStore, precision: torch.Tensor, **changes) -> Sc
 
 
 def schedule_of(run, **changes) -> Schedule:
-    return schedule_for(run.store(), run.spectra()["precision"], **changes)
+    return schedule_for(run.store(), run.spectra().precision, **changes)
 
 
 def fit(run, schedule: Schedule, resume: HalfState | None = None) -> tuple[list[HalfState], list[float], LinearFit]:

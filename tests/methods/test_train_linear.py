@@ -235,7 +235,7 @@ def test_a_damaged_checkpoint_is_said(config, tmp_path, monkeypatch):
         train(asked)
     monkeypatch.undo()
     (tmp_path / "run" / "checkpoints" / "linear.safetensors").write_bytes(b"torn")
-    with pytest.raises(InputError, match="cannot be read as safetensors"):
+    with pytest.raises(InputError, match=r"\.safetensors cannot be read \("):
         train(replace(asked, resume=True))
 
 

@@ -21,8 +21,7 @@ from cryomorph.io.mrc import write_map
 from cryomorph.methods.neural_field import NEURAL_FIELD, resolve
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
-from cryomorph.runs.folder import RunFolder
-from cryomorph.runs.snapshot import checkpoints
+from cryomorph.runs.folder import RunFolder, checkpoints
 from cryomorph.training import loop
 from cryomorph.training.linear_start import LinearStart
 from cryomorph.training.session import Session

@@ -8,10 +8,10 @@ from scipy.spatial.transform import Rotation
 
 from cryomorph.config.errors import InputError
 from cryomorph.io.cryosparc import read_cs, write_cs
-from cryomorph.io.mrc import write_stack
 from cryomorph.particles import metadata as module
 from cryomorph.particles.metadata import read_particles, write_particles
 from cryomorph.physics.pose import Pose
+from fixtures.stacks import write_stack
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8)).astype(np.float32)
 ROTVEC = Rotation.random(4, random_state=2).as_rotvec().astype(np.float32)

@@ -6,11 +6,11 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from cryomorph.config.errors import InputError
-from cryomorph.io.mrc import write_stack
 from cryomorph.io.star import read_star
 from cryomorph.particles import metadata as module
 from cryomorph.particles.metadata import read_particles, write_particles
 from cryomorph.physics.pose import Pose
+from fixtures.stacks import write_stack
 
 CTF = {
     "rlnDefocusU": ["15000", "16000", "17000"],

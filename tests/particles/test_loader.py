@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from cryomorph.io.mrc import write_stack
 from cryomorph.particles import loader as loader_module
 from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.prepare import prepare
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.pose import Pose, random_rotations
+from fixtures.stacks import write_stack
 
 N, BOX = 53, 16
 

@@ -8,11 +8,11 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from cryomorph.config.errors import InputError
-from cryomorph.io.mrc import write_stack
 from cryomorph.io.star import read_star
 from cryomorph.particles import metadata as module
 from cryomorph.particles.metadata import read_particles, write_particles
 from cryomorph.physics.pose import Pose
+from fixtures.stacks import write_stack
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 8, 8)).astype(np.float32)
 ROTATION = Rotation.random(6, random_state=1).as_matrix().astype(np.float32)

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from cryomorph.config.errors import InputError
-from cryomorph.io.mrc import write_stack
 from cryomorph.particles import prepare as module
 from cryomorph.particles.metadata import Particles, read_particles
 from cryomorph.particles.prepare import prepare, working_box
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.ctf import Ctf
 from cryomorph.physics.pose import Pose, random_rotations
+from fixtures.stacks import write_stack
 
 N, BOX, PIXEL_A = 40, 16, 3.0
 BLOCK = 4  # images, where `blocks` is asked for
@@ -181,7 +181,7 @@ def test_a_run_killed_by_the_system_goes_on(particles, tmp_path, blocks):
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     done = np.fromfile(state, np.uint8)[: N // BLOCK].astype(bool)
-    assert 3 <= done.sum() < N // BLOCK and not (tmp_path / "s").exists()
+    assert 3 <= done.sum() < N // BLOCK and [path.name for path in (tmp_path / "s").iterdir()] == [".lock"]
     expected = contents(prepare(particles, tmp_path / "straight").folder)
     assert contents(prepare(particles, tmp_path / "s").folder) == expected
     assert left_over(tmp_path) == ["s", "straight"]
@@ -319,7 +319,7 @@ def test_a_write_may_be_short(particles, tmp_path, monkeypatch, blocks):
 
 def test_what_is_there_is_replaced_only_when_asked_and_only_a_store(particles, tmp_path):
     old = prepare(particles, tmp_path / "s", box=8)
-    with pytest.raises(InputError, match="exists already: give --overwrite"):
+    with pytest.raises(InputError, match="holds a particle store already: give --overwrite"):
         prepare(particles, old.folder)
     assert ParticleStore.open(old.folder).box == 8
     assert prepare(particles, old.folder, overwrite=True).box == BOX
@@ -328,15 +328,16 @@ def test_what_is_there_is_replaced_only_when_asked_and_only_a_store(particles, t
     assert ParticleStore.open(old.folder).box == BOX  # a failure leaves the old one alone
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("precious")
-    for folder in (tmp_path / "other", tmp_path / "other" / "thesis.tex"):
-        with pytest.raises(InputError, match="is not a particle store, so it is not replaced"):
-            prepare(particles, folder, overwrite=True)
+    with pytest.raises(InputError, match="is not empty and holds no particle store"):
+        prepare(particles, tmp_path / "other", overwrite=True)
+    with pytest.raises(InputError, match="is a file: expected a folder"):
+        prepare(particles, tmp_path / "other" / "thesis.tex", overwrite=True)
     assert contents(tmp_path / "other") == {"thesis.tex": b"precious"}
 
 
 def test_the_working_folder_is_no_place_for_a_store(particles, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="is not empty and holds no particle store"):
         prepare(particles, type(tmp_path)("."))
     store = prepare(particles, type(tmp_path)("a/b"))
     assert store.folder == tmp_path / "a" / "b"

@@ -10,12 +10,12 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from cryomorph.config.errors import InputError
-from cryomorph.io.mrc import write_stack
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.prepare import prepare
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.ctf import Ctf, evaluate_ctf
 from cryomorph.physics.pose import Pose, random_rotations
+from fixtures.stacks import write_stack
 
 N, BOX, PIXEL_A = 30, 24, 2.0
 IMAGES = np.random.default_rng(0).normal(3, 2, (N, BOX, BOX)).astype(np.float32)
@@ -241,7 +241,7 @@ def test_coefficients_that_are_cut_off(copy, missing):
     path = copy / "coefficients.npy"
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size - missing)
-    with pytest.raises(InputError, match=r"coefficients.npy is missing or cut off.*make the store again"):
+    with pytest.raises(InputError, match=r"coefficients.npy cannot be read \(.*make the store again"):
         ParticleStore.open(copy)
 
 
@@ -251,5 +251,5 @@ def test_coefficients_that_are_gone_or_of_another_kind(copy):
     with pytest.raises(InputError, match=r"coefficients.npy is float32"):
         ParticleStore.open(copy)
     path.unlink()
-    with pytest.raises(InputError, match=r"coefficients.npy is missing"):
+    with pytest.raises(InputError, match=r"coefficients.npy cannot be read \(No such file"):
         ParticleStore.open(copy)

@@ -10,10 +10,10 @@ import pytest
 import starfile
 
 from cryomorph.config.errors import InputError
-from cryomorph.io.mrc import write_stack
 from cryomorph.io.star import read_star
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.subset import ParticleFile
+from fixtures.stacks import write_stack
 
 STAR = """
 # version 30001

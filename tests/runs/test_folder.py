@@ -6,6 +6,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,16 @@ from cryomorph.runs.folder import RunFolder
 ASKED = {"method": "linear", "zdim": 4, "seed": 0, "images": {"box": None}}
 
 
+def create(
+    path: Path, config: dict[str, object] = ASKED, *, resume: bool = False, overwrite: bool = False
+) -> RunFolder:
+    with RunFolder.create(path, dict(config), resume=resume, overwrite=overwrite) as run:
+        run.commit()
+    return run
+
+
 def start(path: Path, **changes: object) -> RunFolder:
-    return RunFolder.create(path, {**ASKED, **changes}, resume=False, overwrite=False)
+    return create(path, {**ASKED, **changes})
 
 
 def refused(sentence: str) -> pytest.RaisesExc[InputError]:
@@ -32,7 +42,7 @@ def refused(sentence: str) -> pytest.RaisesExc[InputError]:
 def test_a_new_run_says_what_was_asked_and_where_it_came_from(tmp_path):
     run = start(tmp_path / "deep" / "run")
     assert run.config() == ASKED
-    assert run.provenance()["command"][0] == "cryomorph"
+    assert run.provenance().command[0] == "cryomorph"
     assert not run.is_complete
     assert not run.has_consensus
 
@@ -44,8 +54,8 @@ def test_an_empty_folder_may_become_a_run(tmp_path):
 def test_a_folder_of_something_else_is_not_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("all of it")
     for resume, overwrite in ((False, False), (False, True), (True, False), (True, True)):
-        with refused(f"{tmp_path} is not empty and not a run folder: give another -o"):
-            RunFolder.create(tmp_path, ASKED, resume=resume, overwrite=overwrite)
+        with refused(f"{tmp_path} is not empty and holds no run: give another -o"):
+            create(tmp_path, ASKED, resume=resume, overwrite=overwrite)
     assert (tmp_path / "thesis.tex").read_text() == "all of it"
 
 
@@ -63,21 +73,21 @@ def test_a_run_is_neither_replaced_nor_resumed_unasked(tmp_path):
 
 def test_overwrite_starts_anew(tmp_path):
     start(tmp_path).record(stage="linear", step=1)
-    run = RunFolder.create(tmp_path, {**ASKED, "zdim": 2}, resume=False, overwrite=True)
+    run = create(tmp_path, {**ASKED, "zdim": 2}, resume=False, overwrite=True)
     assert run.config()["zdim"] == 2
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_nothing_to_resume(tmp_path):
     with refused(f"{tmp_path / 'run'} holds no run to resume: leave --resume away to start one"):
-        RunFolder.create(tmp_path / "run", ASKED, resume=True, overwrite=False)
+        create(tmp_path / "run", ASKED, resume=True, overwrite=False)
     assert not (tmp_path / "run").exists()
 
 
 def test_resume_with_the_same_options_keeps_everything(tmp_path):
     start(tmp_path).record(stage="linear", step=1)
     before = (tmp_path / "provenance.json").read_bytes()
-    run = RunFolder.create(tmp_path, dict(ASKED), resume=True, overwrite=False)
+    run = create(tmp_path, dict(ASKED), resume=True, overwrite=False)
     assert (tmp_path / "metrics.jsonl").is_file()
     assert (run.path / "provenance.json").read_bytes() == before
 
@@ -94,7 +104,7 @@ def test_resume_with_the_same_options_keeps_everything(tmp_path):
 def test_resume_with_other_options_names_the_first(tmp_path, changes, said):
     start(tmp_path)
     with refused(f"{tmp_path} was started with {said}: give the same options, or --overwrite to start anew"):
-        RunFolder.create(tmp_path, {**ASKED, **changes}, resume=True, overwrite=False)
+        create(tmp_path, {**ASKED, **changes}, resume=True, overwrite=False)
 
 
 def test_open_refuses_what_is_no_finished_run(tmp_path):
@@ -112,12 +122,16 @@ def test_a_damaged_config_is_said(tmp_path):
     start(tmp_path)
     (tmp_path / "config.json").write_text('{"method": "lin')
     with pytest.raises(InputError, match=r"config\.json cannot be read .*--overwrite"):
-        RunFolder.create(tmp_path, ASKED, resume=True, overwrite=False)
+        create(tmp_path, ASKED, resume=True, overwrite=False)
     with pytest.raises(InputError, match=r"config\.json cannot be read"):
         RunFolder(tmp_path).config()
-    for content in ("[1, 2]", '"linear"', "{}"):
+    for content, said in (
+        ("[1, 2]", "cannot be read"),
+        ('"linear"', "cannot be read"),
+        ("{}", "does not say 'method'"),
+    ):
         (tmp_path / "config.json").write_text(content)
-        with pytest.raises(InputError, match=r"config\.json does not say 'method': put it back"):
+        with pytest.raises(InputError, match=rf"config\.json {said}.*: put it back"):
             RunFolder(tmp_path).config()
     (tmp_path / "provenance.json").unlink()
     with pytest.raises(InputError, match=r"provenance\.json cannot be read .*: put it back"):
@@ -145,14 +159,14 @@ def test_model_and_latent_round_trips(tmp_path):
 def test_a_method_of_a_later_version_is_said(tmp_path):
     run = start(tmp_path)
     save_tensors(run.path / "model.safetensors", {"maps": torch.zeros(2, 8, 8, 8)}, method="telepathy")
-    with pytest.raises(InputError, match="method 'telepathy' is not one that this version knows"):
+    with pytest.raises(InputError, match="method 'telepathy' is not known here"):
         run.representation()
 
 
 def test_a_damaged_model_is_said(tmp_path):
     run = start(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"\x00" * 20)
-    with pytest.raises(InputError, match=r"model\.safetensors cannot be read as safetensors"):
+    with pytest.raises(InputError, match=r"model\.safetensors cannot be read \("):
         run.representation()
 
 
@@ -199,27 +213,88 @@ def test_consensus_of_a_run(tiny_run):
         assert pixel_A == pytest.approx(16.0)
     with (tiny_run.path / "consensus" / "fsc.csv").open() as file:
         rows = list(csv.DictReader(file))
-    curves = tiny_run.consensus_fsc()
+    curves = tiny_run.consensus_fsc().by_name()
     assert set(curves) == {"unmasked", "masked", "phase_randomised", "corrected"}
     np.testing.assert_allclose(curves["masked"], [float(row["masked"]) for row in rows], rtol=1e-6)
     spectra = tiny_run.spectra()
-    assert spectra["precision"].shape == spectra["noise"].shape == (9,)
-    assert bool((spectra["precision"] > 0).all())
+    assert spectra.precision.shape == spectra.noise.shape == (9,)
+    assert bool((spectra.precision > 0).all())
 
 
-def test_a_run_that_cannot_be_replaced_is_put_back(tmp_path):
-    RunFolder.create(tmp_path / "run", {"zdim": 2}, resume=False, overwrite=False)
-    (tmp_path / "run" / "kept").write_text("years of work")
-    RunFolder.create(tmp_path / "run", {"zdim": 3}, resume=False, overwrite=True).discard()
-    assert (tmp_path / "run" / "kept").read_text() == "years of work"
-    RunFolder.create(tmp_path / "run", {"zdim": 3}, resume=False, overwrite=True).settle()
+def test_a_run_that_cannot_be_replaced_comes_back(tmp_path):
+    run = start(tmp_path / "run")
+    (run.path / "kept").write_text("years of work")
+    with RunFolder.create(run.path, {**ASKED, "zdim": 3}, resume=False, overwrite=True) as new:
+        assert new.config()["zdim"] == 3 and not (new.path / "kept").exists()
+        new.rollback()
+    assert (run.path / "kept").read_text() == "years of work" and run.config() == ASKED
+    with RunFolder.create(run.path, {**ASKED, "zdim": 3}, resume=False, overwrite=True) as new:
+        new.commit()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    assert not (tmp_path / "run" / "kept").exists()
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "provenance.json"]
+
+
+def test_a_run_that_could_not_start_leaves_nothing(tmp_path):
+    with RunFolder.create(tmp_path / "a" / "run", ASKED, resume=False, overwrite=False) as run:
+        run.rollback()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_locked_while_it_is_written(tmp_path):
+    with (
+        RunFolder.create(tmp_path, ASKED, resume=False, overwrite=False),
+        pytest.raises(InputError, match="is being written by PID"),
+    ):
+        create(tmp_path, resume=True)
+    create(tmp_path, resume=True)
+
+
+def test_a_run_that_replaces_another_is_gone_on_with_or_begun_again(tmp_path):
+    """Interrupted before the new one's particles were in order."""
+    start(tmp_path, zdim=2)
+    new = {**ASKED, "zdim": 3}
+
+    def interrupted() -> None:
+        with RunFolder.create(tmp_path, new, resume=False, overwrite=True):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert create(tmp_path, new, resume=True).config()["zdim"] == 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "provenance.json"]
+
+
+def test_what_a_kill_in_the_first_moment_leaves_is_taken(tmp_path):
+    """By versions before this one too, which wrote the provenance first."""
+    (tmp_path / "provenance.json").write_text("{}")
+    (tmp_path / ".config-0a1b2c3d4e5f.json").write_text("{")
+    assert create(tmp_path, overwrite=True).config() == ASKED
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "provenance.json"]
+    (tmp_path / "provenance.json").unlink()
+    assert create(tmp_path, resume=True).provenance().command[0] == "cryomorph"
+
+
+def test_reading_a_run_needs_no_torch(tiny_run):
+    """Choosing and dividing particles answer at once."""
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from cryomorph.runs.folder import RunFolder\n"
+        "from cryomorph.particles.subset import ParticleFile\n"
+        "import cryomorph.io.output_folder, cryomorph.io.numbers, cryomorph.io.cryodrgn, cryomorph.io.structure\n"
+        "run = RunFolder.open(Path(sys.argv[1])); run.config(); run.provenance(); run.latent(); run.consensus_fsc()\n"
+        "file = ParticleFile.open(run.path / run.manifest().metadata)\n"
+        "assert len(file) == run.manifest().n * run.copies == len(run.latent_mean())\n"
+        "print([name for name in ('torch', 'scipy', 'sklearn', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tiny_run.path)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_column_is_no_latent_space(tmp_path):
     np.save(tmp_path / "latent_std.npy", np.zeros(5))
-    with pytest.raises(InputError, match=r"latent_std.npy cannot be read \(shape \(5,\), expected particles by coord"):
+    with pytest.raises(InputError, match=r"latent_std.npy has shape \(5,\), expected \(n, n\): train again"):
         RunFolder(tmp_path).latent_std()
 
 
@@ -235,9 +310,9 @@ def test_latent_points_that_are_cut_off_are_named(tmp_path, content):
 @pytest.mark.parametrize(
     ("name", "kept", "said"),
     [
-        ("latent_mean", (slice(100), slice(None)), r"(100, 2), expected (400, 2), particles by coordinates"),
-        ("latent_std", (slice(100), slice(None)), r"(100, 2), expected (400, 2), particles by coordinates"),
-        ("latent_std", (slice(None), slice(1)), r"(400, 1), expected (400, 2), particles by coordinates"),
+        ("latent_mean", (slice(100), slice(None)), "(100, 2), expected (400, n)"),
+        ("latent_std", (slice(100), slice(None)), "(100, 2), expected (400, 2)"),
+        ("latent_std", (slice(None), slice(1)), "(400, 1), expected (400, 2)"),
     ],
 )
 def test_latent_points_that_are_not_the_particles_are_refused(tiny_run, tmp_path, name, kept, said):
@@ -246,5 +321,5 @@ def test_latent_points_that_are_not_the_particles_are_refused(tiny_run, tmp_path
     np.testing.assert_array_equal(mean, tiny_run.latent_mean())
     np.testing.assert_array_equal(std, tiny_run.latent_std())
     np.save(run.path / f"{name}.npy", np.load(run.path / f"{name}.npy")[kept])
-    with refused(f"{run.path / f'{name}.npy'} has shape {said}: train again"):
+    with refused(f"{run.path / f'{name}.npy'} has shape {said}: train again with --overwrite"):
         run.latent()

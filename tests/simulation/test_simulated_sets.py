@@ -151,7 +151,7 @@ def test_a_set_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.M
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
-    with pytest.raises(InputError, match="no simulated set"):
+    with pytest.raises(InputError, match="holds no simulated set"):
         simulate_set(config(tmp_path / "mine", n=3, overwrite=True))
 
 

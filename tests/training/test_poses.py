@@ -16,7 +16,7 @@ from cryomorph.config.linear import LinearConfig
 from cryomorph.config.neural_field import NetworkConfig, NeuralFieldConfig
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.config.training import TrainingConfig
-from cryomorph.diagnostics.training_record import read_metrics, training_record
+from cryomorph.diagnostics.training_record import training_record
 from cryomorph.io.star import read_star
 from cryomorph.particles.metadata import read_particles, rewrite_poses
 from cryomorph.particles.prepare import prepare
@@ -227,7 +227,7 @@ def test_the_run_s_particle_file_has_the_refined_poses(known, whole):
 
 
 def test_the_report_s_record_has_the_rounds(whole):
-    record = training_record(read_metrics(whole.path / "metrics.jsonl"))
+    record = training_record(whole.metrics())
     assert record is not None
     assert [row["round"] for row in record.poses] == [1, 2, 3]
 

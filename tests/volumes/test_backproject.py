@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from cryomorph.io.mrc import write_stack
 from cryomorph.particles.metadata import Particles, read_particles
 from cryomorph.particles.prepare import prepare
 from cryomorph.particles.store import ParticleStore
@@ -26,6 +25,7 @@ from cryomorph.volumes.backproject import (
 )
 from cryomorph.volumes.fsc import fsc, shell_sum
 from cryomorph.volumes.grid import fourier_crop
+from fixtures.stacks import write_stack
 
 BOX, PIXEL_A, N = 32, 3.0, 800
 GRID = Grid(BOX, PIXEL_A, 3.5)

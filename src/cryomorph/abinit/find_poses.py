@@ -43,7 +43,11 @@ def find_poses(config: AbinitConfig) -> RunFolder:
     """
     _check(config)
     begin = perf_counter()
-    run = start_run(config, "abinit")
+    with start_run(config, "abinit") as run:
+        return _find(run, config, begin)
+
+
+def _find(run: RunFolder, config: AbinitConfig, begin: float) -> RunFolder:
     if run.is_complete:
         run.log(f"{run.path} is already complete: nothing to resume")
         return run

@@ -31,8 +31,7 @@ from cryomorph.physics.pose import Pose, random_rotations, rotvec_from_rotation
 from cryomorph.poses.search import SearchPlan, search_poses, usual_plan
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
-from cryomorph.runs.folder import RunFolder
-from cryomorph.runs.snapshot import checkpoints
+from cryomorph.runs.folder import RunFolder, checkpoints
 from cryomorph.training.consensus import Consensus
 from cryomorph.training.device import compile_network, release, threads_for
 from cryomorph.training.loop import train

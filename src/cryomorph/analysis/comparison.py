@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cryomorph.analysis.particle_matching import SharedParticles
 from cryomorph.config.errors import InputError
-from cryomorph.runs.provenance import write_json
+from cryomorph.io.json_file import write_json
 from cryomorph.volumes.fsc import resolution_A
 
 

@@ -59,7 +59,7 @@ class Neighbourhoods:
         """What a run's store, latent space and consensus say."""
         store = run.store()
         halves = torch.stack([run.consensus_map("half1"), run.consensus_map("half2")])
-        resolution = resolution_A(run.consensus_fsc()["corrected"], store.pixel_A)
+        resolution = resolution_A(run.consensus_fsc().corrected, store.pixel_A)
         return cls(
             store,
             run.latent_mean(),
@@ -67,7 +67,7 @@ class Neighbourhoods:
             run.consensus_map(),
             halves,
             run.consensus_map("mask"),
-            run.spectra()["precision"],
+            run.spectra().precision,
             SMOOTHING * resolution / store.pixel_A,
         )
 

@@ -33,14 +33,13 @@ def particle_file(run: RunFolder, *, original_poses: bool = False, datadir: Path
     """
     from cryomorph.particles.subset import ParticleFile
 
-    store = run.store()
-    name = store.manifest.metadata
-    used = run.path / name
-    path = store.folder / name if original_poses or not used.is_file() else used
-    if original_poses and store.copies > 1:
-        if store.refined is not None:
+    manifest = run.manifest()
+    given, used = (folder / manifest.metadata for folder in (run.store_path, run.path))
+    path = given if original_poses or not used.is_file() else used
+    if original_poses and run.copies > 1:
+        if run.has_refined_poses:
             raise InputError(
-                f"original poses: {run.path} expanded its particles by symmetry {store.symmetry} and keeps only the "
+                f"original poses: {run.path} expanded its particles by symmetry {run.symmetry} and keeps only the "
                 f"refined poses of the copies: expand {path} with relion_particle_symmetry_expand instead"
             )
         path = used
@@ -49,7 +48,7 @@ def particle_file(run: RunFolder, *, original_poses: bool = False, datadir: Path
         places = [datadir]
     else:
         places = [Path(asked["datadir"])] if asked.get("datadir") else []
-        places += [Path(store.manifest.source).parent, Path()]
+        places += [Path(manifest.source).parent, Path()]
     if run.snapshot is not None and not original_poses and run.config().get("training", {}).get("refine_poses"):
         warn(f"{run.path} is not finished: the poses are the ones that it was given, not yet refined")
     found = ParticleFile.open(path, places=places, strip_prefix=asked.get("strip_prefix"))
@@ -60,8 +59,7 @@ def particle_file(run: RunFolder, *, original_poses: bool = False, datadir: Path
 
 def run_files(run: RunFolder) -> list[Path]:
     """The particle files that a run reads, which nothing may be written over."""
-    store = run.store()
-    return [folder / store.manifest.metadata for folder in (run.path, store.folder)]
+    return [folder / run.manifest().metadata for folder in (run.path, run.store_path)]
 
 
 def read_particle_numbers(path: Path, n: int) -> Int64[np.ndarray, " k"]:

@@ -21,7 +21,7 @@ from cryomorph.config.errors import InputError
 from cryomorph.diagnostics.left_in_run import Absent, read_comparison, read_landscape
 from cryomorph.diagnostics.model import measurements_of
 from cryomorph.diagnostics.run_checks import RunResults, run_checks
-from cryomorph.diagnostics.training_record import METRICS, linear_objective, read_metrics, read_training
+from cryomorph.diagnostics.training_record import linear_objective, read_training
 from cryomorph.io.output_folder import Contents, OutputFolder
 from cryomorph.particles.store import ParticleStore
 from cryomorph.render.isosurface import common_level
@@ -123,7 +123,7 @@ def _sections(run: RunFolder, found: RunAnalysis, results: RunResults, *, traini
 def _consensus(run: RunFolder, store: ParticleStore, render: MapRenderer) -> Section:
     return consensus_section(
         render.views(run.consensus_map()),
-        curves=run.consensus_fsc(),
+        curves=run.consensus_fsc().by_name(),
         pixel_A=store.pixel_A,
         box=store.box,
         noise=store.noise_amplitude.square().numpy()[: store.box // 2],
@@ -137,7 +137,7 @@ def _latent(run: RunFolder, space: LatentSpace, results: RunResults) -> Section:
         embedding=space.embedding,
         std=space.relative_std,
         reproducibility=half_sets,
-        objective=None if half_sets is None else linear_objective(read_metrics(run.path / METRICS)),
+        objective=None if half_sets is None else linear_objective(run.metrics()),
     )
 
 

@@ -50,7 +50,7 @@ def write_backprojection(config: BackprojectConfig) -> Reconstruction:
 def _reconstruct(config: BackprojectConfig, store: ParticleStore, folder: Path) -> Reconstruction:
     """Compute all maps and curves, and write them into a folder."""
     from cryomorph.io.mrc import write_map
-    from cryomorph.runs.folder import save_reconstruction
+    from cryomorph.runs.consensus import save_reconstruction
     from cryomorph.volumes.backproject import mirrored, reconstruct, residual_noise
     from cryomorph.volumes.masks import read_mask
     from cryomorph.volumes.sharpen import guinier_bfactor, sharpen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cryomorph.config.benchmark import BenchmarkConfig
+from cryomorph.io.atomic import check_output
 
 
 def benchmark(config: BenchmarkConfig) -> None:
@@ -11,6 +12,7 @@ def benchmark(config: BenchmarkConfig) -> None:
     from cryomorph.benchmark.table import print_table
     from cryomorph.config.console import say
 
+    check_output(config.output, inputs=(config.truth, *config.runs), overwrite=config.overwrite)
     found = score_runs(config.runs, config.truth, count=config.pick, reconstruct=config.reconstruct)
     found.write(config.output)
     print_table(found)

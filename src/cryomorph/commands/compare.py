@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cryomorph.config.compare import CompareConfig
 from cryomorph.config.console import say
-from cryomorph.config.errors import InputError
+from cryomorph.io.output_folder import Contents, OutputFolder
+
+if TYPE_CHECKING:
+    from cryomorph.analysis.compare import Comparison
+
+REPORT = "report.html"
+COMPARISON = Contents("comparison", (REPORT, "compare.json"), marker=REPORT, shared=True)
 
 
 def compare(config: CompareConfig) -> None:
     """Compare, print the table, and write the report where one is asked for."""
     from cryomorph.analysis.compare import compare_runs
-    from cryomorph.report.compare import comparison_report, lines
+    from cryomorph.report.compare import comparison_report
     from cryomorph.report.page import write_report
     from cryomorph.runs.folder import RunFolder
 
     runs = RunFolder.open(config.run_a, unfinished=True), RunFolder.open(config.run_b, unfinished=True)
-    report = None if config.output is None else config.output / "report.html"
-    if config.output is not None and config.output.is_file():
-        raise InputError(f"{config.output} is a file: expected a folder for -o")
-    if report is not None and report.exists() and not config.overwrite:
-        raise InputError(f"{report} exists already: give --overwrite to replace it, or another -o")
-    found = compare_runs(*runs, config)
+    if config.output is None:
+        _print(compare_runs(*runs, config))
+        return
+    inputs = (config.run_a, config.run_b)
+    with OutputFolder(config.output, COMPARISON, inputs=inputs, overwrite=config.overwrite) as output:
+        found = compare_runs(*runs, config)
+        _print(found)
+        write_report(output.scratch / REPORT, comparison_report(found, *runs))
+        found.write(output.scratch)
+        output.commit()
+    say(f"report: {config.output / REPORT}")
+
+
+def _print(found: Comparison) -> None:
+    from cryomorph.report.compare import lines
+
     say(f"{len(found.shared):,} particles shared, by {found.shared.by}")
     rows = list(lines(found))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for what, value, against in rows:
         print(f"{what:{widths[0]}}  {value:>{widths[1]}}  ({against})")
-    if report is not None:
-        write_report(report, comparison_report(found, *runs))
-        found.write(report.parent)
-        say(f"report: {report}")

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 from cryomorph.config.console import say
 from cryomorph.config.decode import DecodeConfig
 from cryomorph.config.errors import InputError
+from cryomorph.io.output_folder import Contents, OutputFolder
 
 if TYPE_CHECKING:
     import numpy as np
 
     from cryomorph.runs.folder import RunFolder
+
+NUMBERED = "[0-9]" * 6 + ".mrc"
+MAPS = Contents("maps", (NUMBERED,), plural=True, shared=True, guarded=("*.mrc",))
 
 
 def decode(config: DecodeConfig) -> None:
@@ -64,12 +68,9 @@ def _decode_points(config: DecodeConfig, folder: RunFolder) -> None:
 
     z, store = _points(config, folder), folder.store()
     box = store.box if config.box is None else config.box
-    if config.output.exists() and any(config.output.glob("*.mrc")):
-        if not config.overwrite:
-            raise InputError(f"{config.output} holds maps already: give --overwrite to replace them, or another -o")
-        for old in config.output.glob("[0-9]" * 6 + ".mrc"):
-            old.unlink()
-    config.output.mkdir(parents=True, exist_ok=True)
-    maps = reconstruct_at(folder, z) if config.reconstruct else decode_at(folder, z, box)
-    count = write_maps(config.output, maps, store.pixel_A * store.box / box, flip_hand=config.flip_hand)
+    read = (config.run, config.particles, config.z)
+    with OutputFolder(config.output, MAPS, inputs=read, overwrite=config.overwrite) as output:
+        maps = reconstruct_at(folder, z) if config.reconstruct else decode_at(folder, z, box)
+        count = write_maps(output.scratch, maps, store.pixel_A * store.box / box, flip_hand=config.flip_hand)
+        output.commit()
     say(f"{config.output}: {count} maps, box {box}, {'reconstructed' if config.reconstruct else 'decoded'}")

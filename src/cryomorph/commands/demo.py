@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 from time import perf_counter
 
 from cryomorph.config.console import say
 from cryomorph.config.demo import DemoConfig
-from cryomorph.config.errors import InputError
+from cryomorph.io.output_folder import Contents, OutputFolder
+
+DEMO = Contents("demo", marker="particles/truth.npz", whole=True)
 
 
 def demo(config: DemoConfig) -> None:
     """Run every step on a simulated hinge protein."""
+    with OutputFolder(config.output, DEMO, overwrite=config.overwrite) as output:
+        output.set_aside()
+        output.commit()
+        _run_all(config)
+
+
+def _run_all(config: DemoConfig) -> None:
     from cryomorph.commands.analyze import analyze
     from cryomorph.commands.benchmark import benchmark
     from cryomorph.commands.simulate import simulate
@@ -22,14 +30,7 @@ def demo(config: DemoConfig) -> None:
     from cryomorph.config.simulate import SimulateConfig
 
     folder = config.output
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / "particles" / "truth.npz").is_file():
-            raise InputError(f"{folder} is not empty and not a demo: give another -o")
-        if not config.overwrite:
-            raise InputError(f"{folder} holds a demo already: give --overwrite to replace it, or another -o")
-        shutil.rmtree(folder)
     begin = perf_counter()
-    folder.mkdir(parents=True, exist_ok=True)
     particles, model = folder / "particles", folder / "run"
     say(f"1/4  simulating {config.n} particles of a hinge protein whose arm swings through 86 degrees")
     simulate(SimulateConfig("uniform", particles, n=config.n, box=config.box, pixel_A=config.pixel_A, seed=config.seed))

@@ -50,7 +50,6 @@ def encode_particles(config: EncodeConfig) -> RunFolder:
     check_paths(config)
     if not config.particles.is_dir() and config.images.box is None:
         config = replace(config, images=replace(config.images, box=before.box))
-    run = start_run(config, trained.config()["method"], symmetry=trained.symmetry)
 
     def accept(store: ParticleStore) -> None:
         if store.box != before.box or abs(store.pixel_A / before.pixel_A - 1) > SAME_PIXEL:
@@ -59,22 +58,23 @@ def encode_particles(config: EncodeConfig) -> RunFolder:
                 f"{before.box} at {before.pixel_A:.4g}: resample the images"
             )
 
-    store = take_particles(run, config, accept)
-    noise = trained.config().get("training", {}).get("noise") or "radial"
-    whitening = noise_whitening(store, reconstruct_consensus(run, store), noise)
-    device = choose_device(config.device)
-    if isinstance(representation, LinearSubspace):
-        mean, std = _tensor(trained.latent_mean()), _tensor(trained.latent_std())
-        tensors = {"maps": representation.maps, "mean": mean, "std": std}
-        mean, std = _linear_latents(store, tensors, whitening)
-    else:
-        mean, std = _trained_latents(trained, store, whitening, device)
-    run.save_latent(mean.cpu(), std.cpu())
-    own = set(representation.state_dict())
-    extra = {name: value for name, value in trained.model_tensors().items() if name not in own}
-    facts = trained.model_facts()
-    run.save_model(representation, extra, encoder=facts.get("encoder", ""), latents=facts.get("latents", ""))
-    run.log(f"{len(store)} particles encoded by {config.run}; {perf_counter() - begin:.1f} s")
+    with start_run(config, trained.config()["method"], symmetry=trained.symmetry) as run:
+        store = take_particles(run, config, accept)
+        noise = trained.config().get("training", {}).get("noise") or "radial"
+        whitening = noise_whitening(store, reconstruct_consensus(run, store), noise)
+        device = choose_device(config.device)
+        if isinstance(representation, LinearSubspace):
+            mean, std = _tensor(trained.latent_mean()), _tensor(trained.latent_std())
+            tensors = {"maps": representation.maps, "mean": mean, "std": std}
+            mean, std = _linear_latents(store, tensors, whitening)
+        else:
+            mean, std = _trained_latents(trained, store, whitening, device)
+        run.save_latent(mean.cpu(), std.cpu())
+        own = set(representation.state_dict())
+        extra = {name: value for name, value in trained.model_tensors().items() if name not in own}
+        facts = trained.model_facts()
+        run.save_model(representation, extra, encoder=facts.get("encoder", ""), latents=facts.get("latents", ""))
+        run.log(f"{len(store)} particles encoded by {config.run}; {perf_counter() - begin:.1f} s")
     return run
 
 

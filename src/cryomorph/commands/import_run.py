@@ -69,7 +69,6 @@ def import_cryodrgn(config: ImportConfig) -> RunFolder:
         config.epoch,
     )
     check_paths(options)
-    run = start_run(options, "neural-field")
 
     def accept(store: ParticleStore) -> None:
         if store.box != field.shape.box:
@@ -80,12 +79,13 @@ def import_cryodrgn(config: ImportConfig) -> RunFolder:
                 "particles and the --index that the run was trained on"
             )
 
-    store = take_particles(run, options, accept)
-    consensus = reconstruct_consensus(run, store)
-    run.save_latent(torch.from_numpy(mean), torch.from_numpy(log_variance).mul(0.5).exp())
-    whitening = consensus.noise_power.rsqrt()[store.disk.shell]
-    run.save_model(field, {"prior_std": torch.ones(field.zdim), "whitening": whitening}, encoder="foreign")
-    run.log(f"{len(mean)} latent points of {latent}, decoder of {weights}; next: cryomorph analyze {run.path}")
+    with start_run(options, "neural-field") as run:
+        store = take_particles(run, options, accept)
+        consensus = reconstruct_consensus(run, store)
+        run.save_latent(torch.from_numpy(mean), torch.from_numpy(log_variance).mul(0.5).exp())
+        whitening = consensus.noise_power.rsqrt()[store.disk.shell]
+        run.save_model(field, {"prior_std": torch.ones(field.zdim), "whitening": whitening}, encoder="foreign")
+        run.log(f"{len(mean)} latent points of {latent}, decoder of {weights}; next: cryomorph analyze {run.path}")
     return run
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,18 +26,33 @@ from cryomorph.analysis.motions.regions import moving_gaussians, region_shares
 from cryomorph.config.console import say, track, warn
 from cryomorph.config.errors import InputError
 from cryomorph.config.motions import MotionsConfig
+from cryomorph.io.json_file import write_json
 from cryomorph.io.mrc import write_map
+from cryomorph.io.output_folder import Contents, OutputFolder
 from cryomorph.io.structure import Atoms, arrows, read_atoms, too_long, write_atoms, write_points
 from cryomorph.render.chimerax import motions_script
 from cryomorph.report.motion_plots import arrow_colours, motions_figure
 from cryomorph.report.style import save_plot
 from cryomorph.representations.gaussians import Gaussians
 from cryomorph.runs.folder import RunFolder
-from cryomorph.runs.provenance import write_json
 
 FACTS = "motions.json"
 SHORTEST = 0.1  # arrow that is drawn, as a share of the longest
 FAINTEST = 0.1  # Gaussian that gets one, as a share of the mean amplitude
+
+
+def written(folder: Path) -> list[Path]:
+    """What earlier motions left in a folder, by their own list: nothing else there is ever removed."""
+    try:
+        files = json.loads((folder / FACTS).read_text())["files"]
+        paths = [folder / FACTS, *(folder / str(name) for name in files)]
+    except (OSError, ValueError, KeyError, TypeError):
+        paths = [folder / FACTS]
+    inside = folder.resolve()
+    return [path for path in paths if path.is_file() and path.resolve().is_relative_to(inside)]
+
+
+MOTIONS = Contents("motions", written, marker=FACTS, plural=True)
 
 
 def motions(config: MotionsConfig) -> Path:
@@ -51,31 +65,30 @@ def motions(config: MotionsConfig) -> Path:
     run = RunFolder.open(config.run, unfinished=True)
     model = moving_gaussians(run)
     output = config.output if config.output is not None else run.path / "motions"
-    _check_output(output, overwrite=config.overwrite)
-    atoms = None if config.model is None else read_atoms(config.model)
-    if atoms is not None and config.format == "pdb" and (name := too_long(atoms)):
-        raise InputError(f"{config.model}: chain {name!r} has no place in a PDB file: leave --format pdb away")
-    z, store = check_latent(run.latent()[0]), run.store()
-    if z.shape[1] != model.zdim:
-        raise InputError(
-            f"{run.path}: latent points of {z.shape[1]} coordinates, the model has {model.zdim}: train again"
+    read = (config.run, config.model, *(config.region or ()))
+    with OutputFolder(output, MOTIONS, inputs=read, overwrite=config.overwrite) as placed:
+        atoms = None if config.model is None else read_atoms(config.model)
+        if atoms is not None and config.format == "pdb" and (name := too_long(atoms)):
+            raise InputError(f"{config.model}: chain {name!r} is too long for a PDB file: omit --format pdb")
+        z, store = check_latent(run.latent()[0]), run.store()
+        if z.shape[1] != model.zdim:
+            raise InputError(
+                f"{run.path}: latent points of {z.shape[1]} coordinates, the model has {model.zdim}: train again"
+            )
+        frame = FileFrame(store.box, store.pixel_A, config.flip_hand)
+        regions = None if config.region is None else region_shares(config.region, model, frame)
+        if regions is None:
+            space = eigen_motions(model, z, pixel_A=frame.pixel_A, components=config.components)
+        else:
+            space = localised_motions(model, z, regions, pixel_A=frame.pixel_A)
+        chosen = [*space.motions, *(combined(space.motions, text) for text in config.combine or ())]
+        paths = [motion_path(model, z, space, motion=motion, points=config.points, frame=frame) for motion in chosen]
+        fit = (
+            None
+            if atoms is None
+            else find_conformation(run, atoms, particle=config.particle, z=z, model=model, frame=frame)
         )
-    frame = FileFrame(store.box, store.pixel_A, config.flip_hand)
-    regions = None if config.region is None else region_shares(config.region, model, frame)
-    if regions is None:
-        space = eigen_motions(model, z, pixel_A=frame.pixel_A, components=config.components)
-    else:
-        space = localised_motions(model, z, regions, pixel_A=frame.pixel_A)
-    chosen = [*space.motions, *(combined(space.motions, text) for text in config.combine or ())]
-    paths = [motion_path(model, z, space, motion=motion, points=config.points, frame=frame) for motion in chosen]
-    fit = (
-        None
-        if atoms is None
-        else find_conformation(run, atoms, particle=config.particle, z=z, model=model, frame=frame)
-    )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
-        folder = Path(scratch)
+        folder = placed.scratch
         facts = [motion_facts(path, z, space=space, regions=regions, model=model) for path in paths]
         for each in facts:
             _say(each)
@@ -100,7 +113,7 @@ def motions(config: MotionsConfig) -> Path:
             "options": asked, "particles": len(z), "gaussians": model.shape.count, "pixel_A": frame.pixel_A,
             "box": frame.box, "motions": facts, "model": told, "files": files,
         })  # fmt: skip
-        _move_into(output, folder)
+        placed.commit()
     say(f"{output}: look at motions.png, or open motions.cxc in ChimeraX")
     return output
 
@@ -203,39 +216,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output} is a file: expected a folder for -o")
-    if not output.is_dir() or not any(output.iterdir()):
-        return
-    if not (output / FACTS).is_file():
-        raise InputError(f"{output} is not empty and holds no motions: give another -o")
-    if not overwrite:
-        raise InputError(f"{output} holds motions already: give --overwrite to replace them, or another -o")
-
-
-def _left(output: Path) -> list[Path]:
-    """What earlier motions left in a folder, by their own list: nothing else there is ever removed."""
-    try:
-        files = json.loads((output / FACTS).read_text())["files"]
-        paths = [output / str(name) for name in files]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    inside = output.resolve()
-    return [path for path in paths if path.is_file() and path.resolve().is_relative_to(inside)]
-
-
-def _move_into(output: Path, made: Path) -> None:
-    """Put new motions in the place of the old ones."""
-    output.mkdir(exist_ok=True)
-    for path in _left(output):
-        path.unlink()
-        if path.parent != output and not any(path.parent.iterdir()):
-            path.parent.rmdir()
-    new = sorted((path for path in made.rglob("*") if path.is_file()), key=lambda path: path.name == FACTS)
-    for path in new:  # last what says that all is there
-        place = output / path.relative_to(made)
-        place.parent.mkdir(exist_ok=True)
-        path.replace(place)

@@ -10,11 +10,11 @@ from typing import Any
 from cryomorph.analysis.selection_map import COMPARED, DECODED, Decoded, SelectionMap
 from cryomorph.analysis.state_maps import StateMap
 from cryomorph.io.atomic import atomic_path
+from cryomorph.io.json_file import write_json
 from cryomorph.io.mrc import write_map
 from cryomorph.report.fsc_plots import agreement_plot
 from cryomorph.report.style import save_plot
-from cryomorph.runs.folder import save_reconstruction
-from cryomorph.runs.provenance import write_json
+from cryomorph.runs.consensus import save_reconstruction
 from cryomorph.volumes.backproject import mirror, mirrored
 from cryomorph.volumes.fsc import shell_resolution_A
 

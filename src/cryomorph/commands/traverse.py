@@ -6,7 +6,6 @@ Particle numbers are 0-based; so are components here, while users count them fro
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,18 @@ from cryomorph.analysis.paths import (
 from cryomorph.config.console import say, warn
 from cryomorph.config.errors import InputError
 from cryomorph.config.traverse import TraverseConfig
+from cryomorph.io.json_file import write_json
+from cryomorph.io.output_folder import Contents, OutputFolder
 from cryomorph.render import movie
 from cryomorph.render.chimerax import movie_script
 from cryomorph.report.path_plot import path_figure
 from cryomorph.report.style import save_plot
 from cryomorph.runs.folder import RunFolder
-from cryomorph.runs.provenance import write_json
 
 NUMBERED = "[0-9]" * 6  # as maps and frames are
-LEFT = f"{NUMBERED}.mrc frames/{NUMBERED}.png movie.gif movie.mp4 overview.png play.cxc path.json path.npy path.txt"
+FACTS = "path.json"
+FILES = f"{NUMBERED}.mrc frames/{NUMBERED}.png movie.gif movie.mp4 overview.png play.cxc path.json path.npy path.txt"
+PATH = Contents("path", FILES.split(), marker=FACTS, shared=True, guarded=("*.mrc",))
 
 
 def traverse(config: TraverseConfig) -> Path:
@@ -50,15 +52,13 @@ def traverse(config: TraverseConfig) -> Path:
     if z.shape[1] == 0:
         raise InputError(f"{config.run} has no latent space (--zdim 0): there is no path, its one map is map.mrc")
     output = config.output if config.output is not None else run.path / "traverse" / config.name
-    _check_output(output, overwrite=config.overwrite)
-    pca = principal_components(z)
-    path = find_path(config, z, pca=pca, run=run)
-    around = occupancy(z, path)
-    _say_path(path, around)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as scratch:
-        _write_path(Path(scratch), config, path, around=around, pca=pca, run=run)
-        _move_into(output, Path(scratch))
+    with OutputFolder(output, PATH, inputs=(config.run,), overwrite=config.overwrite) as folder:
+        pca = principal_components(z)
+        path = find_path(config, z, pca=pca, run=run)
+        around = occupancy(z, path)
+        _say_path(path, around)
+        _write_path(folder.scratch, config, path, around=around, pca=pca, run=run)
+        folder.commit()
     say(f"{output}: {len(path.points)} maps, frames/, overview.png, play.cxc for ChimeraX"
         + ("" if config.movie == "none" else f", movie.{config.movie}"))  # fmt: skip
     return output
@@ -76,18 +76,6 @@ def find_path(config: TraverseConfig, z: Latent, *, pca: Pca, run: RunFolder) ->
     coordinates = LandscapeTables.of(run).coordinates()
     component = (config.volume_pc or 1) - 1
     return volume_component_path(z, coordinates, component, points=config.points, percentiles=wide)
-
-
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    if output.exists() and not output.is_dir():
-        raise InputError(f"{output} is a file: expected a folder for -o")
-    if not overwrite and (_left(output) or any(output.glob("*.mrc"))):
-        raise InputError(f"{output} holds a path already: give --overwrite to replace it, or another -o")
-
-
-def _left(output: Path) -> list[Path]:
-    """What an earlier path left in a folder: nothing else there is ever replaced."""
-    return [path for pattern in LEFT.split() for path in output.glob(pattern)]
 
 
 def _say_path(path: LatentPath, around: Occupancy) -> None:
@@ -120,7 +108,7 @@ def _write_path(
     np.save(folder / "path.npy", path.points)
     if path.particles is not None:
         np.savetxt(folder / "path.txt", path.particles, fmt="%d", header="0-based particle numbers")
-    write_json(folder / "path.json", _facts(config, path, around) | {
+    write_json(folder / FACTS, _facts(config, path, around) | {
         "level": scene.level, "view": scene.rotation.tolist(), "box": box, "pixel_A": pixel_A,
     })  # fmt: skip
 
@@ -141,13 +129,3 @@ def _facts(config: TraverseConfig, path: LatentPath, around: Occupancy) -> dict[
         "usual_tenth_particle_distance": around.usual,
         "maps_in_empty_space": around.empty.tolist(),
     }
-
-
-def _move_into(output: Path, made: Path) -> None:
-    """Put what was made in place of an older path."""
-    output.mkdir(exist_ok=True)
-    (output / "frames").mkdir(exist_ok=True)
-    for path in _left(output):
-        path.unlink()
-    for path in sorted(made.rglob("*.*")):
-        path.replace(output / path.relative_to(made))

@@ -23,3 +23,5 @@ class BenchmarkConfig:
     """Number of particles, spread over the true coordinate, that are decoded and compared with their true maps."""
     reconstruct: bool = True
     """Also score maps reconstructed from the particles near each latent point; this takes most of the time."""
+    overwrite: bool = False
+    """Replace a file of scores that exists."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,9 @@ from jaxtyping import Float64, Int64
 
 from cryomorph.config.console import warn
 from cryomorph.runs.folder import RunFolder
+from cryomorph.runs.metrics import METRICS
 
 Row = dict[str, Any]
-METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,6 @@ class TrainingRecord:
         return self.held_out if np.isfinite(self.held_out).any() else self.loss
 
 
-def read_metrics(path: Path) -> list[Row]:
-    """The rows of a metrics.jsonl, without lines that a killed run left incomplete; none without the file."""
-    rows = []
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            rows.append(dict(json.loads(line)))
-        except (TypeError, ValueError):
-            continue
-    return rows
-
-
 def linear_objective(rows: list[Row]) -> Float64[np.ndarray, " steps"] | None:
     """Negative log-likelihood of a linear fit by step; None where there are fewer than two steps."""
     # a resumed run records the steps that it repeats twice
@@ -65,11 +52,10 @@ def linear_objective(rows: list[Row]) -> Float64[np.ndarray, " steps"] | None:
 
 def read_training(run: RunFolder) -> TrainingRecord | None:
     """A run's training by epoch; None, with a warning where that is so because metrics.jsonl is damaged."""
-    path = run.path / METRICS
     try:
-        return training_record(read_metrics(path))
+        return training_record(run.metrics())
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        warn(f"{path} is damaged ({error!r}): what it says of the training is left out")
+        warn(f"{run.path / METRICS} is damaged ({error!r}): what it says of the training is left out")
         return None
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from cryomorph.config.errors import InputError
 from cryomorph.io.owner import Owner
@@ -38,11 +39,16 @@ class FolderLock:
                 if file is None:  # its holder has just let go of it
                     time.sleep(0.01)
                     continue
-                other = Owner.parse(os.pread(file, 1 << 16, 0).decode(errors="replace"))
+                other = Owner.parse(file.read())
                 if other is not None and not other.is_dead:
                     raise InputError(in_use(folder, other))
-                os.ftruncate(file, 0)
-                os.pwrite(file, mine.owner.text().encode(), 0)
+                try:
+                    file.truncate(0)
+                    file.write(mine.owner.text())
+                    file.flush()
+                except OSError:  # a full disk
+                    mine.release()
+                    raise
                 return mine
         raise InputError(f"{folder} is being taken by several processes at once: try again")
 
@@ -71,16 +77,14 @@ def in_use(folder: Path, owner: Owner) -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int | None]:
+def _opened(path: Path) -> Iterator[TextIO | None]:
     """The lock file, made where it is missing and read by no other process meanwhile; None where it has gone again."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    with path.open("a+", errors="replace") as file:
         with contextlib.suppress(OSError):  # some network disks know no such locks
             fcntl.flock(file, fcntl.LOCK_EX)
         try:
-            same = os.path.samestat(os.fstat(file), path.stat())
+            same = os.path.samestat(os.fstat(file.fileno()), path.stat())
         except FileNotFoundError:
             same = False
+        file.seek(0)
         yield file if same else None
-    finally:
-        os.close(file)

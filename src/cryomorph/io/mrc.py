@@ -158,18 +158,34 @@ def read_map(path: str | Path) -> tuple[Float32[np.ndarray, "z y x"], float]:
     return np.ascontiguousarray(stored.transpose(stored_axis[3], stored_axis[2], stored_axis[1])), header.pixel_A
 
 
+def read_finite_map(path: str | Path, box: int | None, *, again: str) -> Float32[np.ndarray, "z y x"]:
+    """A cubic map whose values are all finite.
+
+    Args:
+        box: its box; None for any.
+        again: how the file is made again, to end the message with.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds anything else.
+    """
+    try:
+        found = read_map(path)[0]
+    except InputError as error:
+        raise InputError(f"{error}, or {again}") from error
+    if found.shape != (box or len(found),) * 3:
+        voxels = " x ".join(map(str, found.shape))
+        raise InputError(f"{path} has {voxels} voxels, expected a cube of {box or 'any size'}: {again}")
+    if not np.isfinite(found).all():
+        raise InputError(f"{path} has values that are not finite: {again}")
+    return found
+
+
 def write_map(path: str | Path, volume: Num[np.ndarray, "z y x"], pixel_A: float) -> None:
     """Write a map `[z, y, x]` as a float32 MRC volume with its pixel size, atomically."""
     with atomic_path(path) as temporary, mrcfile.new(temporary) as mrc:
         mrc.set_data(np.ascontiguousarray(volume, dtype=np.float32))
         mrc.set_volume()
         mrc.voxel_size = pixel_A
-
-
-def write_stack(path: str | Path, images: Num[np.ndarray, "n y x"], pixel_A: float) -> None:
-    """Write images `[n, y, x]` as a float32 MRC image stack with its pixel size, atomically."""
-    with StackWriter(path, images.shape[-1], pixel_A) as writer:
-        writer.append(images)
 
 
 class StackWriter:

@@ -80,7 +80,7 @@ class OutputFolder:
     """A folder that a command writes, taken by a `with` block: refused, or locked and cleaned.
 
     Args:
-        inputs: files and folders that the command reads: an output is none of them and holds none of them.
+        inputs: files and folders that the command reads: an output is none of them, and replaces none of them.
         overwrite: whether an older content may be replaced.
         resume: whether the older content is gone on with: what has grown in place (`set_aside`) before a kill is kept.
         keep: whether the scratch folder lies beside the output as `<name>.part`, and outlives an interruption.
@@ -126,7 +126,9 @@ class OutputFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         kept = self._keep and error is not None and not isinstance(error, (InputError, OSError))
-        if self._scratch is not None and not kept:
+        if self._scratch is not None and kept and error is not None:
+            error.add_note(f"what was finished is kept in {self._scratch}; the same command goes on from there")
+        elif self._scratch is not None:
             self._temporary.append(self._scratch)
         self._close()
 
@@ -135,8 +137,13 @@ class OutputFolder:
         """The folder to build in, made when it is first asked for."""
         if self._scratch is None:
             path = self.path.absolute()
-            self._scratch = path.with_name(path.name + ".part") if self._keep else temporary_path(path / "new")
-            self._scratch.mkdir(exist_ok=self._keep)
+            if self._keep:
+                self._scratch = path.with_name(path.name + ".part")
+                self._scratch.mkdir(exist_ok=True)
+                clear_leftovers(self._scratch)
+            else:
+                self._scratch = temporary_path(path / "new")
+                self._scratch.mkdir()
         return self._scratch
 
     def temporary(self, name: str) -> Path:
@@ -180,11 +187,9 @@ class OutputFolder:
         for given in self._inputs:
             if same_place(self.path, given):
                 raise InputError(f"{self.path} is read, so it cannot be written too: give another -o")
-            if self.path.resolve() in given.resolve().parents and not self._resume:
-                raise InputError(f"{given} is read, and lies in {self.path}, which is to be written: give another -o")
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file: expected a folder for -o")
-        if self._keep and self.path.is_mount():
+        if self._keep and self.path.absolute().is_mount():
             raise InputError(f"{self.path} is the root of a disk: give a folder on it as -o")
 
     def _refuse_contents(self) -> None:
@@ -194,14 +199,25 @@ class OutputFolder:
         foreign = not contents.known(self.path) and (contents.whole or not _only(self.path, ours))
         if foreign and not contents.shared:
             raise InputError(f"{self.path} is not empty and holds no {contents.name}: give another -o")
-        guarded = any(path for pattern in contents.guarded for path in self.path.glob(pattern))
+        guarded = [path for pattern in contents.guarded for path in self.path.glob(pattern)]
         if (ours or guarded) and not (self._overwrite or self._resume or contents.unasked):
             one, them = ("", "them") if contents.plural else ("a ", "it")
             raise InputError(
                 f"{self.path} holds {one}{contents.name} already: give --overwrite to replace {them}, or another -o"
             )
         if not self._resume:
+            self._refuse_inputs([*ours, *guarded])
             self._refuse_parts(ours)
+
+    def _refuse_inputs(self, ours: Iterable[Path]) -> None:
+        """Refuse to replace what is read."""
+        mine = {path.parent.resolve() / path.name for path in ours}  # of a link only the link goes
+        for given in self._inputs:
+            places = (given.absolute(), given.parent.resolve() / given.name, given.resolve())
+            if any(mine & {place, *place.parents} for place in places):
+                raise InputError(
+                    f"{given} is read, and lies in {self.path}, where it would be replaced: copy it elsewhere"
+                )
 
     def _refuse_parts(self, ours: Iterable[Path]) -> None:
         """Refuse to replace folders in which nobody may, or somebody else does, write."""

@@ -117,7 +117,7 @@ def target_radius(session: Session[ResolvedGaussians]) -> float:
     nyquist = store.box / 2
     if resolution_A is not None:
         return min(store.box * store.pixel_A / resolution_A, nyquist)
-    curve = session.run.consensus_fsc()["corrected"]
+    curve = session.run.consensus_fsc().corrected
     below = np.flatnonzero(curve[1:] < 0.143)
     return float(min(max(below[0] + 1 if len(below) else nyquist, 6), nyquist))
 

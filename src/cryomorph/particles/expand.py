@@ -12,6 +12,17 @@ SOURCE_UID, COPY = "sym_expand/src_uid", "sym_expand/idx"
 ODD = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
+def copies_of(symmetry: str) -> int:
+    """How many orientations a point group makes equivalent: its order.
+
+    Args:
+        symmetry: RELION's name of it, see `physics.symmetry.point_group`.
+    """
+    kind, number = symmetry[:1].upper(), symmetry[1:]
+    fixed = {"T": 12, "O": 24, "I": 60}
+    return fixed[kind] if kind in fixed else int(number) * (2 if kind == "D" else 1)
+
+
 def repeated(table: StarTable | np.ndarray, copies: int) -> StarTable | np.ndarray:
     """Every row so many times, the copies of a particle one after another; all columns as they were.
 

@@ -14,16 +14,18 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex64, Float16, Float32, Int64
+from jaxtyping import Bool, Complex64, Float16, Float32, Int64, UInt8
 from torch import Tensor
 
 from cryomorph.config.console import say, track, warn
 from cryomorph.config.errors import InputError
 from cryomorph.config.prepare import ImageSource
 from cryomorph.io.atomic import atomic_path
+from cryomorph.io.output_folder import Contents, OutputFolder
 from cryomorph.particles.contrast import TRIAL_BOX, Contrast, decide_contrast
+from cryomorph.particles.manifest import COEFFICIENTS, FORMAT, MANIFEST, Manifest
 from cryomorph.particles.metadata import Particles, read_particles, write_particles
-from cryomorph.particles.store import COEFFICIENTS, FORMAT, Manifest, ParticleStore, write_manifest
+from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.noise import outside_power
 
@@ -31,6 +33,8 @@ DEFAULT_BOX = 128
 SAMPLE = 3000
 BLOCK_BYTES = 4 << 20  # of images: small enough to stay in the processor's cache (benchmarks/scale.py)
 NAMED = 5
+PLAN, STATE = "plan.json", "state.bin"
+STORE = Contents("particle store", marker=MANIFEST, whole=True)
 
 
 def prepare(
@@ -44,7 +48,7 @@ def prepare(
     seed: int = 0,
     workers: int | None = None,
 ) -> ParticleStore:
-    """Make the store of a particle set in `folder`; go on with one that was interrupted.
+    """Make the store of a particle set in `folder`; go on with one that was interrupted, which is in `<folder>.part`.
 
     Memory is bounded by a few blocks of `BLOCK_BYTES` for each worker, whatever the number of particles.
 
@@ -52,29 +56,18 @@ def prepare(
         InputError: an odd or too large box, bad images without `skip_bad`, no space, or a folder that is in use.
     """
     box = working_box(particles.box, box)
-    if folder.exists():
-        if not overwrite:
-            raise InputError(f"{folder} exists already: give --overwrite to replace it, or another -o")
-        if not (folder / "manifest.json").is_file():
-            raise InputError(f"{folder} is not a particle store, so it is not replaced: give another -o")
-    folder = folder.absolute()
-    building = folder.with_name(folder.name + ".part")
-    disk = fourier_disk(box)
-    plan = _plan(particles, box, invert=invert, seed=seed)
-    progress = _Progress.start(building, plan, len(particles), disk.size)
-    try:
-        noise, contrast = _look_at_sample(particles, disk, progress.folder, invert)
+    read = (particles.source, *dict.fromkeys(stack.parent for stack in particles.stacks))
+    with OutputFolder(folder, STORE, inputs=read, overwrite=overwrite, keep=True) as output:
+        disk = fourier_disk(box)
+        plan = _plan(particles, box, invert=invert, seed=seed)
+        progress = _Progress.start(output.scratch, plan, len(particles), disk.size)
+        noise, contrast = _look_at_sample(particles, disk, invert)
         bad = _write_coefficients(particles, disk, progress, (-1.0 if contrast.inverted else 1.0) / noise, workers)
         _refuse_bad(particles, bad, skip_bad=skip_bad)
         _write_metadata(particles, ~bad, progress.folder, noise, seed)
-    except (InputError, OSError):
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    _finish(particles, progress, contrast, bad, box)
-    if folder.exists():
-        shutil.rmtree(folder)
-    building.rename(folder)
-    return ParticleStore.open(folder)
+        _finish(particles, progress, contrast, bad, box)
+        output.commit()
+    return ParticleStore.open(folder.absolute())
 
 
 def prepare_source(
@@ -123,34 +116,48 @@ class _Progress:
     def start(cls, folder: Path, plan: dict[str, object], n: int, size: int) -> _Progress:
         block = max(1, BLOCK_BYTES // (4 * int(str(plan["source_box"])) ** 2))
         blocks = -(-n // block)
-        plan_file = folder / "plan.json"
-        if plan_file.is_file() and json.loads(plan_file.read_text()) == plan:
-            state = np.fromfile(folder / "state.bin", dtype=np.uint8)
-            if len(state) == blocks + n:
-                with (folder / COEFFICIENTS).open("rb") as file:
-                    np.lib.format.read_magic(file)
-                    np.lib.format.read_array_header_1_0(file)
-                    header = file.tell()
-                done = state[:blocks].astype(bool)
-                say(f"going on with {folder}: {done.sum()} of {blocks} blocks are there")
-                return cls(folder, done, state[blocks:].astype(bool), block, header)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        state = cls._interrupted(folder, plan)
+        if state is not None and len(state) == blocks + n:
+            header = _header_length(folder / COEFFICIENTS)
+            done = state[:blocks].astype(bool)
+            say(f"going on with {folder}: {done.sum()} of {blocks} blocks are there")
+            return cls(folder, done, state[blocks:].astype(bool), block, header)
+        shutil.rmtree(folder)
+        folder.mkdir()
         header = _reserve(folder / COEFFICIENTS, n, size)
-        np.zeros(blocks + n, dtype=np.uint8).tofile(folder / "state.bin")
-        with atomic_path(plan_file) as path:
+        np.zeros(blocks + n, dtype=np.uint8).tofile(folder / STATE)
+        with atomic_path(folder / PLAN) as path:
             path.write_text(json.dumps(plan))
         return cls(folder, np.zeros(blocks, dtype=bool), np.zeros(n, dtype=bool), block, header)
+
+    @staticmethod
+    def _interrupted(folder: Path, plan: dict[str, object]) -> UInt8[np.ndarray, " state"] | None:
+        """The state of a store that was being made by the same plan; None where there is none, or it is damaged."""
+        try:
+            if json.loads((folder / PLAN).read_text()) != plan:
+                return None
+            _header_length(folder / COEFFICIENTS)
+            return np.fromfile(folder / STATE, dtype=np.uint8)
+        except (OSError, ValueError):
+            return None
 
     def record(self, number: int, rows: slice, bad: Bool[np.ndarray, " b"]) -> None:
         """Note a block that is on disk, after its coefficients."""
         self.bad[rows] = bad
         self.done[number] = True
-        with (self.folder / "state.bin").open("r+b") as file:
+        with (self.folder / STATE).open("r+b") as file:
             file.seek(len(self.done) + rows.start)
             file.write(bad.astype(np.uint8).tobytes())
             file.seek(number)
             file.write(b"\x01")
+
+
+def _header_length(path: Path) -> int:
+    """Where the coefficients begin in their file."""
+    with path.open("rb") as file:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        return file.tell()
 
 
 def _reserve(path: Path, n: int, size: int) -> int:
@@ -163,7 +170,6 @@ def _reserve(path: Path, n: int, size: int) -> int:
             os.posix_fallocate(file.fileno(), 0, header + needed)
     except OSError as error:
         free = shutil.disk_usage(path.parent).free
-        shutil.rmtree(path.parent, ignore_errors=True)
         raise InputError(
             f"{path.parent} needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free ({error.strerror}): "
             "make room, choose a smaller --box, or another place"
@@ -194,7 +200,7 @@ def _plan(particles: Particles, box: int, *, invert: str, seed: int) -> dict[str
 
 
 def _look_at_sample(
-    particles: Particles, disk: FourierDisk, folder: Path, invert: str
+    particles: Particles, disk: FourierDisk, invert: str
 ) -> tuple[Float32[Tensor, " shells"], Contrast]:
     """Noise amplitude of each shell and the contrast, from up to `SAMPLE` images spread over the set."""
     n = len(particles)
@@ -362,6 +368,6 @@ def _finish(particles: Particles, progress: _Progress, contrast: Contrast, bad: 
         left_out=np.flatnonzero(bad).tolist(),
         ignored=list(particles.ignored),
     )
-    write_manifest(manifest, progress.folder)
-    for name in ("plan.json", "state.bin"):
+    manifest.write(progress.folder)
+    for name in (PLAN, STATE):
         (progress.folder / name).unlink()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,33 +15,14 @@ from jaxtyping import Bool, Complex64, Float16, Float32, Int64
 from torch import Tensor
 
 from cryomorph.config.errors import InputError
-from cryomorph.io.atomic import atomic_path
+from cryomorph.io.npy import damaged, map_npy, read_array
+from cryomorph.particles.manifest import AGAIN, COEFFICIENTS, Manifest
 from cryomorph.physics.ctf import Ctf, evaluate_ctf
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.pose import Pose, rotation_from_rotvec, shift_phase
 from cryomorph.physics.symmetry import expand_pose, point_group
 
-FORMAT = 1
-COEFFICIENTS = "coefficients.npy"
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a store holds; written last, so that a folder without it is not a store."""
-
-    format: int
-    n: int
-    rows: int
-    box: int
-    pixel_A: float
-    source: str
-    source_box: int
-    source_pixel_A: float
-    metadata: str
-    inverted: bool
-    contrast_reason: str
-    left_out: list[int]
-    ignored: list[str]
+ORTHONORMAL = 1e-2  # by which `R R^T` of a rotation may differ from the identity
 
 
 @dataclass(frozen=True)
@@ -119,23 +99,7 @@ class ParticleStore:
     @classmethod
     def open(cls, folder: Path) -> ParticleStore:
         """Open and validate a store: its manifest, its format and the sizes of its files."""
-        path = Path(folder) / "manifest.json"
-        if not path.is_file():
-            raise InputError(
-                f"{folder} is not a particle store (it has no manifest.json): make one with `cryomorph prepare`"
-            )
-        try:
-            given: dict[str, Any] = dict(json.loads(path.read_text()))
-            if given.get("format") != FORMAT:
-                raise InputError(f"{path} has format {given.get('format')}, expected {FORMAT}: make the store again")
-            manifest = Manifest(**given)
-        except InputError:
-            raise
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                f"{path} cannot be read ({error}): make the store again with `cryomorph prepare`"
-            ) from error
-        store = cls(Path(folder), manifest)
+        store = cls(Path(folder), Manifest.read(Path(folder)))
         store._map()
         return store
 
@@ -162,22 +126,37 @@ class ParticleStore:
         """The Fourier disk of the working box."""
         return fourier_disk(self.manifest.box)
 
-    def _array(self, name: str) -> np.ndarray:
-        return np.load(self.folder / name, allow_pickle=False)
+    def _floats(self, name: str, *shape: int) -> Float32[Tensor, ...]:
+        return torch.from_numpy(read_array(self.folder / name, shape, kind="float", again=AGAIN))
+
+    def _whole(self, name: str, below: int) -> Int64[np.ndarray, " n"]:
+        """One number from 0 up for each particle of the source."""
+        path = self.folder / name
+        found = read_array(path, (self.manifest.n,), kind="int", again=AGAIN)
+        wrong = (found < 0) | (found >= below)
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise InputError(f"{path} has {found[at]} in row {at} (0-based), expected 0 to {below - 1}: {AGAIN}")
+        return found
 
     @cached_property
     def row(self) -> Int64[np.ndarray, " n"]:
         """Row of the coefficient file, and of the source file, that holds each particle (bad images are left out)."""
-        return np.repeat(self._array("row.npy"), self.copies)
+        return np.repeat(self._whole("row.npy", self.manifest.rows), self.copies)
 
     @cached_property
     def pose(self) -> Pose | None:
         """Poses, or None where the source had none."""
         if self.refined is not None:
             return self.refined
-        if not (self.folder / "rotation.npy").is_file():
+        path = self.folder / "rotation.npy"
+        if not path.is_file():
             return None
-        given = Pose(torch.from_numpy(self._array("rotation.npy")), torch.from_numpy(self._array("shift_A.npy")))
+        rotation = self._floats(path.name, self.manifest.n, 3, 3)
+        defect = (rotation @ rotation.mT - torch.eye(3)).abs().amax((1, 2))
+        if bool((defect > ORTHONORMAL).any()):
+            raise InputError(f"{path} has no rotation in row {int(defect.argmax())} (0-based): {AGAIN}")
+        given = Pose(rotation, self._floats("shift_A.npy", self.manifest.n, 2))
         return given if self.copies == 1 else expand_pose(given, point_group(self.symmetry))
 
     @cached_property
@@ -185,7 +164,8 @@ class ParticleStore:
         """CTF parameters, or None where the source had none (a flat transfer function)."""
         if not (self.folder / "ctf.npy").is_file():
             return None
-        return Ctf(*torch.from_numpy(self._array("ctf.npy")).T.repeat_interleave(self.copies, 1))
+        values = self._floats("ctf.npy", self.manifest.n, len(fields(Ctf)))
+        return Ctf(*values.T.repeat_interleave(self.copies, 1))
 
     @cached_property
     def half(self) -> Int64[Tensor, " n"]:
@@ -193,12 +173,16 @@ class ParticleStore:
 
         All copies of a particle are of one half set, since they show the same noise.
         """
-        return torch.from_numpy(self._array("half.npy")).repeat_interleave(self.copies)
+        return torch.from_numpy(self._whole("half.npy", 2)).repeat_interleave(self.copies)
 
     @cached_property
     def noise_amplitude(self) -> Float32[Tensor, " shells"]:
         """Noise amplitude of a coefficient in each shell (0 to `box/2`), by which the stored ones were divided."""
-        return torch.from_numpy(self._array("noise_amplitude.npy"))
+        found = self._floats("noise_amplitude.npy", self.box // 2 + 1)
+        if not bool((found > 0).all()):
+            path = self.folder / "noise_amplitude.npy"
+            raise InputError(f"{path} has values that are not above 0: {AGAIN}")
+        return found
 
     def with_pose(self, pose: Pose) -> ParticleStore:
         """The same particles with other poses."""
@@ -252,16 +236,19 @@ class ParticleStore:
         mapped = self._map()
         contiguous = len(rows) > 0 and rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all())
         chosen = slice(rows[0], rows[-1] + 1) if contiguous else rows
-        return torch.view_as_complex(torch.from_numpy(np.array(mapped[chosen, :count])).float())
+        values = torch.from_numpy(np.array(mapped[chosen, :count], dtype=np.float16)).float()
+        if not math.isfinite(values.sum()):
+            raise InputError(f"{self.folder / COEFFICIENTS} has values that are not finite: {AGAIN}")
+        return torch.view_as_complex(values)
 
     def _map(self) -> Float16[np.ndarray, "rows size 2"]:
         path, shape = self.folder / COEFFICIENTS, (self.manifest.rows, self.disk.size, 2)
         try:
-            mapped = np.lib.format.open_memmap(path, mode="r")
+            mapped = map_npy(path)
         except (OSError, ValueError) as error:
-            raise InputError(f"{path} is missing or cut off ({error}): make the store again") from error
-        if mapped.shape != shape or mapped.dtype != np.float16:
-            raise InputError(f"{path} is {mapped.dtype} {mapped.shape}, expected float16 {shape}: make the store again")
+            raise damaged(path, error, AGAIN) from error
+        if mapped.shape != shape or mapped.dtype.newbyteorder("=") != np.float16:
+            raise InputError(f"{path} is {mapped.dtype} {mapped.shape}, expected float16 {shape}: {AGAIN}")
         return mapped
 
     def batch(self, index: Int64[Tensor, " b"], count: int | None = None) -> Batch:
@@ -277,9 +264,3 @@ class ParticleStore:
         if self.ctf is None:
             return inverse.expand(len(index), -1).contiguous()
         return evaluate_ctf(self.ctf[index], self.disk.frequency[:count] / (self.box * self.pixel_A)) * inverse
-
-
-def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write a store's manifest: the last step of making one."""
-    with atomic_path(folder / "manifest.json") as path:
-        path.write_text(json.dumps(asdict(manifest), indent=1))

@@ -14,7 +14,6 @@ from cryomorph.config.select import PARTICLE_FILES
 from cryomorph.io.cryosparc import read_cs, write_cs
 from cryomorph.io.star import read_star, unquote, write_star
 from cryomorph.particles.locate import locate
-from cryomorph.particles.metadata import read_particles, write_particles
 from cryomorph.particles.table import StarTable
 
 IMAGE = "rlnImageName"
@@ -105,6 +104,8 @@ class ParticleFile:
         elif target.suffix == ".cs":
             write_cs(target, self.table[rows])
         else:
+            from cryomorph.particles.metadata import read_particles, write_particles
+
             place = self.image_folder() or (self.places[0] if self.places else None)
             particles = read_particles(self.path, datadir=place, strip_prefix=self.strip_prefix, index=rows)
             write_particles(particles, target)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float64, Int, Int64
-from torch import Tensor
 
 from cryomorph.config.errors import InputError
-from cryomorph.physics.ctf import Ctf
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from cryomorph.physics.ctf import Ctf
 
 
 @dataclass(frozen=True)

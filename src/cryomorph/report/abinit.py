@@ -10,13 +10,13 @@ from jaxtyping import Float32, Int64
 
 from cryomorph.config.errors import InputError
 from cryomorph.diagnostics.abinit import no_starts_check, starts_check
-from cryomorph.diagnostics.training_record import read_metrics
 from cryomorph.io.mrc import read_map
 from cryomorph.io.npy import read_npy
 from cryomorph.report.fsc_plots import fsc_curves
 from cryomorph.report.page import Block, Figure, Note, Report, Section, Table, write_report
 from cryomorph.report.style import BLUE, blank, styled
 from cryomorph.runs.folder import RunFolder
+from cryomorph.runs.metrics import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -46,10 +46,10 @@ def write_abinit_report(run: RunFolder) -> Path:
 
 def abinit_report(run: RunFolder) -> Report:
     """The page, from what the run recorded."""
-    path = run.path / "metrics.jsonl"
+    path = run.path / METRICS
     if not path.is_file():
         raise InputError(f"{path} is missing: restore it, or run `cryomorph abinit` again")
-    records = read_metrics(path)
+    records = run.metrics()
     starts = next((row for row in reversed(records) if row.get("stage") == "starts"), None)
     rounds = {int(row["step"]): row for row in records if row.get("stage") in ROUNDS}
     if starts is None and not rounds:
@@ -63,7 +63,7 @@ def abinit_report(run: RunFolder) -> Report:
         "from the first search on and only sharpen afterwards; poses should change less from round to round.",
     )
     store = run.store()
-    curves = run.consensus_fsc()
+    curves = run.consensus_fsc().by_name()
     last = Section(
         "The map",
         (

@@ -1,40 +1,49 @@
-"""The run folder: the one place that knows which file of a run holds what."""
+"""The run folder: the one place that knows which file of a run holds what.
+
+What needs tensors imports them when it is asked for: choosing and dividing particles reads runs without.
+"""
 
 from __future__ import annotations
 
-import csv
-import json
-import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Float32
-from torch import Tensor
 
 from cryomorph.config.console import say, warn
 from cryomorph.config.errors import InputError
 from cryomorph.config.renamed import current_keys
 from cryomorph.io.atomic import atomic_path
-from cryomorph.io.mrc import read_map, write_map
-from cryomorph.io.npy import read_npy
-from cryomorph.models.registry import facts_of, representation_from
-from cryomorph.particles.store import ParticleStore
-from cryomorph.physics.pose import Pose
-from cryomorph.representations.base import Representation
-from cryomorph.runs.checkpoint import load_tensors, save_tensors
-from cryomorph.runs.provenance import provenance, write_json
-from cryomorph.runs.snapshot import Snapshot, checkpoints, read_snapshot, with_refined
-from cryomorph.volumes.backproject import Reconstruction
+from cryomorph.io.json_file import read_json, write_json
+from cryomorph.io.output_folder import Contents, OutputFolder
+from cryomorph.particles.expand import copies_of
+from cryomorph.particles.manifest import Manifest
+from cryomorph.runs.consensus import CONSENSUS, CURVES, SPECTRA, FscCurves, Spectra, save_reconstruction
+from cryomorph.runs.latents import MEAN, STD, read_latents, write_latents
+from cryomorph.runs.metrics import append_metrics, read_metrics
+from cryomorph.runs.provenance import PROVENANCE, Provenance
 
-MODEL = "model.safetensors"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cryomorph.particles.store import ParticleStore
+    from cryomorph.physics.pose import Pose
+    from cryomorph.representations.base import Representation
+    from cryomorph.runs.snapshot import Snapshot
+    from cryomorph.volumes.backproject import Reconstruction
+
+CONFIG, MODEL, LOG = "config.json", "model.safetensors", "run.log"
 REFINED = "refined_poses.safetensors"
+RUN = Contents("run", marker=CONFIG, signs=(PROVENANCE,), whole=True)
+CHECKPOINTS = "checkpoints/{name}epoch-*.safetensors"
 HOW = ("training.device", "training.precision", "training.compile", "training.checkpoint_minutes")
 """Options that say how to compute, not what: a resumed run may be given others."""
-CONSENSUS_MAPS = ("map", "half1", "half2", "mask")
+PUT_BACK = "put it back, or train again with --overwrite"
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,8 @@ class RunFolder:
     """Whether to leave the user and the logs alone: another process speaks for this one."""
     snapshot: Snapshot | None = None
     """The model of a run that is not finished, where it was opened so."""
+    output: OutputFolder | None = field(default=None, repr=False, compare=False)
+    """The folder as it is locked, where this process writes the run."""
 
     @classmethod
     def open(cls, path: Path, *, unfinished: bool = False) -> RunFolder:
@@ -58,51 +69,70 @@ class RunFolder:
             InputError: the folder is no run, its config is damaged, or it has no model yet.
         """
         run = cls(Path(path))
-        if not (run.path / "config.json").is_file():
-            raise InputError(f"{path} is not a run folder (it has no config.json): make one with `cryomorph train`")
+        if not (run.path / CONFIG).is_file():
+            raise InputError(f"{path} is not a run folder (it has no {CONFIG}): make one with `cryomorph train`")
+        run.config()  # damaged, it is better said now than where a report needs it
         if run.is_complete:
-            run.config()  # damaged, it is better said now than where a report needs it
             return run
         found = checkpoints(run.path)
         if not unfinished or not found:
             raise InputError(
                 f"{path} has no {MODEL} yet: finish it with the same `cryomorph train` command and --resume"
             )
-        snapshot = read_snapshot(found[-1], with_refined(run.path, run.store()))
+        from cryomorph.runs.snapshot import last_snapshot, with_refined
+
+        snapshot = last_snapshot(found, with_refined(run.path, run.store()))
         warn(f"{path} is not finished: this is what {snapshot.name} holds")
         return replace(run, snapshot=snapshot)
 
     @classmethod
-    def create(cls, path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> RunFolder:
-        """Start a run, or take up an interrupted one.
+    @contextmanager
+    def create(
+        cls, path: Path, config: dict[str, Any], *, resume: bool, overwrite: bool, inputs: tuple[Path, ...] = ()
+    ) -> Iterator[RunFolder]:
+        """Start a run, or go on with an interrupted one; it is locked in the `with` block.
+
+        What `overwrite` replaces is kept until `commit`.
 
         Args:
             config: what was asked, as JSON values, `method` among them.
+            inputs: what the run reads, none of which it may replace.
 
         Raises:
             InputError: the folder is in use and neither `resume` nor `overwrite` was given, it is no run folder, or
                 what is asked now differs from what the interrupted run was asked.
         """
-        run = cls(Path(path))
-        if run.path.exists() and not run.path.is_dir():
-            raise InputError(f"{path} is a file: expected a folder for -o")
-        known = (run.path / "config.json").is_file()
-        if run.path.exists() and any(run.path.iterdir()):
-            if not known:
-                raise InputError(f"{path} is not empty and not a run folder: give another -o")
-            if resume:
+        with OutputFolder(path, RUN, inputs=inputs, overwrite=True, resume=resume) as output:
+            run = cls(Path(path), output=output)
+            there = (run.path / CONFIG).is_file()
+            if there and resume:
                 run._require_same(config)
-                return run
-            if not overwrite:
+            elif resume:
+                raise InputError(f"{path} holds no run to resume: leave --resume away to start one")
+            elif there and not overwrite:
                 raise InputError(f"{path} holds a run: --resume goes on with it, --overwrite replaces it")
-            shutil.rmtree(run._replaced, ignore_errors=True)
-            run.path.rename(run._replaced)
-        elif resume:
-            raise InputError(f"{path} holds no run to resume: leave --resume away to start one")
-        run.path.mkdir(parents=True, exist_ok=True)
-        write_json(run.path / "provenance.json", provenance())
-        write_json(run.path / "config.json", config)
-        return run
+            else:
+                output.set_aside()
+                write_json(run.path / CONFIG, config)
+            if not (run.path / PROVENANCE).is_file():
+                Provenance.of_this_process().write(run.path)
+            try:
+                yield run
+            except BaseException as error:
+                error.add_note(
+                    f"what was finished is kept in {path}; the same command with --resume goes on from there"
+                )
+                raise
+
+    def commit(self) -> None:
+        """Let go of the run that this one replaces: its particles are in order."""
+        if self.output is not None:
+            self.output.commit()
+
+    def rollback(self) -> None:
+        """Remove a run that could not be started, and bring back the one that it was to replace."""
+        if self.output is not None:
+            self.output.rollback()
 
     def _require_same(self, config: dict[str, Any]) -> None:
         before, now = leaves(self.config()), leaves(config)
@@ -126,37 +156,18 @@ class RunFolder:
         return model.stat().st_mtime
 
     def config(self) -> dict[str, Any]:
-        """What the run was asked."""
-        return current_keys(self._facts("config.json", needed="method"))
+        """What the run was asked, by the present names of options."""
+        path = self.path / CONFIG
+        found = read_json(path, again=PUT_BACK)
+        if not isinstance(found.get("method"), str):
+            raise InputError(f"{path} does not say 'method': {PUT_BACK}")
+        return current_keys(found)
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> Provenance:
         """Where the run came from."""
-        return self._facts("provenance.json", needed="command")
+        return Provenance.read(self.path)
 
-    def _facts(self, name: str, *, needed: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            facts: Any = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read ({error}): put it back, or train anew with --overwrite") from error
-        if not isinstance(facts, dict) or needed not in facts:
-            raise InputError(f"{path} does not say '{needed}': put it back, or train anew with --overwrite")
-        return facts
-
-    @property
-    def _replaced(self) -> Path:
-        """Where the run that `overwrite` replaces waits until the new one has started."""
-        return self.path.with_name(self.path.name + ".replaced")
-
-    def settle(self) -> None:
-        """Let go of the run that this one replaces: its particles are in order."""
-        shutil.rmtree(self._replaced, ignore_errors=True)
-
-    def discard(self) -> None:
-        """Remove a run that could not be started, and put back the one that it was to replace."""
-        shutil.rmtree(self.path)
-        if self._replaced.is_dir():
-            self._replaced.rename(self.path)
+    # particles
 
     @property
     def store_path(self) -> Path:
@@ -168,69 +179,91 @@ class RunFolder:
         """Point group by which the run expands its particles; most runs take them as they are, `C1`."""
         return str(self.config().get("symmetry", "C1"))
 
-    def given_store(self) -> ParticleStore:
-        """The particle store of the run, expanded by its symmetry, with the poses that it was given."""
+    def manifest(self) -> Manifest:
+        """What the run's particle store says of itself."""
         if self.store_path.is_symlink() and not self.store_path.exists():
             raise InputError(f"{self.store_path} points to {self.store_path.readlink()}, which is gone: put it back")
+        return Manifest.read(self.store_path)
+
+    @property
+    def copies(self) -> int:
+        """How many particles of the run each particle of its store is, by symmetry."""
+        return copies_of(self.symmetry)
+
+    @property
+    def has_refined_poses(self) -> bool:
+        """Whether the run found poses of its own."""
+        if self.snapshot is not None and self.snapshot.pose is not None:
+            return True
+        return (self.path / REFINED).is_file()
+
+    def given_store(self) -> ParticleStore:
+        """The particle store of the run, expanded by its symmetry, with the poses that it was given."""
+        from cryomorph.particles.store import ParticleStore
+
+        self.manifest()
         return ParticleStore.open(self.store_path).expanded(self.symmetry)
 
     def store(self) -> ParticleStore:
         """The particle store of the run, with its poses as the run refined them."""
+        from cryomorph.physics.pose import Pose
+        from cryomorph.runs.checkpoint import load_tensors, require_finite
+
         store = self.given_store()
         if self.snapshot is not None and self.snapshot.pose is not None:
             return store.with_pose(self.snapshot.pose)
-        refined = self.path / REFINED
-        if not refined.is_file():
+        path = self.path / REFINED
+        if not path.is_file():
             return store
-        tensors = load_tensors(refined)[0]
-        return store.with_pose(Pose(tensors["rotation"], tensors["shift_A"]))
+        tensors = require_finite(load_tensors(path)[0])
+        rotation, shift_A = tensors["rotation"], tensors["shift_A"]
+        if rotation.shape != (len(store), 3, 3) or shift_A.shape != (len(store), 2):
+            raise InputError(
+                f"{path} has poses of shapes {tuple(rotation.shape)} and {tuple(shift_A.shape)}, the run has "
+                f"{len(store)} particles: train again with --overwrite"
+            )
+        return store.with_pose(Pose(rotation, shift_A))
 
     def save_pose(self, pose: Pose) -> None:
         """Keep refined poses: every later reading of the run's particles uses them, and particles.star says them."""
+        from cryomorph.runs.checkpoint import save_tensors
+
         save_tensors(self.path / REFINED, {"rotation": pose.rotation, "shift_A": pose.shift_A})
 
-    def _latent(self, name: str) -> Float32[np.ndarray, "n q"]:
-        path = self.path / f"{name}.npy"
-        try:
-            found = np.asarray(read_npy(path), dtype=np.float32)
-            if found.ndim != 2:
-                raise ValueError(f"shape {found.shape}, expected particles by coordinates")
-            return found
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}): train again") from error
+    # latent points
 
     def latent_mean(self) -> Float32[np.ndarray, "n q"]:
         """Most probable latent point of each particle of the store."""
-        return self._latent("latent_mean") if self.snapshot is None else self.snapshot.mean.numpy()
+        return read_latents(self.path / MEAN) if self.snapshot is None else self.snapshot.mean.numpy()
 
     def latent_std(self) -> Float32[np.ndarray, "n q"]:
         """Posterior standard deviation of each latent coordinate."""
-        return self._latent("latent_std") if self.snapshot is None else self.snapshot.std.numpy()
+        return read_latents(self.path / STD) if self.snapshot is None else self.snapshot.std.numpy()
 
     def latent(self) -> tuple[Float32[np.ndarray, "n q"], Float32[np.ndarray, "n q"]]:
         """Means and standard deviations of all particles; `InputError` where they are not one row for each of them."""
-        mean, std, n = self.latent_mean(), self.latent_std(), len(self.store())
-        shape = n, mean.shape[1]
-        for name, found in (("mean", mean), ("std", std)):
-            if found.shape != shape:
-                raise InputError(
-                    f"{self.path / f'latent_{name}.npy'} has shape {found.shape}, expected {shape}, particles by "
-                    "coordinates: train again"
-                )
-        return mean, std
+        if self.snapshot is not None:
+            return self.latent_mean(), self.latent_std()
+        n = self.manifest().n * self.copies
+        mean = read_latents(self.path / MEAN, particles=n)
+        return mean, read_latents(self.path / STD, particles=n, zdim=mean.shape[1])
 
     def save_latent(self, mean: Float32[Tensor, "n q"], std: Float32[Tensor, "n q"]) -> None:
         """Write the latent means and standard deviations."""
-        self.save_array("latent_mean.npy", mean.numpy())
-        self.save_array("latent_std.npy", std.numpy())
+        write_latents(self.path, mean.numpy(), std.numpy())
 
     def save_array(self, name: str, array: np.ndarray) -> None:
         """Write a numpy array into the run."""
         with atomic_path(self.path / name) as part:
             np.save(part, array)
 
+    # the model
+
     def save_model(self, representation: Representation, tensors: dict[str, Tensor], **facts: str) -> None:
         """Write the model, with what else belongs to it: the file whose presence says that the run is complete."""
+        from cryomorph.models.registry import facts_of
+        from cryomorph.runs.checkpoint import save_tensors
+
         state = {**representation.state_dict(), **tensors}
         save_tensors(self.path / MODEL, state, **facts_of(representation), **facts)
 
@@ -248,67 +281,93 @@ class RunFolder:
         return self._model()[1]
 
     def _model(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        from cryomorph.runs.checkpoint import load_tensors, require_finite
+
         if self.snapshot is not None:
             return self.snapshot.tensors, self.snapshot.facts
-        return load_tensors(self.path / MODEL)
+        tensors, facts = load_tensors(self.path / MODEL)
+        return require_finite(tensors), facts
 
     def representation(self) -> Representation:
         """The trained representation."""
+        from cryomorph.models.registry import representation_from
+
         tensors, facts = self._model()
         try:
             return representation_from(tensors, facts)
-        except (KeyError, InputError) as error:
+        except InputError as error:
             raise InputError(f"{self.path / MODEL}: {error}") from error
+        except Exception as error:  # whatever a network raises whose parts do not fit
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"{self.path / MODEL}: {reason}: train again with --overwrite") from error
+
+    # the consensus
 
     def save_consensus(self, result: Reconstruction, noise: Float32[Tensor, " shells"]) -> None:
         """Write the consensus: maps, FSC table and plot, and what later stages need of it."""
-        folder = self.path / "consensus"
+        folder = self.path / CONSENSUS
         folder.mkdir(exist_ok=True)
         save_reconstruction(result, folder)
-        save_tensors(folder / "spectra.safetensors", {"precision": result.precision, "noise": noise})
+        Spectra(result.precision, noise).write(folder)
 
     @property
     def has_consensus(self) -> bool:
         """Whether the consensus is there, whole."""
-        return (self.path / "consensus" / "spectra.safetensors").is_file()
+        return (self.path / CONSENSUS / SPECTRA).is_file()
+
+    @property
+    def _box(self) -> int | None:
+        """The working box; None where the store is elsewhere."""
+        return self.manifest().box if self.store_path.exists() else None
 
     def consensus_map(self, name: str = "map") -> Float32[Tensor, "z y x"]:
         """A map of the consensus: `map`, `half1`, `half2` or `mask`."""
-        return torch.tensor(read_map(self.path / "consensus" / f"{name}.mrc")[0])
+        import torch
 
-    def consensus_fsc(self) -> dict[str, Float32[np.ndarray, " shells"]]:
-        """The consensus's FSC curves by name, as in fsc.csv."""
-        with (self.path / "consensus" / "fsc.csv").open() as file:
-            rows = list(csv.DictReader(file))
-        names = ("unmasked", "masked", "phase_randomised", "corrected")
-        return {name: np.array([float(row[name]) for row in rows], dtype=np.float32) for name in names}
+        from cryomorph.io.mrc import read_finite_map
 
-    def spectra(self) -> dict[str, Tensor]:
-        """`precision` and `noise` (shells,) of the consensus: see `Reconstruction` and `residual_noise`."""
-        return load_tensors(self.path / "consensus" / "spectra.safetensors")[0]
+        path = self.path / CONSENSUS / f"{name}.mrc"
+        return torch.tensor(read_finite_map(path, self._box, again="train again with --overwrite"))
+
+    def consensus_fsc(self) -> FscCurves:
+        """The consensus's FSC curves."""
+        return FscCurves.read(self.path / CONSENSUS / CURVES, shells=None if self._box is None else self._box // 2)
+
+    def spectra(self) -> Spectra:
+        """Precision and noise of the consensus by shell."""
+        return Spectra.read(self.path / CONSENSUS, shells=None if self._box is None else self._box // 2 + 1)
+
+    # logs
 
     def log(self, message: str) -> None:
         """Say a line and keep it in run.log."""
-        if self.quiet:
-            return
-        say(message)
-        with (self.path / "run.log").open("a") as file:
-            file.write(f"{datetime.now().isoformat(timespec='seconds')}  {message}\n")
+        if not self.quiet:
+            say(message)
+            self._keep(message)
 
     def warn(self, message: str) -> None:
         """Say a warning and keep it in run.log."""
-        if self.quiet:
-            return
-        warn(message)
-        with (self.path / "run.log").open("a") as file:
-            file.write(f"{datetime.now().isoformat(timespec='seconds')}  warning: {message}\n")
+        if not self.quiet:
+            warn(message)
+            self._keep(f"warning: {message}")
+
+    def _keep(self, message: str) -> None:
+        with (self.path / LOG).open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now().isoformat(timespec='seconds')}  {message}\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl."""
+        return read_metrics(self.path)
 
     def record(self, **values: float | int | str | list[float]) -> None:
         """Append one row to metrics.jsonl."""
-        if self.quiet:
-            return
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(values) + "\n")
+        if not self.quiet:
+            append_metrics(self.path, **values)
+
+
+def checkpoints(run: Path, name: str = "") -> list[Path]:
+    """The checkpoints of a training, the last one last; a run that trains more than once tells them apart by a name."""
+    return sorted(run.glob(CHECKPOINTS.format(name=name)))
 
 
 def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -317,11 +376,3 @@ def leaves(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
-
-
-def save_reconstruction(result: Reconstruction, folder: Path) -> None:
-    """Write a reconstruction's maps, FSC table and FSC plot into a folder."""
-    for name in CONSENSUS_MAPS:
-        write_map(folder / f"{name}.mrc", getattr(result, name).numpy(), result.fsc.pixel_A)
-    result.fsc.write_csv(folder / "fsc.csv")
-    result.fsc.write_plot(folder / "fsc.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,12 +9,11 @@ from pathlib import Path
 from jaxtyping import Float32
 from torch import Tensor
 
-from cryomorph.config.errors import InputError
+from cryomorph.io.json_file import read_record, write_json
 from cryomorph.latents.held_out import view_r2
 from cryomorph.models.measure import VIEWS, scale_of_maps, sign_of_maps, spread_over
 from cryomorph.particles.store import Batch, ParticleStore
 from cryomorph.representations.base import Representation
-from cryomorph.runs.provenance import write_json
 
 MEASUREMENTS = "checks.json"
 
@@ -48,14 +46,7 @@ class ModelMeasurements:
         path = folder / MEASUREMENTS
         if not path.is_file():
             return None
-        try:
-            told = json.loads(path.read_text())
-            kl = [float(value) for value in told["kl"]]
-            return cls(float(told["scale"]), float(told["sign"]), kl, float(told["view_r2"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path} is damaged ({error}): delete it, and `cryomorph analyze` measures again"
-            ) from None
+        return read_record(cls, path, again="delete it, and `cryomorph analyze` measures again")
 
 
 def measure(

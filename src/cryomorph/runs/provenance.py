@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import sys
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from cryomorph import __version__
-from cryomorph.io.atomic import atomic_path
+from cryomorph.io.json_file import read_record, write_json
+from cryomorph.io.owner import command_line
 
+PROVENANCE = "provenance.json"
 LIBRARIES = ("numpy", "scipy", "torch")
 
 
-def provenance() -> dict[str, Any]:
-    """The facts of this process: what it was asked, with which versions, on what kind of machine."""
-    return {
-        "cryomorph": __version__,
-        "command": ["cryomorph", *sys.argv[1:]],
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-    }
+@dataclass(frozen=True)
+class Provenance:
+    """What a process was asked, with which versions, on what kind of machine; `started` is in ISO format, UTC."""
 
+    cryomorph: str
+    command: list[str]
+    started: str
+    python: str
+    libraries: dict[str, str]
+    platform: str
+    cpus: int | None
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    with atomic_path(path) as part:
-        part.write_text(json.dumps(content, indent=1) + "\n")
+    @classmethod
+    def of_this_process(cls) -> Provenance:
+        """The facts of this process."""
+        return cls(
+            cryomorph=__version__,
+            command=command_line(),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            python=platform.python_version(),
+            libraries={name: version(name) for name in LIBRARIES},
+            platform=platform.platform(),
+            cpus=os.cpu_count(),
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> Provenance:
+        """What a run folder says.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        return read_record(cls, folder / PROVENANCE, again="put it back, or train again with --overwrite")
+
+    def write(self, folder: Path) -> None:
+        """Write the facts into a run folder."""
+        write_json(folder / PROVENANCE, asdict(self))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +11,17 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from cryomorph.config.console import warn
+from cryomorph.config.errors import InputError
 from cryomorph.encoders.poses import PoseTable
+from cryomorph.io.npy import damaged
 from cryomorph.latents.encode import encode_amortised
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.models.registry import encoder_from, representation_from
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.pose import Pose
-from cryomorph.runs.checkpoint import load_tensors
+from cryomorph.runs.checkpoint import again, load_tensors
 
-CHECKPOINTS = "checkpoints/{name}epoch-*.safetensors"
 REFINED_FIRST = "checkpoints/poses.safetensors"
 
 
@@ -41,9 +44,20 @@ class Snapshot:
     pose: Pose | None
 
 
-def checkpoints(run: Path, name: str = "") -> list[Path]:
-    """The checkpoints of a training, the last one last; a run that trains more than once tells them apart by a name."""
-    return sorted(run.glob(CHECKPOINTS.format(name=name)))
+def last_snapshot(checkpoints: Sequence[Path], store: ParticleStore) -> Snapshot:
+    """The model of the last checkpoint that can be read; it is said where that is not the last.
+
+    Raises:
+        InputError: none can be read.
+    """
+    for path in reversed(checkpoints):
+        try:
+            return read_snapshot(path, store)
+        except InputError as error:
+            if path == checkpoints[0]:
+                raise
+            warn(str(error))
+    raise InputError("no checkpoint was given")
 
 
 def with_refined(run: Path, store: ParticleStore) -> ParticleStore:
@@ -52,7 +66,12 @@ def with_refined(run: Path, store: ParticleStore) -> ParticleStore:
     if not path.is_file():
         return store
     table = PoseTable(len(store))
-    table.offset = torch.as_tensor(load_tensors(path)[0]["offset"])
+    offset = load_tensors(path)[0]["offset"]
+    if offset.shape != table.offset.shape:
+        raise InputError(
+            f"{path} has offsets of shape {tuple(offset.shape)}, the run {len(store)} particles: {again(path)}"
+        )
+    table.offset = torch.as_tensor(offset)
     return store.with_pose(table.corrected(store.require_pose(), store.pixel_A))
 
 
@@ -65,6 +84,15 @@ def read_snapshot(checkpoint: Path, store: ParticleStore) -> Snapshot:
     Raises:
         InputError: the file is damaged.
     """
+    try:
+        return _read(checkpoint, store)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a network raises whose parts do not fit
+        raise damaged(checkpoint, error, again(checkpoint)) from error
+
+
+def _read(checkpoint: Path, store: ParticleStore) -> Snapshot:
     saved, facts = load_tensors(checkpoint)
     model = {name.removeprefix("model."): value for name, value in saved.items() if name.startswith("model.")}
     tensors = {name.removeprefix("representation."): value for name, value in model.items()}

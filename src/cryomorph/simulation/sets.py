@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from cryomorph.config.console import track
 from cryomorph.config.errors import InputError
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.io.mrc import StackWriter, write_map
+from cryomorph.io.output_folder import Contents, OutputFolder
 from cryomorph.io.star import write_star
 from cryomorph.particles.metadata import read_particles
 from cryomorph.physics.ctf import Ctf
@@ -28,6 +26,7 @@ from cryomorph.simulation.atoms import AtomicModel, matched, morph, per_residue,
 from cryomorph.simulation.images import Grid, Padded, clean_images, map_of, sigma_of_resolution
 from cryomorph.simulation.phantoms import PHANTOMS, Conformations
 
+SET = Contents("simulated set", marker="truth.npz", whole=True)
 CALIBRATION = 1000  # noiseless images that determine the scale of the noise
 
 
@@ -67,31 +66,37 @@ def simulate_set(config: SimulateConfig) -> Path:
             f"the molecule reaches {states.radius_A:.0f} A from its centre and is shifted by up to {shift_A:.0f} A, "
             f"but half the box is {config.box * config.pixel_A / 2:.0f} A: raise --box or --pixel-A, or lower --shift"
         )
-    with new_folder(config.output, overwrite=config.overwrite) as folder:
-        drawn = draw(config, states, shift_A)
-        _write_images(folder / "particles.mrcs", config, (states, drawn, grid))
-        _write_metadata(folder / "particles.star", drawn, config)
-        np.savez(
-            folder / "truth.npz",
-            label=drawn.label,
-            coord=states.coord[drawn.label],
-            conf_coord=states.coord,
-            R=drawn.pose.rotation.numpy().astype(np.float32),
-            shift=-drawn.pose.shift_A.numpy(),  # position of the particle in Angstrom
-            euler=drawn.euler_deg,
-            sigma=grid.sigma_A,
-            apix=grid.pixel_A,
-        )
-        (folder / "maps").mkdir()
-        for i, cloud in enumerate(track(states.clouds, "true maps", total=len(states))):
-            write_map(folder / "maps" / f"{i:03d}.mrc", map_of(cloud, grid), grid.pixel_A)
-        made = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
-        made |= {"apix": made.pop("pixel_A"), "no_ctf": not config.ctf, "states": list(states.names)}
-        made["program"] = f"cryomorph {__version__}"
-        if not np.isfinite(config.snr):
-            made["snr"] = None  # JSON has no infinity
-        (folder / "made.json").write_text(json.dumps(made, indent=2) + "\n")
+    read = (config.model, config.target, config.ctf_from)
+    with OutputFolder(config.output, SET, inputs=read, overwrite=config.overwrite) as output:
+        _write_set(output.scratch, config, (states, draw(config, states, shift_A), grid))
+        output.commit()
     return config.output
+
+
+def _write_set(folder: Path, config: SimulateConfig, made_of: tuple[Conformations, Drawn, Grid]) -> None:
+    states, drawn, grid = made_of
+    _write_images(folder / "particles.mrcs", config, made_of)
+    _write_metadata(folder / "particles.star", drawn, config)
+    np.savez(
+        folder / "truth.npz",
+        label=drawn.label,
+        coord=states.coord[drawn.label],
+        conf_coord=states.coord,
+        R=drawn.pose.rotation.numpy().astype(np.float32),
+        shift=-drawn.pose.shift_A.numpy(),  # position of the particle in Angstrom
+        euler=drawn.euler_deg,
+        sigma=grid.sigma_A,
+        apix=grid.pixel_A,
+    )
+    (folder / "maps").mkdir()
+    for i, cloud in enumerate(track(states.clouds, "true maps", total=len(states))):
+        write_map(folder / "maps" / f"{i:03d}.mrc", map_of(cloud, grid), grid.pixel_A)
+    made = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(config).items()}
+    made |= {"apix": made.pop("pixel_A"), "no_ctf": not config.ctf, "states": list(states.names)}
+    made["program"] = f"cryomorph {__version__}"
+    if not np.isfinite(config.snr):
+        made["snr"] = None  # JSON has no infinity
+    (folder / "made.json").write_text(json.dumps(made, indent=2) + "\n")
 
 
 def conformations_of(config: SimulateConfig) -> Conformations:
@@ -180,35 +185,6 @@ def draw_ctf(config: SimulateConfig, rng: np.random.Generator) -> Ctf:
         bfactor_A2=bfactor,
         scale=scale,
     )
-
-
-@contextmanager
-def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its name on success and is removed on failure.
-
-    Raises:
-        InputError: `path` exists and is not empty, unless it is a simulated set and may be overwritten.
-    """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file: expected a new folder for -o")
-    if path.is_dir() and any(path.iterdir()):
-        if not overwrite:
-            raise InputError(f"{path} exists and is not empty: choose another -o, or give --overwrite")
-        if not (path / "truth.npz").is_file():
-            raise InputError(f"{path} is no simulated set: it is not overwritten; choose another -o")
-    path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    part.mkdir()
-    try:
-        yield part
-        if path.exists():
-            path.rename(old)
-        part.rename(path)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _checked_grid(config: SimulateConfig) -> Grid:

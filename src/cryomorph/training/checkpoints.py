@@ -6,10 +6,10 @@ import json
 
 from torch import Tensor, nn
 
+from cryomorph.io.npy import damaged
 from cryomorph.models.registry import facts_of, network_kind
-from cryomorph.runs.checkpoint import load_tensors, save_tensors
-from cryomorph.runs.folder import RunFolder
-from cryomorph.runs.snapshot import checkpoints
+from cryomorph.runs.checkpoint import again, load_state, load_tensors, save_tensors
+from cryomorph.runs.folder import RunFolder, checkpoints
 from cryomorph.training.gradient_monitor import LastValidState
 from cryomorph.training.progress import Progress
 from cryomorph.training.trainer import Trainer
@@ -36,7 +36,10 @@ def resume(trainer: Trainer, run: RunFolder, name: str = "") -> None:
     found = checkpoints(run.path, name)
     if found:
         tensors, facts = load_tensors(found[-1])
-        restore(trainer, tensors, facts["progress"])
+        try:
+            restore(trainer, tensors, facts["progress"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise damaged(found[-1], error, again(found[-1])) from error
         run.log(f"resumed after epoch {trainer.progress.epoch}, step {trainer.progress.step}")
 
 
@@ -58,8 +61,7 @@ def restore_best(trainer: Trainer, run: RunFolder) -> None:
         if not (run.path / BEST).is_file():
             run.warn("no epoch at the full band had a held-out loss: keeping the last model, not the best")
             return
-        tensors, facts = load_tensors(run.path / BEST)
-        trainer.model.load_state_dict({name: value.to(trainer.parallel.device) for name, value in tensors.items()})
+        facts = load_state(trainer.model, run.path / BEST)
         run.log(f"keeping the model of epoch {facts['epoch']}, which has the lowest held-out loss")
 
 

@@ -56,7 +56,7 @@ def reconstruct_consensus(run: RunFolder, store: ParticleStore) -> Consensus:
             f"{perf_counter() - begin:.1f} s"
         )
     spectra = run.spectra()
-    return Consensus(run.consensus_map(), spectra["precision"], spectra["noise"])
+    return Consensus(run.consensus_map(), spectra.precision, spectra.noise)
 
 
 def noise_whitening(store: ParticleStore, consensus: Consensus, noise: str) -> Float32[Tensor, " size"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from time import perf_counter
 from typing import Any
 
@@ -29,15 +30,18 @@ def train_method(config: MethodOptions, method: Method[Any]) -> RunFolder:
     method.check(config)
     check_paths(config)
     check_mask(config.mask, config.output, overwrite=config.overwrite)
-    with join_processes(choose_device(config.device)) as processes:
-        return _train(config, method, processes)
+    with join_processes(choose_device(config.device)) as processes, ExitStack() as held:
+        return _train(config, method, processes, held=held)
 
 
-def _train(config: MethodOptions, method: Method[Any], processes: Parallel) -> RunFolder:
+def _train(config: MethodOptions, method: Method[Any], processes: Parallel, *, held: ExitStack) -> RunFolder:
+    """Train in one of the processes; `held` keeps the run folder locked until the end."""
     begin = perf_counter()
     torch.manual_seed(config.seed)
     with processes.rank_zero_first() as is_rank_zero:
-        run = start_run(config, method.name) if is_rank_zero else RunFolder(config.output, quiet=True)
+        run = RunFolder(config.output, quiet=True)
+        if is_rank_zero:
+            run = held.enter_context(start_run(config, method.name))
         if run.is_complete:
             run.log(f"{run.path} is complete already: nothing to resume")
             return run

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from time import perf_counter
@@ -28,12 +29,15 @@ CONTROLS = ("resume", "overwrite", "output", "config")
 """Options of how to run, not of what: a resumed run may be given others."""
 
 
-def start_run(config: RunConfig, method: str, **also: str) -> RunFolder:
-    """The run folder, new or resumed; its config.json holds the options, and `also`."""
+@contextmanager
+def start_run(config: RunConfig, method: str, **also: str) -> Iterator[RunFolder]:
+    """The run folder, new or resumed, locked in the `with` block; its config.json holds the options, and `also`."""
     options: dict[str, Any] = {"method": method, **as_json(config), **also}
     for control in CONTROLS:
         options.pop(control, None)
-    return RunFolder.create(config.output, options, resume=config.resume, overwrite=config.overwrite)
+    how = {"resume": config.resume, "overwrite": config.overwrite}
+    with RunFolder.create(config.output, options, inputs=(config.particles,), **how) as run:
+        yield run
 
 
 def take_particles(
@@ -49,9 +53,9 @@ def take_particles(
         accept(store)
     except (InputError, OSError):
         if not config.resume:
-            run.discard()
+            run.rollback()
         raise
-    run.settle()
+    run.commit()
     return store
 
 

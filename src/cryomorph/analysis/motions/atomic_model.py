@@ -162,7 +162,7 @@ def find_conformation(
         if particle >= len(z):
             raise InputError(f"--model-at {particle}: the run has particles 0 to {len(z) - 1} (numbers are 0-based)")
         return Fit(particle, None)
-    finest = max(resolution_A(run.consensus_fsc()["corrected"], frame.pixel_A) / frame.pixel_A, 2.0)
+    finest = max(resolution_A(run.consensus_fsc().corrected, frame.pixel_A) / frame.pixel_A, 2.0)
     position = frame.from_file(atoms.position)
     fit = fitted_conformation(model, z, atoms, position=position, resolution_px=finest)
     say(f"model: most like particle {fit.particle} (0-based), whose map correlates with it by {fit.correlation:.3f}")

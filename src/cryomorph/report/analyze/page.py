@@ -18,15 +18,15 @@ def analysis_report(run: RunFolder, sections: Sequence[Section], checks: Sequenc
         "Particles": f"{len(store):,}",
         "Box": f"{store.box} pixels of {store.pixel_A:.3f} Å",
         "Latent dimensions": str(run.latent_mean().shape[1]),
-        "Date": str(made["started"])[:10],
-        "Version": f"cryomorph {made['cryomorph']}",
+        "Date": made.started[:10],
+        "Version": f"cryomorph {made.cryomorph}",
     }
     provenance = {
-        "Command": " ".join(made["command"]),
+        "Command": " ".join(made.command),
         "Source": store.manifest.source,
-        "Libraries": ", ".join(f"{name} {version}" for name, version in made["libraries"].items()),
-        "Python": str(made["python"]),
-        "Machine": str(made["platform"]),
+        "Libraries": ", ".join(f"{name} {version}" for name, version in made.libraries.items()),
+        "Python": made.python,
+        "Machine": made.platform,
     }
     summary = (*_warnings(run), *summarise(checks), *_notes(run))
     return Report(run.path.resolve().name, tuple(sections), facts=facts, summary=summary, provenance=provenance)
@@ -34,7 +34,7 @@ def analysis_report(run: RunFolder, sections: Sequence[Section], checks: Sequenc
 
 def consensus_resolution_A(run: RunFolder, threshold: float = 0.143) -> float:
     """The consensus's resolution at a threshold of its FSC, in Angstrom."""
-    return resolution_A(run.consensus_fsc()["corrected"], run.store().pixel_A, threshold)
+    return resolution_A(run.consensus_fsc().corrected, run.store().pixel_A, threshold)
 
 
 def _warnings(run: RunFolder) -> list[Note]:

@@ -63,7 +63,7 @@ def write_landscape_report(
         "Held-out R²": f"{found.embedding.r2:.4f}",
     }
     made = run.provenance()
-    provenance = {"Trained by": " ".join(made["command"]), "Source": store.manifest.source}
+    provenance = {"Trained by": " ".join(made.command), "Source": store.manifest.source}
     provenance["Seconds"] = ", ".join(f"{step} {value:.0f}" for step, value in found.seconds.items())
     report = Report(
         f"Landscape of {run.path.resolve().name}",

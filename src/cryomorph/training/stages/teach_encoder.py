@@ -11,7 +11,7 @@ from cryomorph.config.run import MethodOptions
 from cryomorph.models.registry import network_kind
 from cryomorph.objectives.schedules import scheduled
 from cryomorph.particles.loader import ParticleLoader
-from cryomorph.runs.checkpoint import load_tensors, save_tensors
+from cryomorph.runs.checkpoint import load_state, save_tensors
 from cryomorph.training.session import Session
 
 TAUGHT = "checkpoints/encoder.safetensors"
@@ -60,4 +60,4 @@ def teach_encoder(session: Session[MethodOptions]) -> None:
                 f"encoder: reproduces {1 - missing:.1%} of the variance of the linear latent points; "
                 f"{perf_counter() - begin:.1f} s"
             )
-    encoder.load_state_dict(load_tensors(path)[0])
+    load_state(encoder, path)

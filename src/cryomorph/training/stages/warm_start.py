@@ -7,7 +7,7 @@ from time import perf_counter
 from cryomorph.config.console import progress
 from cryomorph.config.run import MethodOptions
 from cryomorph.config.training import ResolvedMethod
-from cryomorph.runs.checkpoint import load_tensors, save_tensors
+from cryomorph.runs.checkpoint import load_state, save_tensors
 from cryomorph.training.device import threads_for
 from cryomorph.training.distillation import average_transfer, distil
 from cryomorph.training.session import Session
@@ -52,4 +52,4 @@ def warm_start(session: Session[ResolvedMethod]) -> None:
                 f"warm start: the model reproduces {1 - missing:.1%} of the linear maps' power; "
                 f"{perf_counter() - begin:.1f} s"
             )
-    model.load_state_dict(load_tensors(path)[0])
+    load_state(model, path)
