@@ -1,6 +1,7 @@
 """Draw the papers' sets as cryoDRGN's Fig. 3 shows them: python docs/make_papers_figure.py FOLDER.
 
-FOLDER holds, for each set of METHODS 9, what these two commands leave (`--zdim 1`; 8 for compositional):
+FOLDER holds, for each set of docs/methods.md, "Simulation", what these two commands write (`--zdim 1`; 8 for
+compositional):
 
     cryomorph simulate uniform -o FOLDER/uniform -n 10000 --box 64 --apix 4 --snr 0.1 --seed 1
     cryomorph train neural-field FOLDER/uniform/particles.star -o FOLDER/uniform_run --zdim 1

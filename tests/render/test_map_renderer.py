@@ -34,7 +34,7 @@ def swinging(axes: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_telling_view_looks_down_the_hinge(seed):
+def test_most_informative_view_looks_down_the_hinge(seed):
     axes = basis(seed)
     view = most_informative_view(swinging(axes))
     np.testing.assert_allclose(view @ view.T, np.eye(3), atol=1e-6)
@@ -44,12 +44,12 @@ def test_telling_view_looks_down_the_hinge(seed):
     assert abs(view[0] @ axes[1]) > 0.98
 
 
-def test_telling_view_of_one_map_shows_its_longest_side():
+def test_most_informative_view_of_one_map_shows_its_longest_side():
     bar = torch.stack([blob(np.array([0.0, t, 0.0])) for t in (-6.0, 0.0, 6.0)]).sum(0)
     assert abs(most_informative_view(bar[None])[0, 1]) > 0.99
 
 
-def test_telling_view_of_maps_that_are_all_the_same_is_a_rotation():
+def test_most_informative_view_of_maps_that_are_all_the_same_is_a_rotation():
     view = most_informative_view(torch.ones(3, BOX, BOX, BOX))
     np.testing.assert_allclose(view @ view.T, np.eye(3), atol=1e-6)
     assert np.linalg.det(view) == pytest.approx(1)

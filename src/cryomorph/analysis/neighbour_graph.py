@@ -1,4 +1,4 @@
-"""The particles' neighbour graph, and the shortest ways through it."""
+"""The neighbour graph of the particles, and shortest paths through it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cryomorph.config.errors import InputError
 
 @dataclass(frozen=True)
 class NeighbourGraph:
-    """Who is whose neighbour: a symmetric matrix of distances, stored only between neighbours; `radius` the longest."""
+    """A symmetric sparse matrix of distances between neighbours; `radius` is the longest."""
 
     distance: csr_array
     radius: float
@@ -32,10 +32,10 @@ def neighbour_graph(z: Latent, degree: int = 5) -> NeighbourGraph:
     """Neighbours within a radius: `degree` of them on average, and no particle has more than twice as many.
 
     Two particles are neighbours if each is among the other's nearest `2 degree` and they are no farther apart than the
-    radius (METHODS 7). "Among each other's nearest" rather than "among one's" is what bounds the number of
-    neighbours, and of two graphs of one mean degree it leaves fewer particles alone (hinge, 5,000 particles: 84 % in
-    one piece against 78 %). 344,000 particles took 6 s in 4 dimensions and 54 s in 8, on two busy cores; memory is
-    about 0.2 kilobytes a particle for each of `degree`.
+    radius (docs/methods.md, "Latent analysis"). Being among each other's nearest bounds the number of neighbours, and
+    at the same mean degree leaves fewer particles isolated than being among one's nearest (hinge, 5,000 particles: 84 %
+    in one piece against 78 %). 344,000 particles took 6 s in 4 dimensions and 54 s in 8, on two busy cores; memory is
+    about 0.2 kilobytes per particle for each of `degree`.
 
     Raises:
         InputError: fewer than two particles.
@@ -62,7 +62,7 @@ def neighbour_graph(z: Latent, degree: int = 5) -> NeighbourGraph:
 def shortest_way(
     graph: NeighbourGraph, anchors: Int64[np.ndarray, " a"]
 ) -> tuple[Int64[np.ndarray, " v"], Int64[np.ndarray, " a"]]:
-    """Dijkstra's shortest way from anchor to anchor: the nodes in order, and where in it each anchor stands.
+    """Dijkstra's shortest path from anchor to anchor: the nodes in order, and the place of each anchor among them.
 
     Raises:
         InputError: two anchors are not connected.
@@ -81,7 +81,7 @@ def shortest_way(
 
 
 def thinned(arc: Float64[np.ndarray, " v"], anchors: Int64[np.ndarray, " a"], points: int) -> Int64[np.ndarray, " m"]:
-    """Which nodes of a way to keep: the anchors, and others evenly by the distance travelled, `points` at most."""
+    """Which nodes of a path to keep: the anchors, and others evenly spaced along it, `points` at most."""
     if len(arc) <= points:
         return np.arange(len(arc), dtype=np.int64)
     inside = np.diff(anchors) - 1
@@ -99,7 +99,7 @@ def thinned(arc: Float64[np.ndarray, " v"], anchors: Int64[np.ndarray, " a"], po
 
 
 def share(lengths: Float64[np.ndarray, " s"], total: int, capacity: Int64[np.ndarray, " s"]) -> Int64[np.ndarray, " s"]:
-    """Share points out over stretches, each to where the gaps are widest (D'Hondt's rule)."""
+    """Distribute points over stretches, each to where the gaps are widest (D'Hondt's rule)."""
     counts = np.zeros(len(lengths), dtype=np.int64)
     for _ in range(min(total, int(capacity.sum()))):
         gap = np.where(counts < capacity, lengths / (counts + 1), -1.0)
@@ -110,7 +110,7 @@ def share(lengths: Float64[np.ndarray, " s"], total: int, capacity: Int64[np.nda
 def check_connected(
     z: Float64[np.ndarray, "n q"], anchors: Int64[np.ndarray, " a"], graph: NeighbourGraph, *, degree: int
 ) -> None:
-    """Say which anchors are cut off from the others' part of the graph, and which of its particles are nearest.
+    """Refuse anchors that lie in another part of the graph than most, and name the nearest particles of that part.
 
     Raises:
         InputError: there are such anchors.
@@ -126,6 +126,6 @@ def check_connected(
     said = " and ".join(f"particle {a} (nearest to it there: {b})" for a, b in zip(cut_off, instead, strict=True))
     kept = next(int(number) for number in anchors if part[number] == main)
     raise InputError(
-        f"no way through the neighbour graph from particle {kept} and the {size[main]:,} of {len(z):,} particles "
+        f"no path through the neighbour graph from particle {kept} and the {size[main]:,} of {len(z):,} particles "
         f"connected with it to {said}: give the nearest instead, or a --degree above {degree}"
     )

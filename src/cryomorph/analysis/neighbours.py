@@ -1,4 +1,4 @@
-"""Maps back-projected from the particles near a latent point: they owe the model nothing but the latent space."""
+"""Maps back-projected from the particles near a latent point, which depend on the model by its latent points only."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class LocalMap:
 class Neighbourhoods:
     """All that reconstructions near different latent points of a run share.
 
-    Distances between latent points are in units of `unit` (q,), the typical posterior standard deviation: a neighbour
-    is a particle that its image can hardly tell from the target.
+    Distances between latent points are in units of `unit` (q,), the mean posterior standard deviation: the image of a
+    neighbour can hardly tell it from the target.
     """
 
     store: ParticleStore
@@ -82,10 +82,11 @@ def reconstruct_near(
 ) -> Iterator[LocalMap]:
     """Back-project the particles near each latent point, with a kernel width chosen in every part of the map.
 
-    The candidates are the nearest `sizes()` particles and the consensus. A candidate from one half set is compared with
-    the narrowest neighbourhood of the other half set, whose noise is its own and whose bias is least: the expected
-    squared difference is the candidate's squared bias and variance plus a constant. The errors are averaged in a window
-    and the candidate with the least is taken there (kernel regression with a locally chosen bandwidth, METHODS 7).
+    The candidates are maps of the nearest `sizes()` particles, and the consensus. A candidate from one half set is
+    compared with the narrowest neighbourhood of the other half set, whose noise is independent and whose bias is least:
+    the expected squared difference is the candidate's squared bias and variance plus a constant. Errors are averaged in
+    a window, and the candidate with the smallest is used there (kernel regression with a locally chosen bandwidth,
+    docs/methods.md, "Latent analysis").
 
     Raises:
         InputError: latent points of another dimension, or fewer than 16 particles.
