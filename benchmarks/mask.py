@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cryomorph.benchmark.metrics import knn_r2
+from cryomorph.latents.held_out import held_out_r2
 from cryomorph.runs.folder import RunFolder
 
 MASKS = ("sphere", "auto")
@@ -60,7 +60,7 @@ def main() -> None:
             run = work / mask
             fit = ("--zdim", given.zdim, "--mask", mask, "--seed", given.seed)
             seconds = cryomorph("train", "linear", store, "-o", run, *fit)
-            score = knn_r2(RunFolder.open(run).latent_mean(), coord)
+            score = held_out_r2(RunFolder.open(run).latent_mean(), coord)
             print(f"--mask {mask:8} kNN R^2 {score:.3f}  ({seconds:.0f} s)", flush=True)
 
 

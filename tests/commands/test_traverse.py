@@ -261,7 +261,7 @@ def test_unconnected_anchors_are_named_with_the_nearest_that_are_connected():
     with pytest.raises(InputError) as said:
         tr.graph_path(z, (there, here), points=10)
     words = str(said.value)
-    assert f"no way through the neighbour graph from particle {here} and the " in words
+    assert f"no path through the neighbour graph from particle {here} and the " in words
     assert f"to particle {there} (nearest to it there: " in words
     assert "--degree above 5" in words
     instead = int(re.search(r"there: (\d+)\)", words)[1])
