@@ -50,7 +50,8 @@ autodoc_preserve_defaults = True
 
 html_theme = "furo"
 html_title = f"cryomorph {version}"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["formulas.css"]
 html_math_renderer = "mathml"
 html_show_sphinx = False
 html_copy_source = False
