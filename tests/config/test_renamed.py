@@ -42,9 +42,11 @@ def test_every_new_name_is_an_option():
 
 def test_a_run_written_with_old_keys_is_resumed(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(OLD))
-    assert RunFolder.create(tmp_path, NEW, resume=True, overwrite=False).config() == NEW
-    with pytest.raises(InputError, match=r"started with linear_radius = 24 and is resumed with 12"):
-        RunFolder.create(tmp_path, NEW | {"linear_radius": 12}, resume=True, overwrite=False)
+    with RunFolder.create(tmp_path, NEW, resume=True, overwrite=False) as run:
+        assert run.config() == NEW
+    other = RunFolder.create(tmp_path, NEW | {"linear_radius": 12}, resume=True, overwrite=False)
+    with pytest.raises(InputError, match=r"started with linear_radius = 24 and is resumed with 12"), other:
+        pass
 
 
 def test_a_choice_that_nothing_makes_is_named():

@@ -71,10 +71,10 @@ def test_what_the_training_measured_is_not_measured_again(run, monkeypatch):
 )
 def test_measurements_that_are_damaged_are_said_and_made_again(run, capsys, text):
     (run.path / "checks.json").write_bytes(text.encode("latin-1"))
-    with pytest.raises(InputError, match=r"checks\.json is damaged"):
+    with pytest.raises(InputError, match=r"checks\.json cannot be read"):
         ModelMeasurements.read(run.path)
     assert measurements_of(run, share(run)) == measure_run(run, share(run))
-    assert "checks.json is damaged" in capsys.readouterr().err
+    assert "checks.json cannot be read" in capsys.readouterr().err
 
 
 def test_failed_checks_are_said_and_kept_in_the_log(run, capsys):

@@ -80,7 +80,15 @@ def test_the_linear_objective_tells_each_step_once():
 def test_a_damaged_record_is_left_out_and_said(tmp_path, capsys, line):
     rows = [json.dumps(given) for given in ROWS]
     (tmp_path / "metrics.jsonl").write_text("\n".join([*rows, "[1, 2]", line]) + "\n")
+    found, whole = read_training(RunFolder(tmp_path)), training_record(ROWS)
+    assert found is not None and whole is not None
+    np.testing.assert_array_equal(found.loss, whole.loss)
+    said = f"metrics.jsonl: 2 of {len(rows) + 2} lines cannot be read, the first is {len(rows) + 1}: they are left out"
+    assert said in capsys.readouterr().err
+
+
+def test_records_that_do_not_go_together_are_left_out_and_said(tmp_path, capsys):
+    rows = [row(1, step, nll=1.0, kl=[1.0] * step, images=10) for step in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     assert read_training(RunFolder(tmp_path)) is None
     assert "metrics.jsonl is damaged" in capsys.readouterr().err
-    (tmp_path / "metrics.jsonl").write_text("\n".join([*rows, "[1, 2]"]) + "\n")
-    assert read_training(RunFolder(tmp_path)) is not None

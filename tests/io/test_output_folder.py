@@ -268,6 +268,22 @@ def test_the_lock_of_another_host_is_left_to_the_user(tmp_path):
         write(tmp_path)
 
 
+def test_the_lock_of_a_job_that_was_put_back_into_the_queue_is_taken_over(tmp_path, monkeypatch):
+    """Its node may have failed: the job goes on at another."""
+    dead = Owner("far", 7, 0, "2026-01-01T00:00:00", "cryomorph train linear", job="12", restart=0)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    (tmp_path / LOCK).write_text(dead.text())
+    with refused("is being written by PID 7"):
+        write(tmp_path)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    (tmp_path / LOCK).write_text(replace(dead, job="13").text())
+    with refused("is being written by PID 7"):
+        write(tmp_path)
+    (tmp_path / LOCK).write_text(dead.text())
+    write(tmp_path)
+    assert files(tmp_path) == NEW
+
+
 def test_of_many_processes_one_writes_at_a_time(tmp_path):
     """Each leaves its number in a log while it holds the lock: begin and end of one are never parted."""
     log, children = tmp_path / "log", []

@@ -21,7 +21,7 @@ def warnings(monkeypatch):
 def test_metrics_are_read_back_as_written(tmp_path, warnings):
     rows = [
         {"stage": "linear", "step": 1, "log_likelihood": -2.5},
-        {"stage": "joint", "epoch": 1, "step": 50, "kl": [1.0, 0.5], "nll": float("nan")},
+        {"stage": "joint", "epoch": 1, "step": 50, "kl": [1.0, 0.5], "nll": float("nan"), "images": 9},
     ]
     assert read_metrics(tmp_path) == []
     for row in rows:

@@ -14,27 +14,34 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Owner:
-    """A process that writes; `ticks` is its start as the kernel counts it (0 where it does not say)."""
+    """A process that writes.
+
+    `ticks` is its start as the kernel counts it (0 where it does not say), `job` the batch system's number (SLURM),
+    `restart` how often that job was put back into the queue.
+    """
 
     host: str
     pid: int
     ticks: int
     since: str
     command: str
+    job: str = ""
+    restart: int = 0
 
     @classmethod
     def this(cls) -> Owner:
         """The process that asks."""
         pid = os.getpid()
         since = datetime.now().astimezone().isoformat(timespec="seconds")
-        return cls(host(), pid, _start_ticks(pid), since, " ".join(command_line()))
+        job, restart = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT") or "0"
+        return cls(host(), pid, _start_ticks(pid), since, " ".join(command_line()), job, int(restart))
 
     @classmethod
     def parse(cls, text: str) -> Owner | None:
         """The process that a lock file names; None where the text names none: its writer was killed meanwhile."""
         try:
             found = json.loads(text)
-            return cls(str(found["host"]), int(found["pid"]), int(found["ticks"]), found["since"], found["command"])
+            return cls(**found) if {type(found[name]) for name in ("pid", "ticks", "restart")} == {int} else None
         except (ValueError, TypeError, KeyError):
             return None
 
@@ -49,8 +56,13 @@ class Owner:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is known to have ended: of another host that is never known."""
-        return self.is_here and not is_alive(self.pid, self.ticks)
+        """Whether it is known to have ended.
+
+        Of another host it is not, but of a job that has been put back into the queue since.
+        """
+        mine = Owner.this()
+        requeued = bool(self.job) and self.job == mine.job and self.restart < mine.restart
+        return requeued or (self.is_here and not is_alive(self.pid, self.ticks))
 
 
 def command_line() -> list[str]:

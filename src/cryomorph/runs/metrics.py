@@ -9,8 +9,13 @@ from typing import Any
 from cryomorph.config.console import warn
 
 METRICS = "metrics.jsonl"
-NUMBERS = {"linear": ("step", "log_likelihood"), "joint": ("epoch", "step"), "epoch": ("epoch",), "poses": ("round",)}
-"""What a row of a stage has at least."""
+NUMBERS = {
+    "linear": ("step", "log_likelihood"),
+    "joint": ("epoch", "step"),
+    "epoch": ("epoch", "held_out"),
+    "poses": ("round",),
+}
+"""What a row of a stage has at least; one of `joint` that measured a loss also has its images."""
 
 
 def append_metrics(folder: Path, **values: float | int | str | list[float]) -> None:
@@ -28,7 +33,9 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     rows, wrong = [], []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    *lines, cut = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    if cut:
+        lines.append(cut)
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
@@ -36,7 +43,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             row = None
         if _is_sound(row):
             rows.append(row)
-        elif number < len(lines):
+        elif not cut or number < len(lines):
             wrong.append(number)
     if wrong:
         warn(f"{path}: {len(wrong)} of {len(lines)} lines cannot be read, the first is {wrong[0]}: they are left out")
@@ -49,5 +56,6 @@ def _is_sound(row: Any) -> bool:
         return False
     values = [value for key, value in row.items() if key != "stage"]
     lists = all(isinstance(each, int | float) for value in values if isinstance(value, list) for each in value)
-    needed = all(isinstance(row.get(name), int | float) for name in NUMBERS.get(row["stage"], ()))
+    names = (*NUMBERS.get(row["stage"], ()), *(("images", "nll") if "nll" in row else ()))
+    needed = all(isinstance(row.get(name), int | float) for name in names) and isinstance(row.get("kl", []), list)
     return lists and needed and all(isinstance(value, int | float | str | list) or value is None for value in values)
