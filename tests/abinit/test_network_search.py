@@ -304,7 +304,8 @@ def search_of(
     store: ParticleStore, run: RunFolder, maps: torch.Tensor, *, encoder: Encoder | None = None, **paper: object
 ) -> PoseSearch:
     """A training by batches of ten of a model that is a map, or a mean and components, which stay."""
-    plan = TrainingConfig(epochs=9, batch_size=10, optimiser="adam", held_out=0.0, device="cpu")
+    options = {"optimiser": "adam", "held_out": 0.0, "first_radius": 8.0, "radius_share": 0.0, "device": "cpu"}
+    plan = TrainingConfig(epochs=9, batch_size=10, **options)
     alone = Parallel(0, 1, torch.device("cpu"))
     model = model_of(store, LinearSubspace(maps.view(-1, *maps.shape[-3:])), encoder)
     trainer = Trainer(model, store, plan, parallel=alone, seed=7)
