@@ -225,7 +225,7 @@ def _look_at_sample(
             f"{particles.source}: each of {len(spread)} images looked at holds NaN or has no variance: check the stacks"
         )
     index = torch.from_numpy(np.concatenate(chosen))
-    # a noiseless set has no noise to divide by: its own root mean square keeps float16 in range (METHODS 0)
+    # a noiseless set has no noise to divide by: its own root mean square keeps float16 in range
     noise = (power / len(index)).sqrt()
     rms = (squares / len(index)) ** 0.5
     if noise.mean() < 1e-3 * rms:
