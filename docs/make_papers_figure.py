@@ -3,7 +3,7 @@
 FOLDER holds, for each set of docs/methods.md, "Simulation", what these two commands write (`--zdim 1`; 8 for
 compositional):
 
-    cryomorph simulate uniform -o FOLDER/uniform -n 10000 --box 64 --apix 4 --snr 0.1 --seed 1
+    cryomorph simulate uniform -o FOLDER/uniform -n 10000 --box 64 --pixel-A 4 --snr 0.1 --seed 1
     cryomorph train neural-field FOLDER/uniform/particles.star -o FOLDER/uniform_run --zdim 1
 """
 

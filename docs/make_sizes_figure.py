@@ -2,7 +2,7 @@
 
 As Fig. 2B of Zhong et al. 2021, on 1IGY. FOLDER holds what these commands leave, the second one for every width:
 
-    cryomorph simulate model -o FOLDER/set --model 1igy.pdb --conformations 1 -n 2000 --box 64 --apix 3 --snr 1
+    cryomorph simulate model -o FOLDER/set --model 1igy.pdb --conformations 1 -n 2000 --box 64 --pixel-A 3 --snr 1
     cryomorph train neural-field FOLDER/set/particles.star -o FOLDER/width128 --zdim 0 --width 128
 """
 

@@ -154,9 +154,9 @@ def test_powers_do_not_explode():
         ("foo == 1", "no column foo"),
         ("`foo bar` == 1", "no column foo bar"),
         ("state = 4", "compare with == instead of ="),
-        ("z1", "`z1` is no condition: expected a comparison such as `z1 > 0`"),
-        ("1 < 2", "`1 < 2` is no condition"),
-        ("z1 and state == 1", "`z1` is no condition, though it stands beside `and`"),
+        ("z1", "`z1` is not a condition: expected a comparison such as `z1 > 0`"),
+        ("1 < 2", "`1 < 2` is not a condition"),
+        ("z1 and state == 1", "`z1` is not a condition, but is combined with `and`"),
         ("~state == 1", "after ~ put the comparison in parentheses"),
         ("state == 'four'", "`state` and `'four'` cannot be compared: one is text, one a number"),
         ("rlnMicrographName > 3", "cannot be compared: one is text, one a number"),
@@ -172,7 +172,7 @@ def test_powers_do_not_explode():
         ("z1.max() > 0", "calls z1.max"),
         ("z1[0] > 0", "holds what a condition may not: square brackets after a value"),
         ("-rlnMicrographName > 0", "`rlnMicrographName` is text: expected a number"),
-        ("`ctf/df1_A` and z1 > 0", "``ctf/df1_A`` is no condition"),
+        ("`ctf/df1_A` and z1 > 0", "``ctf/df1_A`` is not a condition"),
     ],
 )
 def test_one_sentence_says_what_is_wrong(text, said):

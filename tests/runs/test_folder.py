@@ -79,7 +79,7 @@ def test_overwrite_starts_anew(tmp_path):
 
 
 def test_nothing_to_resume(tmp_path):
-    with refused(f"{tmp_path / 'run'} holds no run to resume: leave --resume away to start one"):
+    with refused(f"{tmp_path / 'run'} holds no run to resume: omit --resume to start one"):
         create(tmp_path / "run", ASKED, resume=True, overwrite=False)
     assert not (tmp_path / "run").exists()
 
@@ -103,7 +103,7 @@ def test_resume_with_the_same_options_keeps_everything(tmp_path):
 )
 def test_resume_with_other_options_names_the_first(tmp_path, changes, said):
     start(tmp_path)
-    with refused(f"{tmp_path} was started with {said}: give the same options, or --overwrite to start anew"):
+    with refused(f"{tmp_path} was started with {said}: give the same options, or --overwrite to start again"):
         create(tmp_path, {**ASKED, **changes}, resume=True, overwrite=False)
 
 

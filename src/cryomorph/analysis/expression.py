@@ -95,7 +95,7 @@ class Expression:
             _check(tree, text)
         except SyntaxError as error:
             advice = ": compare with == instead of =" if re.search(r"(?<![=<>!])=(?!=)", text) else ""
-            raise InputError(f"`{_short(text)}` is no condition ({_short(error.msg)}){advice}") from None
+            raise InputError(f"`{_short(text)}` is not a condition ({_short(error.msg)}){advice}") from None
         except (ValueError, MemoryError, RecursionError):
             raise InputError(f"`{_short(text)}` cannot be read as a condition: write it more simply") from None
         return cls(text, tree, quoted)
@@ -117,7 +117,7 @@ class Expression:
                     f"`{_short(self.text)}` holds too large a number or too many parentheses: write it more simply"
                 ) from None
         if not isinstance(found, np.ndarray) or found.dtype != bool or found.ndim != 1:
-            raise InputError(f"`{_short(self.text)}` is no condition: expected a comparison such as `z1 > 0`")
+            raise InputError(f"`{_short(self.text)}` is not a condition: expected a comparison such as `z1 > 0`")
         return found
 
 
@@ -204,7 +204,7 @@ class _Evaluation:
         found = self.value(node)
         if not isinstance(found, np.ndarray) or found.dtype != bool:
             raise InputError(
-                f"`{self._text(node)}` is no condition, though it stands beside `and`, `or`, `not`, `&`, `|` or `~`: "
+                f"`{self._text(node)}` is not a condition, but is combined with `and`, `or`, `not`, `&`, `|` or `~`: "
                 "compare it with something; after ~ put the comparison in parentheses"
             )
         return found

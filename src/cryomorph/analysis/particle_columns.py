@@ -65,7 +65,7 @@ class ParticleColumns:
 
     @cached_property
     def results(self) -> dict[str, Result]:
-        """What may be known of particles beside their metadata; families of coordinates by the family's name."""
+        """What may be known of particles besides their metadata; families of coordinates by the family's name."""
         latent, landscape = LatentTables(self.run, self.analysis), LandscapeTables(self.run, self.landscape)
         contrast = self.run.path / CONTRAST
         return {

@@ -138,7 +138,7 @@ class Selection:
         original_poses: bool = False,
         datadir: str | Path | None = None,
     ) -> Path:
-        """Write the particles as `.star` or `.cs`, with their numbers beside it, or the numbers alone (`.txt`, `.npy`).
+        """Write the particles as `.star` or `.cs`, with a list of their numbers, or the numbers alone (`.txt`, `.npy`).
 
         Args:
             overwrite: replace a file that exists, but never one that the run needs.

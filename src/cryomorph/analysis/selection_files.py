@@ -72,7 +72,7 @@ def read_particle_numbers(path: Path, n: int) -> Int64[np.ndarray, " k"]:
 
 
 def written_files(output: Path) -> list[Path]:
-    """What is written for an output: a particle file has the particles' numbers beside it."""
+    """What is written for an output: a particle file comes with a list of the particles' numbers."""
     return [output, output.with_suffix(".txt")] if output.suffix in PARTICLE_FILES else [output]
 
 

@@ -63,7 +63,7 @@ def map_states(run: RunFolder, states: Int[np.ndarray, " n"], means: Float32[Ten
 
 
 def compare_with(one: SelectionMap, mean: Float32[Tensor, "z y x"], *, shells: int) -> SelectionMap:
-    """A selection's maps with another one beside the decoded ones, compared over that many shells."""
+    """A selection's maps with another one added to the decoded ones, compared over that many shells."""
     curves = {STATE: corrected_fsc(mean, one.reconstruction)}
     curves |= {name: found.curve for name, found in one.agreement.items()}
     fsc = one.reconstruction.fsc

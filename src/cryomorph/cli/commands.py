@@ -119,7 +119,7 @@ COMMANDS = {
     "align": Command(
         "cryomorph.config.align:AlignConfig",
         "cryomorph.commands.align:align",
-        "Lay one map upon another in the better hand, or poses upon the true ones, and say how far they are off.",
+        "Align one map with another, in the better hand, or poses with the true ones, and print the errors.",
         "cryomorph align moving.mrc fixed.mrc -o aligned.mrc",
     ),
     "simulate": Command(

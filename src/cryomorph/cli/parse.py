@@ -85,7 +85,7 @@ def _defaults_from_file(kind: Any, rest: list[str]) -> Any:
     from cryomorph.config.load import load_config
 
     config = load_config(kind, path, fill={"output": "."}, leave="method")
-    object.__setattr__(config, "output", tyro.MISSING)  # a frozen config; -o must be given anew
+    object.__setattr__(config, "output", tyro.MISSING)  # a frozen config; -o must be given again
     return config
 
 

@@ -86,7 +86,7 @@ def _align_particles(config: AlignConfig) -> None:
     pixel_A = true.pixel_A or found.pixel_A
     if pixel_A is None:
         raise InputError(f"{config.fixed} states no pixel size: give it with --pixel-A")
-    shared = _same_particles(config.moving, config.fixed)
+    shared = _matched(config.moving, config.fixed)
     compared = compare_poses(found.pose[torch.from_numpy(shared.a)], true.pose[torch.from_numpy(shared.b)])
     say(f"{len(shared):,} particles, matched by {shared.by}")
     _print_errors(compared, pixel_A)
@@ -105,7 +105,7 @@ def _print_errors(compared: ComparedPoses, pixel_A: float) -> None:
         print(f"{shown:26}{figures[f'{name}_median']:10.4f}{figures[f'{name}_mean']:10.4f}")
 
 
-def _same_particles(found: Path, true: Path) -> SharedParticles:
+def _matched(found: Path, true: Path) -> SharedParticles:
     """Match all particles of the shorter file, by their order if no names are shared.
 
     Raises:

@@ -44,7 +44,7 @@ def _check(config: DecodeConfig, working_box: int) -> None:
     if box % 2 or box < 8:
         raise InputError(f"--box {box}: expected an even number of voxels from 8 up")
     if config.reconstruct and box != working_box:
-        raise InputError(f"--box {box}: reconstructed maps have the working box, {working_box}; leave --box away")
+        raise InputError(f"--box {box}: reconstructed maps have the working box, {working_box}; omit --box")
     if config.mask is not None and not (config.reconstruct and any(given[2:])):
         raise InputError(
             "--mask is for the FSC of reconstructed selections: give it with --reconstruct and --selection"

@@ -39,7 +39,7 @@ BACK_PROJECTED = (*(f"{name}.mrc" for name in CONSENSUS_MAPS), "fsc.csv", "fsc.p
 
 
 def written(folder: Path) -> list[Path]:
-    """What earlier selections left in a folder; a map.mrc without a decoded map beside it is another's."""
+    """What earlier selections left in a folder; a map.mrc without a decoded map is another command's."""
     labels = [path for path in folder.iterdir() if path.is_dir() and LABEL_FOLDER.fullmatch(path.name)]
     found = []
     for place in (folder, *labels):

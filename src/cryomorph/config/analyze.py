@@ -1,4 +1,4 @@
-"""What `cryomorph analyze` may be asked."""
+"""Options of `cryomorph analyze`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `cryomorph compare` may be asked."""
+"""Options of `cryomorph compare`."""
 
 from __future__ import annotations
 

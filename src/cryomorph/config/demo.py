@@ -1,4 +1,4 @@
-"""What `cryomorph demo` may be asked."""
+"""Options of `cryomorph demo`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `cryomorph encode` may be asked."""
+"""Options of `cryomorph encode`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors that are the user's to mend: printed as one sentence, without a traceback."""
+"""Errors that the user can fix: printed as one sentence, without a traceback."""
 
 
 class InputError(Exception):

@@ -1,4 +1,4 @@
-"""What `cryomorph import` may be asked."""
+"""Options of `cryomorph import`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `cryomorph landscape` may be asked."""
+"""Options of `cryomorph landscape`."""
 
 from __future__ import annotations
 

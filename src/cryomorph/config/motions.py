@@ -1,4 +1,4 @@
-"""What `cryomorph motions` may be asked."""
+"""Options of `cryomorph motions`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `cryomorph prepare` may be asked, and `train` and `backproject` where they prepare by themselves."""
+"""Options of `cryomorph prepare`, and of `train` and `backproject` where they prepare particles themselves."""
 
 from __future__ import annotations
 

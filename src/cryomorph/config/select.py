@@ -90,7 +90,7 @@ class SelectConfig:
     run: Positional[Path]
     """The run folder that `cryomorph train` wrote."""
     output: Annotated[Path, arg(aliases=["-o"])]
-    """A .star or .cs particle file, with the particles' numbers beside it as .txt; or the numbers alone: .txt, .npy."""
+    """A .star or .cs particle file, with the particles' numbers in a .txt; or the numbers alone: .txt, .npy."""
     criteria: Annotated[Criteria, arg(name="")] = field(default_factory=Criteria)
     """Which particles."""
     original_poses: bool = False

@@ -23,7 +23,7 @@ class SplitConfig:
     source: Positional[Path]
     """A run folder, a particle file (.star, .cs), or an index file (.txt, .npy)."""
     output: Annotated[tuple[Path, Path], arg(aliases=["-o"], metavar="A B")]
-    """The two files to write: .star or .cs, with the particles' numbers beside them; or numbers alone: .txt, .npy."""
+    """The two files to write: .star or .cs, with the particles' numbers next to them; or numbers alone: .txt, .npy."""
     random: float = 0.9
     """Share of the particles that goes into the first file; the others go into the second."""
     seed: int = 0

@@ -1,4 +1,4 @@
-"""What `cryomorph traverse` may be asked."""
+"""Options of `cryomorph traverse`."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """A hidden name beside a path that says whose it is; see `is_leftover`."""
+    """A hidden name in the same folder that says whose it is; see `is_leftover`."""
     token = f"{_host_number():08x}{os.getpid():08x}{secrets.token_hex(4)}"
     return path.with_name(f".{path.stem}-{token}{path.suffix}")
 

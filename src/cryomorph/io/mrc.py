@@ -115,7 +115,7 @@ class MrcStack:
             even = max(nx, ny) + max(nx, ny) % 2
             what = f"images of {nx} x {ny} pixels" if ny != nx else f"an odd box of {nx} pixels"
             raise InputError(
-                f"{path} has {what}; expected square images with an even box: mend it with "
+                f"{path} has {what}; expected square images with an even box: fix it with "
                 f"`relion_image_handler --i {path} --o even.mrcs --new_box {even}`, or extract the particles again"
             )
         return cls(Path(path), count, nx, header.pixel_A, header)

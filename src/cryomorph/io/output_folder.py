@@ -46,7 +46,7 @@ class Contents:
         marker: the file that says that all is there: the last to come and the first to go.
         signs: other files that only this command leaves, where it was killed before the marker.
         whole: whether everything in the folder is replaced, whoever wrote it, once it is known by marker or signs.
-        shared: whether what others wrote may lie beside; it stays.
+        shared: whether files of others may be in the folder too; they stay.
         guarded: glob patterns of what is not replaced but needs `overwrite` all the same.
         unasked: whether an older one is replaced without `overwrite`.
     """
@@ -83,7 +83,7 @@ class OutputFolder:
         inputs: files and folders that the command reads: an output is none of them, and replaces none of them.
         overwrite: whether an older content may be replaced.
         resume: whether the older content is gone on with: what has grown in place (`set_aside`) before a kill is kept.
-        keep: whether the scratch folder lies beside the output as `<name>.part`, and outlives an interruption.
+        keep: whether the scratch folder is next to the output as `<name>.part`, and outlives an interruption.
     """
 
     def __init__(

@@ -94,7 +94,7 @@ def _split_rows(rows: list[str], columns: list[str], where: str) -> pd.DataFrame
         if len(row) != n:
             raise InputError(
                 f"{where}: row {number} (0-based) has {len(row)} values where its header names {n} columns: "
-                "mend or remove that row"
+                "fix or remove that row"
             )
     return pd.DataFrame(tokens, columns=columns, dtype=object)
 

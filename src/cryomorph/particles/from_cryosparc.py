@@ -60,7 +60,7 @@ def parse_cs(
     total, array = len(array), array[row]
     for name in ("blob/path", "blob/idx"):
         if name not in (array.dtype.names or ()):
-            raise InputError(f"{path} has no column {name}: give the file of particles, or its --passthrough beside it")
+            raise InputError(f"{path} has no column {name}: give the file of particles, or its --passthrough as well")
     columns = _Columns(path, array, row)
     names, file_of = np.unique(array["blob/path"], return_inverse=True)
     rotation, shift = _pose(columns) if with_pose else (None, None)

@@ -114,7 +114,7 @@ class _Columns:
             at = int((group < 0).argmax())
             raise InputError(
                 f"{path}: row {row[at]} (0-based) is of optics group {asked[at]}, which data_optics lacks "
-                f"(it has {', '.join(map(str, known))}): add the group or mend the row"
+                f"(it has {', '.join(map(str, known))}): add the group or fix the row"
             )
         return cls(path, star.particles, star.optics, group, row)
 
@@ -144,7 +144,7 @@ class _Columns:
             at = int(wrong.argmax())
             raise InputError(
                 f"{self.path}: {tokens.name} is {tokens.iloc[at]!r} in {what} {tokens.index[at]} (0-based): "
-                "expected a number, mend or remove that row"
+                "expected a number, fix or remove that row"
             )
         return values
 

@@ -21,13 +21,14 @@ def locate(
     """Paths of image files as named in `source`.
 
     `strip_prefix` is first taken off a name that starts with it. With `datadir`, the name is looked for there, then its
-    last part there; without, beside `source`, then from the working folder. An absolute name is also tried as it is.
+    last part there; without it, in the folder of `source`, then in the working folder. An absolute name is also tried
+    as it is.
 
     Args:
         must_exist: False gives the likeliest path of a missing file instead of an error.
 
     Raises:
-        InputError: a file is missing; or `datadir` is no folder.
+        InputError: a file is missing; or `datadir` is not a folder.
     """
     if datadir is not None and not datadir.is_dir():
         raise InputError(f"--datadir {datadir} is not a folder: give the folder that holds the image files")
@@ -92,7 +93,7 @@ def check_images_of(
         asked = "no image number" if alone[at] else f"image {metadata.image_of[at] + 1} (from 1)"
         raise InputError(
             f"{path}: row {metadata.row[at]} (0-based) names {asked} of {stacks[metadata.file_of[at]].path}, which has "
-            f"{count[at]} images: give the stack that belongs to this file, or mend the row"
+            f"{count[at]} images: give the stack that belongs to this file, or fix the row"
         )
     box = stacks[0].box
     if metadata.box is not None and metadata.box != box:

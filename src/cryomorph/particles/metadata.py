@@ -142,8 +142,8 @@ def _parse(
     if path.suffix == ".star":
         return parse_star(path, rows, with_pose=with_pose, with_ctf=with_ctf)
     if path.suffix in (".cs", ".csg"):
-        beside = None if passthrough is None else Path(passthrough)
-        return parse_cs(path, rows, passthrough=beside, with_pose=with_pose, with_ctf=with_ctf)
+        given = None if passthrough is None else Path(passthrough)
+        return parse_cs(path, rows, passthrough=given, with_pose=with_pose, with_ctf=with_ctf)
     raise InputError(f"{path} ends in {path.suffix or 'nothing'}: expected .star, .cs, .txt, .mrcs or .mrc particles")
 
 

@@ -1,4 +1,4 @@
-"""The particle store: noise-normalised Fourier coefficients in one memory-mapped file beside their metadata."""
+"""The particle store: noise-normalised Fourier coefficients in one memory-mapped file, and their metadata."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ class ParticleStore:
     def coefficients(self, index: Int64[Tensor, " b"], count: int | None = None) -> Complex64[Tensor, "b m"]:
         """Stored coefficients of particles, as they lie in the images: not centred, noise variance 1.
 
-        The file is mapped anew for each call, so that pages already read do not count as this process's memory.
+        The file is mapped again for each call, so that pages already read do not count as this process's memory.
         """
         rows = self.row[index.numpy()]
         if self.copies == 1:

@@ -45,7 +45,7 @@ class Surface:
 def one_thread() -> Iterator[None]:
     """Keep torch to one thread: many small steps gain nothing from more, and wait for each other on a busy machine.
 
-    A picture on two cores: 0.15 s either way when idle; 0.3 s against 2 s beside another program that computes.
+    A picture on two cores: 0.15 s either way when idle; 0.3 s against 2 s while another program computes.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -161,7 +161,7 @@ def as_map(volume: Map) -> Float32[Tensor, "z y x"]:
 
 
 def _drop_specks(density: Float32[Tensor, "n n n"], inside: Bool[Tensor, "n n n"], floor: float) -> None:
-    """Take the pieces that are small beside the largest one out of a set of voxels, and lower their density."""
+    """Remove the pieces that are small compared with the largest one from a set of voxels, and lower their density."""
     above = inside.numpy()
     labels, count = ndimage.label(above)
     sizes = np.bincount(labels[above], minlength=count + 1)

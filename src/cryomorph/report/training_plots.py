@@ -66,7 +66,7 @@ def half_sets_plot(value: Float[np.ndarray, " q"]) -> Figure:
     axes.annotate("reproducible", (1.0, REPRODUCIBLE), (0, 3), xycoords=("axes fraction", "data"), ha="right",
                   textcoords="offset points", fontsize=8, color=VERMILLION)  # fmt: skip
     axes.set(xlabel="component", ylabel="agreement between half sets", ylim=(0, 1.08), xticks=few_ticks(number))
-    axes.set_xlim(0.4, len(value) + 0.4 + max(0.7, 0.22 * len(value)))  # room for the word beside the last bar
+    axes.set_xlim(0.4, len(value) + 0.4 + max(0.7, 0.22 * len(value)))  # room for the word next to the last bar
     axes.set_title(f"{int(good.sum())} of {len(value)} components are reproducible")
     return figure
 

@@ -108,7 +108,7 @@ class RunFolder:
             if there and resume:
                 run._require_same(config)
             elif resume:
-                raise InputError(f"{path} holds no run to resume: leave --resume away to start one")
+                raise InputError(f"{path} holds no run to resume: omit --resume to start one")
             elif there and not overwrite:
                 raise InputError(f"{path} holds a run: --resume goes on with it, --overwrite replaces it")
             else:
@@ -141,7 +141,7 @@ class RunFolder:
             key = changed[0]
             raise InputError(
                 f"{self.path} was started with {key} = {before.get(key)!r} and is resumed with {now.get(key)!r}: "
-                "give the same options, or --overwrite to start anew"
+                "give the same options, or --overwrite to start again"
             )
 
     @property

@@ -158,7 +158,7 @@ def find_landscape(
         mds = multidimensional_scaling(space.scores)
         umap = None
         if config.umap:
-            threads = torch.get_num_threads()  # which UMAP's compiler sets anew
+            threads = torch.get_num_threads()  # UMAP's compiler changes it
             umap = umap_embedding(space.scores.astype(np.float32), seed=config.seed)
             torch.set_num_threads(threads)
     return Landscape(z, sketch, mask, space, embedding, states, curve, mds, umap, seconds)

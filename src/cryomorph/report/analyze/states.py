@@ -1,4 +1,4 @@
-"""The section on the states of a landscape: the model's map of each beside that of its particles."""
+"""The section on the states of a landscape: the model's map of each next to that of its particles."""
 
 from __future__ import annotations
 
