@@ -12,7 +12,8 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-from cryomorph.cli.main import COMMANDS, main
+from cryomorph.cli.commands import COMMANDS
+from cryomorph.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "cryomorph"

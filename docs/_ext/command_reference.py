@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from cryomorph.cli.main import COMMANDS, main
+from cryomorph.cli.commands import COMMANDS
+from cryomorph.cli.main import main
 
 FOLDER = "reference/commands"
 
