@@ -71,14 +71,14 @@ class RunFolder:
         run = cls(Path(path))
         if not (run.path / CONFIG).is_file():
             raise InputError(f"{path} is not a run folder (it has no {CONFIG}): make one with `cryomorph train`")
-        run.config()  # damaged, it is better said now than where a report needs it
-        if run.is_complete:
-            return run
         found = checkpoints(run.path)
-        if not unfinished or not found:
+        if not run.is_complete and not (unfinished and found):
             raise InputError(
                 f"{path} has no {MODEL} yet: finish it with the same `cryomorph train` command and --resume"
             )
+        run.config()  # damaged, it is better said now than where a report needs it
+        if run.is_complete:
+            return run
         from cryomorph.runs.snapshot import last_snapshot, with_refined
 
         snapshot = last_snapshot(found, with_refined(run.path, run.store()))

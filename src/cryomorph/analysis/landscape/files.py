@@ -20,9 +20,9 @@ from cryomorph.analysis.landscape.states import state_maps
 from cryomorph.analysis.particle_tables import LandscapeTables, write_array, write_numbers
 from cryomorph.config.errors import InputError
 from cryomorph.config.landscape import LandscapeConfig
+from cryomorph.io.json_file import write_json
 from cryomorph.io.mrc import read_map, write_map
 from cryomorph.runs.folder import RunFolder
-from cryomorph.runs.provenance import write_json
 from cryomorph.volumes.backproject import mirror
 
 FACTS = "landscape.json"
