@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from cryomorph.analysis.decode import decode_at, reconstruct_at, write_maps
@@ -87,9 +87,13 @@ def analyse_run(run: RunFolder, config: AnalyzeConfig, landscape: LandscapeSumma
     store = run.store()
     box = store.box if config.box is None else config.box
     with umap_in_background(run.latent_mean(), config) as embedding:
-        space = latent_space(run, config)
+        space, model = latent_space(run, config), run.representation()
+
+        def decoded_at(z: Float[np.ndarray, "k q"]) -> Maps:
+            return torch.stack(list(decode_at(run, z, box, representation=model)))
+
         centres = space.z[space.clusters.centre_index]
-        decoded = torch.stack(list(decode_at(run, centres, box)))
+        decoded = decoded_at(centres)
         reconstructed = None
         agreement: tuple[float, ...] = ()
         if config.reconstruct:
@@ -98,11 +102,10 @@ def analyse_run(run: RunFolder, config: AnalyzeConfig, landscape: LandscapeSumma
         components = []
         for component in range(min(config.pcs, space.z.shape[1])):
             points = pc_trajectory(space.pca, component, points=config.pc_points)
-            maps = torch.stack(list(decode_at(run, points, box)))
-            components.append(ComponentMaps(points, nearest_particles(space.z, points), maps))
+            components.append(ComponentMaps(points, nearest_particles(space.z, points), decoded_at(points)))
         mixture_maps = None
         if space.mixture is not None:
-            mixture_maps = torch.stack(list(decode_at(run, space.z[space.mixture.centre_index], box)))
+            mixture_maps = decoded_at(space.z[space.mixture.centre_index])
         state_maps = {}
         if landscape is not None and config.reconstruct:
             state_maps = map_states(run, landscape.states, landscape.means)

@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from cryomorph.config.errors import InputError
+from cryomorph.config.minimum import check_minimum
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,7 @@ class AnalyzeConfig:
     """Seed of clustering, mixture and UMAP: the same seed gives the same numbers."""
 
     def __post_init__(self) -> None:
-        least = {"clusters": 1, "gmm": 0, "pcs": 0, "pc_points": 2, "umap_neighbours": 2, "seed": 0}
-        for name, smallest in least.items():
-            found = getattr(self, name)
-            if found < smallest:
-                raise InputError(f"--{name.replace('_', '-')} {found}: expected {smallest} or more")
+        check_minimum(self, clusters=1, gmm=0, pcs=0, pc_points=2, umap_neighbours=2, seed=0)
         if self.outlier_z <= 0:
             raise InputError(f"--outlier-z {self.outlier_z:g}: expected a positive number, such as 3")
         if not 0 <= self.umap_min_distance < 1:

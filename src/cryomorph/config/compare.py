@@ -9,6 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from cryomorph.config.errors import InputError
+from cryomorph.config.minimum import check_minimum
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,6 @@ class CompareConfig:
     """Replace a report that is there already."""
 
     def __post_init__(self) -> None:
-        for name, least in {"clusters": 2, "points": 0, "seed": 0}.items():
-            if getattr(self, name) < least:
-                raise InputError(f"--{name} {getattr(self, name)}: expected {least} or more")
+        check_minimum(self, clusters=2, points=0, seed=0)
         if self.points == 1:
             raise InputError("--points 1: expected 2 or more, so that a map can be told from another, or 0 for no maps")

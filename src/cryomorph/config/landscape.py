@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from cryomorph.config.errors import InputError
+from cryomorph.config.minimum import check_minimum
 
 LEAST_FOR_UMAP = 10  # points
 
@@ -59,11 +60,7 @@ class LandscapeConfig:
     """Seed of everything that is drawn at random: the same seed gives the same numbers."""
 
     def __post_init__(self) -> None:
-        least = {"sketch": 2, "states": 1, "pcs": 1, "trajectories": 0, "pc_points": 2, "pairs": 16, "seed": 0}
-        for name, smallest in least.items():
-            found = getattr(self, name)
-            if found < smallest:
-                raise InputError(f"--{name.replace('_', '-')} {found}: expected {smallest} or more")
+        check_minimum(self, sketch=2, states=1, pcs=1, trajectories=0, pc_points=2, pairs=16, seed=0)
         if self.umap and self.sketch < LEAST_FOR_UMAP:
             raise InputError(
                 f"--sketch {self.sketch}: UMAP needs {LEAST_FOR_UMAP} maps or more; give so many, or --no-umap"

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from cryomorph.config.errors import InputError
+from cryomorph.config.minimum import check_minimum
 
 COMBINATION = re.compile(r"\d+([+-]\d+)+")
 
@@ -50,10 +51,7 @@ class MotionsConfig:
     """Replace motions that are there already."""
 
     def __post_init__(self) -> None:
-        for name, least in {"components": 1, "points": 2}.items():
-            found = getattr(self, name)
-            if found < least:
-                raise InputError(f"--{name} {found}: expected {least} or more")
+        check_minimum(self, components=1, points=2)
         for text in self.combine or ():
             if COMBINATION.fullmatch(text) is None:
                 raise InputError(f"--combine {text}: expected numbers of motions such as 1+2 or 1-2")
