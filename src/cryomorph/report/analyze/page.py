@@ -26,7 +26,7 @@ def analysis_report(run: RunFolder, sections: Sequence[Section], checks: Sequenc
         "Source": store.manifest.source,
         "Libraries": ", ".join(f"{name} {version}" for name, version in made.libraries.items()),
         "Python": made.python,
-        "Machine": made.platform,
+        "Machine": f"{made.platform}, {made.cpus or '?'} CPUs",
     }
     summary = (*_warnings(run), *summarise(checks), *_notes(run))
     return Report(run.path.resolve().name, tuple(sections), facts=facts, summary=summary, provenance=provenance)
