@@ -165,7 +165,7 @@ def test_what_is_refused_leaves_nothing(run, two, tmp_path, capsys, monkeypatch)
 def test_an_unconnected_particle_is_named(run, two, tmp_path, capsys):
     alone = int(np.flatnonzero(neighbour_graph(RunFolder.open(run).latent_mean()).degrees == 0)[0])
     argv = [str(run), "--graph", two[0], str(alone), "-o", str(tmp_path / "path")]
-    refused(argv, rf"no way .* to particle {alone} \(nearest to it there: \d+\): .*--degree above 5", capsys)
+    refused(argv, rf"no path .* to particle {alone} \(nearest to it there: \d+\): .*--degree above 5", capsys)
 
 
 def test_runs_that_have_no_path(run, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Writing maps at latent points: decoded by the model, or back-projected from the particles nearby."""
+"""Maps at latent points: decoded by the model, or back-projected from the particles nearby."""
 
 from __future__ import annotations
 

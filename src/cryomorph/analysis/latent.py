@@ -1,4 +1,4 @@
-"""What the latent space says: axes, clusters, mixtures, outliers and paths, from the posterior means alone."""
+"""Analysis of latent points: principal components, clusters, Gaussian mixtures, outliers and trajectories."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIXTURE_FIT_POINTS = 200_000
 
 @dataclass(frozen=True)
 class Pca:
-    """Principal axes of a latent: `projected = (z - mean) @ components.T`, most variance first.
+    """Principal components of latent points: `projected = (z - mean) @ components.T`, in descending variance.
 
     The sign of each axis is such that its loading of largest magnitude is positive.
     """
@@ -34,7 +34,7 @@ class Pca:
 
 @dataclass(frozen=True)
 class KMeansResult:
-    """Clusters of a latent, numbered so that neighbours in latent space tend to have neighbouring numbers."""
+    """Clusters of latent points, numbered so that adjacent clusters tend to have adjacent numbers."""
 
     labels: Int64[np.ndarray, " n"]
     centre_index: Int64[np.ndarray, " k"]  # the particle of each cluster nearest its centre
@@ -42,13 +42,13 @@ class KMeansResult:
 
     @property
     def counts(self) -> Int64[np.ndarray, " k"]:
-        """How many particles each cluster holds."""
+        """Number of particles in each cluster."""
         return np.bincount(self.labels, minlength=len(self.centres)).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class GmmResult:
-    """A Gaussian mixture with full covariances; components numbered as clusters are."""
+    """A Gaussian mixture with full covariances; components are numbered like clusters."""
 
     labels: Int64[np.ndarray, " n"]
     means: Float64[np.ndarray, "k q"]
@@ -60,7 +60,7 @@ class GmmResult:
 
 @dataclass(frozen=True)
 class Outliers:
-    """Particles far from the rest: `index` lists them, farthest first; the other arrays are for every particle."""
+    """Outlying particles, `index`, in descending distance; the other arrays have an entry for every particle."""
 
     index: Int64[np.ndarray, " m"]
     norm: Float64[np.ndarray, " n"]  # |z|
@@ -70,7 +70,7 @@ class Outliers:
 
 
 def check_latent(z: Latent) -> Float64[np.ndarray, "n q"]:
-    """The latent in double precision.
+    """Latent points in double precision.
 
     Raises:
         InputError: it is empty, or a row is not finite.
@@ -87,7 +87,7 @@ def check_latent(z: Latent) -> Float64[np.ndarray, "n q"]:
 
 
 def principal_components(z: Latent) -> Pca:
-    """Principal component analysis by the eigenvectors of the covariance, which stays small for any `n`."""
+    """Principal component analysis by the eigenvectors of the covariance matrix, whose size does not depend on `n`."""
     z64 = check_latent(z)
     mean = z64.mean(axis=0)
     centred = z64 - mean
@@ -102,9 +102,9 @@ def principal_components(z: Latent) -> Pca:
 
 
 def kmeans_on_data(z: Latent, k: int = 20, *, seed: int = 0) -> KMeansResult:
-    """k-means whose centres are also given as the particles nearest them; in mini-batches where there are many.
+    """k-means clusters, and the particle nearest to each centre; in mini-batches if there are many particles.
 
-    Where the latent holds fewer than `k` distinct points, there are as many clusters as points, and a warning.
+    If there are fewer than `k` distinct points, there are as many clusters as points, with a warning.
 
     Raises:
         InputError: `k` is below 1 or above the number of particles.

@@ -1,4 +1,4 @@
-"""Paths through a latent space, and how crowded they are.
+"""Paths through a latent space, and how densely particles surround them.
 
 Particle numbers are 0-based; so are components here, while users count them from 1.
 """
@@ -25,7 +25,7 @@ SLAB = 30  # particles, at least, whose median says where a volume component's o
 
 @dataclass(frozen=True)
 class LatentPath:
-    """Points in latent space, in order. `particles` are theirs, where every point is one.
+    """Points in latent space, in order. `particles` are their particles, if every point is one.
 
     `arc` is the distance travelled up to each point; through a graph, along all the particles visited. `anchors` says
     which points are the particles that were asked for. `visited` are the particles of a graph path before thinning.
@@ -45,7 +45,7 @@ class LatentPath:
 
 @dataclass(frozen=True)
 class Occupancy:
-    """How far each point of a path is from particles, and what is usual for the particles themselves.
+    """Distances from each point of a path to particles, and typical distances between particles.
 
     `nearest` is the distance to the nearest particle, `crowd` that to the tenth; a particle does not count itself.
     `usual` is the distance to the tenth that 99 % of the particles stay below.
@@ -57,7 +57,7 @@ class Occupancy:
 
     @property
     def empty(self) -> Int64[np.ndarray, " e"]:
-        """The points that lie where there are hardly any particles: farther from the tenth than 99 % of them."""
+        """Points in nearly empty space: farther from the tenth particle than 99 % of the particles are."""
         return np.flatnonzero(self.crowd > self.usual).astype(np.int64)
 
 
@@ -75,7 +75,7 @@ def component_path(
 
 
 def straight_path(z: Latent, anchors: Sequence[int], *, points: int) -> LatentPath:
-    """Straight from particle to particle, evenly spaced on each way; longer ways get more points.
+    """Straight lines from particle to particle, evenly spaced points on each; longer lines get more points.
 
     Raises:
         InputError: a number that no particle has, or particles that all share one latent point.
@@ -94,10 +94,10 @@ def straight_path(z: Latent, anchors: Sequence[int], *, points: int) -> LatentPa
 
 
 def graph_path(z: Latent, anchors: Sequence[int], *, points: int, degree: int = 5) -> LatentPath:
-    """The shortest way from particle to particle over neighbours, thinned to at most `points` of those visited.
+    """The shortest path from particle to particle through neighbours, thinned to at most `points` particles.
 
-    Every point is a particle, so the path goes only where particles are. Thinning is even in the distance travelled and
-    keeps the anchors.
+    Every point is a particle, so the path stays in occupied space. Thinning is even in the distance travelled and keeps
+    the anchors.
 
     Raises:
         InputError: a number that no particle has, particles that all share one latent point, or particles that the
@@ -159,7 +159,7 @@ def volume_component_path(
 
 
 def occupancy(z: Latent, path: LatentPath) -> Occupancy:
-    """How crowded a path's surroundings are, against those of 10,000 random particles."""
+    """How densely particles surround a path, compared with the surroundings of 10,000 random particles."""
     z64 = check_latent(z)
     tree = cKDTree(z64)
     crowd = min(CROWD, len(z64) - 1)

@@ -1,4 +1,4 @@
-"""`motions`: what it leaves behind, whole or not at all."""
+"""`motions`: motions of the Gaussians of a run, their files and figures."""
 
 from __future__ import annotations
 
@@ -130,17 +130,14 @@ def title(facts: dict[str, Any]) -> str:
 
 
 def _say(facts: dict[str, Any]) -> None:
-    """Say how a motion goes, and what is to be known of it."""
+    """Print a summary of a motion, and its caveats."""
     said = title(facts)
     if facts.get("along_A", facts["rms_A"]) < facts["rms_A"] / 2:
         said += f"; only {facts['along_A']:.1f} A along itself: the particles lie on a curve through several components"
     say(said)
     if facts["points_in_empty_space"]:
         where = ", ".join(str(number) for number in facts["points_in_empty_space"])
-        warn(
-            f"{facts['name']}: points {where} (of 0 to {len(facts['points']) - 1}) lie where there are hardly any "
-            "particles"
-        )
+        warn(f"{facts['name']}: points {where} (of 0 to {len(facts['points']) - 1}) lie in nearly empty space")
 
 
 def write_gaussians(

@@ -84,7 +84,7 @@ def _say_path(path: LatentPath, around: Occupancy) -> None:
     say(f"path: {count} points over a distance of {path.length:.3g}{visits}")
     if len(around.empty):
         where = ", ".join(str(number) for number in around.empty)
-        warn(f"{len(around.empty)} of {count} maps ({where}) lie where there are hardly any particles: such maps are "
+        warn(f"{len(around.empty)} of {count} maps ({where}) lie in nearly empty space: such maps are "
              "guesses; --graph stays where particles are")  # fmt: skip
 
 

@@ -19,31 +19,31 @@ class AnalyzeConfig:
     run: Positional[Path]
     """The run folder that `cryomorph train` wrote."""
     output: Annotated[Path | None, arg(aliases=["-o"])] = None
-    """Where the results go; RUN/analysis if not given."""
+    """Output folder (default: RUN/analysis)."""
     clusters: Annotated[int, arg(aliases=["-k"])] = 20
-    """Number of k-means clusters; a map is made at the particle nearest each centre."""
+    """Number of k-means clusters; a map is decoded at the particle nearest to each centre."""
     gmm: int = 5
-    """Number of Gaussian mixture components; 0 leaves the mixture out."""
+    """Number of Gaussian mixture components; 0 skips the mixture."""
     pcs: int = 2
-    """Number of principal components along which maps are made; 0 makes none."""
+    """Number of principal components along which maps are decoded; 0 for none."""
     pc_points: int = 10
     """Maps along each principal component, evenly spaced from the 5th to the 95th percentile of the particles."""
     umap: bool = True
-    """Embed the latent in two dimensions by UMAP; minutes for large sets."""
+    """Embed the latent space in two dimensions by UMAP; takes minutes for large sets."""
     umap_neighbours: int = 15
-    """Neighbours that UMAP keeps for each particle: fewer show finer, more show coarser structure."""
+    """Number of neighbours of each particle in UMAP: fewer emphasise fine structure, more coarse structure."""
     umap_min_distance: float = 0.1
-    """How close UMAP may put particles to each other."""
+    """Minimum distance between particles in the UMAP plane."""
     reconstruct: bool = True
-    """Also back-project the particles of each cluster: maps that owe nothing to the model."""
+    """Also back-project the particles near each cluster centre: maps that do not depend on the decoder."""
     outlier_z: float = 3.0
-    """Particles whose |z| lies this many robust standard deviations above the median are listed as outliers."""
+    """Particles whose |z| is more than this many robust standard deviations above the median are listed as outliers."""
     box: int | None = None
-    """Box of the maps in voxels, even; the run's own if not given."""
+    """Box of the maps in voxels, even (default: the run's own)."""
     flip_hand: bool = False
     """Write the mirror image of every map."""
     seed: int = 0
-    """Seed of clustering, mixture and UMAP: the same seed gives the same numbers."""
+    """Random seed of clustering, mixture and UMAP."""
 
     def __post_init__(self) -> None:
         check_minimum(self, clusters=1, gmm=0, pcs=0, pc_points=2, umap_neighbours=2, seed=0)

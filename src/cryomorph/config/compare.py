@@ -14,7 +14,7 @@ from cryomorph.config.minimum import check_minimum
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """How far two runs on the same particles agree: clusters, neighbourhoods, coordinates and maps.
+    """Agreement of two runs on the same particles: clusters, neighbourhoods, coordinates and maps.
 
     Runs on parts of one set are compared on the particles that both have.
     """
@@ -28,13 +28,13 @@ class CompareConfig:
     clusters: Annotated[int, arg(aliases=["-k"])] = 20
     """Number of k-means clusters whose membership is compared."""
     points: int = 10
-    """Number of particles at which both runs' maps are compared, spread over the landscape; 0 compares no maps."""
+    """Number of particles, spread over the latent space, at which the maps of both runs are compared; 0 for none."""
     seed: int = 0
-    """Seed of the clusters and of the particles that are drawn."""
+    """Random seed of the clusters and the sampled particles."""
     overwrite: bool = False
-    """Replace a report that is there already."""
+    """Replace an existing report."""
 
     def __post_init__(self) -> None:
         check_minimum(self, clusters=2, points=0, seed=0)
         if self.points == 1:
-            raise InputError("--points 1: expected 2 or more, so that a map can be told from another, or 0 for no maps")
+            raise InputError("--points 1: expected 2 or more, so that maps can be distinguished, or 0 for none")

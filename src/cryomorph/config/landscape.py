@@ -18,46 +18,45 @@ MOST_PAIRS = 10_000
 
 @dataclass(frozen=True)
 class LandscapeConfig:
-    """States and coordinates of a run in volume space: what its maps say, not its latent points."""
+    """Discrete states and continuous coordinates of a run in volume space, from its maps, not its latent points."""
 
     run: Positional[Path]
     """The run folder that `cryomorph train` wrote."""
     output: Annotated[Path | None, arg(aliases=["-o"])] = None
-    """Where the results go; RUN/landscape if not given. A landscape that is there already is replaced."""
+    """Output folder (default: RUN/landscape). An existing landscape is replaced."""
     sketch: int = 500
-    """Maps that stand for all: at the particles nearest to so many k-means centres (at most a quarter of the
+    """Number of representative maps, decoded at the particles nearest to k-means centres (at most a quarter of the
     particles)."""
     states: int = 10
     """Number of discrete states; the report says how many the maps themselves suggest."""
     linkage: Literal["average", "ward"] = "average"
-    """Which states merge first: those with the nearest maps on average, which keeps rare states apart, or those that
-    add least variance, which makes states of like size."""
+    """Linkage of the hierarchical clustering: average distance between maps, which preserves rare states, or Ward's
+    criterion, which favours states of similar size."""
     mask: Path | None = None
-    """Compare maps within this mask only: an MRC file in the box of the maps. If not given: wherever any map of the
-    sketch exceeds half of its maximum, and two voxels around that."""
+    """Compare maps only within this mask, an MRC file in the box of the maps (default: where any representative map
+    exceeds half of its maximum, extended by two voxels)."""
     box: int | None = None
-    """Box of the maps in voxels, even; the run's own, at most 64, if not given: states and motions show at low
+    """Box of the maps in voxels, even (default: the run's own, at most 64): states and motions are visible at low
     resolution, and a box twice as large takes eight times as long."""
     pcs: int = 10
-    """Principal components of the maps to keep, at most: those that hold less than 0.01 % of the variance are left
-    out."""
+    """Maximum number of principal components of the maps; those with less than 0.01 % of the variance are omitted."""
     trajectories: int = 3
-    """Number of these components along which maps are written; 0 writes none."""
+    """Number of these components along which maps are written; 0 for none."""
     pc_points: int = 10
     """Maps along each, evenly spaced from the 5th to the 95th percentile of the particles."""
     pairs: int = 4000
-    """Maps decoded at most, beyond the sketch, to learn where each particle lies, 10,000 or fewer; it ends early when
-    that is known."""
+    """Maximum number of additional maps, up to 10,000, decoded to predict the coordinates of all particles; fewer are
+    decoded if the prediction is good enough."""
     umap: bool = True
-    """Also embed the maps of the sketch by UMAP."""
+    """Also embed the representative maps by UMAP."""
     save_maps: bool = False
-    """Write the maps of the sketch too, to OUTPUT/maps."""
+    """Also write the representative maps, to OUTPUT/maps."""
     flip_hand: bool = False
     """Write the mirror image of every map."""
     device: str = "auto"
-    """Device to decode on: cpu, cuda, cuda:1, or auto, which takes a GPU where there is one."""
+    """Device for decoding: cpu, cuda, cuda:1, or auto (a GPU if there is one)."""
     seed: int = 0
-    """Seed of everything that is drawn at random: the same seed gives the same numbers."""
+    """Random seed."""
 
     def __post_init__(self) -> None:
         check_minimum(self, sketch=2, states=1, pcs=1, trajectories=0, pc_points=2, pairs=16, seed=0)

@@ -17,21 +17,21 @@ COMBINATION = re.compile(r"\d+([+-]\d+)+")
 
 @dataclass(frozen=True)
 class MotionsConfig:
-    """How the Gaussians of a run move: eigen-motions of all of them, or motions of regions; maps, models, arrows."""
+    """Motions of the Gaussians of a run, of all of them or of regions, as maps, atomic models and arrows."""
 
     run: Positional[Path]
     """The run folder that `cryomorph train gaussians` wrote."""
     output: Annotated[Path | None, arg(aliases=["-o"])] = None
-    """Where the results go; RUN/motions if not given."""
+    """Output folder (default: RUN/motions)."""
     components: int = 3
-    """Eigen-motions: principal components of the Gaussians' displacements, written as pc1, pc2 and so on. Those with
-    less than 0.01 % of the variance are left out."""
+    """Number of eigen-motions, principal components of the Gaussians' displacements, written as pc1, pc2 and so on.
+    Those with less than 0.01 % of the variance are omitted."""
     region: tuple[Path, ...] | None = None
-    """Instead of eigen-motions, motions of these regions, written as region1 and so on: for each mask in the working
-    box, the direction of latent space that moves what is in it most, and the rest least."""
+    """Motions of regions instead of eigen-motions, written as region1 and so on: for each mask in the working box, the
+    direction of latent space that moves its contents most and the rest least."""
     combine: tuple[str, ...] | None = None
-    """Also combinations of these motions, by number, counted from 1: 1+2 moves along both at once, 1-2 along one and
-    back along the other, each as far as the particles spread."""
+    """Also write combinations of these motions, numbered from 1: 1+2 moves along both at once, 1-2 along the first and
+    backwards along the second, each over the range of the particles."""
     points: int = 10
     """Points along each motion, from the 5th to the 95th percentile of the particles."""
     format: Literal["cif", "pdb"] = "cif"
@@ -39,16 +39,16 @@ class MotionsConfig:
     maps: bool = True
     """Write the model's map at each point of a motion."""
     reconstruct: bool = False
-    """Also back-project the particles nearest to each point."""
+    """Also back-project the particles near each point."""
     model: Path | None = None
     """An atomic model, PDB or mmCIF, that was fitted into a map of this run: it is morphed along each motion."""
     model_at: str = "auto"
-    """The conformation that the model was fitted to, a 0-based particle number; auto takes the one among 50 over the
-    landscape whose map is most like the model."""
+    """Conformation to which the model was fitted, a 0-based particle number; auto chooses, of 50 particles across the
+    latent space, the one whose map is most similar to the model."""
     flip_hand: bool = False
-    """Write the mirror image of everything; masks and model are then taken to be of that hand."""
+    """Write the mirror image of everything; masks and model are expected in that hand."""
     overwrite: bool = False
-    """Replace motions that are there already."""
+    """Replace existing motions."""
 
     def __post_init__(self) -> None:
         check_minimum(self, components=1, points=2)

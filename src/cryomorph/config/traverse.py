@@ -24,39 +24,39 @@ class TraverseConfig:
     run: Positional[Path]
     """The run folder that `cryomorph train` wrote."""
     output: Annotated[Path | None, arg(aliases=["-o"])] = None
-    """Where the results go; a folder named after the path in RUN/traverse if not given."""
+    """Output folder (default: a folder in RUN/traverse, named after the path)."""
     pc: int | None = None
     """Along this principal component of the latent space, 1 the largest."""
     between: tuple[int, ...] | None = None
     """Straight from particle to particle: two or more 0-based particle numbers."""
     graph: tuple[int, ...] | None = None
-    """From particle to particle through their neighbours, so that occupied space is never left: two or more 0-based
-    particle numbers."""
+    """From particle to particle through neighbouring particles, so that the path stays in occupied regions: two or more
+    0-based particle numbers."""
     volume_pc: int | None = None
     """Along this principal component of the volumes, 1 the largest, as `cryomorph landscape` found them."""
     points: int = 20
-    """Number of maps. A path through the graph that visits more particles is thinned evenly; its anchors are kept."""
+    """Number of maps. A path through the graph with more particles is thinned evenly; the given particles are kept."""
     percentiles: tuple[float, float] = (5.0, 95.0)
-    """Where a path along a component begins and ends, as percentiles of the particles."""
+    """Start and end of a path along a component, as percentiles of the particles."""
     degree: int = 5
     """Mean number of neighbours in the graph; no particle has more than twice as many."""
     box: int | None = None
-    """Box of the maps in voxels, even; the run's own if not given."""
+    """Box of the maps in voxels, even (default: the run's own)."""
     flip_hand: bool = False
     """Write the mirror image of every map."""
     level: str | None = None
-    """Isosurface level of the pictures: in map units (0.8) or in standard deviations above the mean (3sigma); one that
-    suits the maps if not given."""
+    """Isosurface level of the pictures, in map units (0.8) or in standard deviations above the mean (3sigma) (default:
+    chosen from the maps)."""
     view: View = "auto"
-    """Where the pictures are seen from: front (down z), side (down x), top (down y); auto shows best what moves."""
+    """View of the pictures: front (down z), side (down x) or top (down y); auto is the most informative view."""
     size: int = 480
     """Width and height of the pictures and the movie in pixels, even."""
     movie: Movie = "gif"
-    """Movie that runs forth and back; mp4 needs the package imageio-ffmpeg."""
+    """Movie that plays forwards and backwards; mp4 needs the package imageio-ffmpeg."""
     fps: float = 10.0
-    """Maps a second in the movie."""
+    """Maps per second in the movie."""
     overwrite: bool = False
-    """Replace a path that is there already."""
+    """Replace an existing path."""
 
     def __post_init__(self) -> None:
         self._check_path()

@@ -1,4 +1,4 @@
-"""Pictures of maps: shaded isosurfaces by ray casting on the CPU, made to be compared at a glance.
+"""Pictures of maps: shaded isosurfaces by ray casting on the CPU, for comparison side by side.
 
 A view is a rotation `p = R r`: x of `p` points right, y up and z to the viewer. The front view looks down the z axis.
 """

@@ -1,4 +1,4 @@
-"""Pictures of a run's maps that compare at a glance: one level, one scale, one view that shows what moves."""
+"""Pictures of a run's maps that are easy to compare: at one level and one scale, in the most informative view."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MapRenderer:
         self.extent = MARGIN * max(radius, 1.0)
 
     def __call__(self, maps: Float32[Tensor, "k z y x"], description: str) -> list[Rgba]:
-        """One picture for each map, from the view that shows what moves."""
+        """One picture for each map, in the most informative view."""
 
         def draw(volume: Float32[Tensor, "z y x"]) -> Rgba:
             return self._draw(self._surface(volume), self.view)
@@ -62,7 +62,7 @@ class MapRenderer:
 
 
 def most_informative_view(maps: Float32[Tensor, "k z y x"]) -> Float64[np.ndarray, "3 3"]:
-    """The view, rows right, up and towards the viewer, in whose plane the differences between maps spread most."""
+    """The view in whose plane the differences between maps spread most; rows point right, up and to the viewer."""
     variance = maps.var(0, correction=0).double() if len(maps) > 1 else maps[0].double().clamp(min=0)
     line = torch.arange(maps.shape[-1], dtype=torch.float64) - maps.shape[-1] // 2
     z, y, x = torch.meshgrid(line, line, line, indexing="ij")

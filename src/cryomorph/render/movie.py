@@ -47,7 +47,7 @@ class MapFiles(Sequence[np.ndarray]):
 
 @dataclass(frozen=True)
 class MapStatistics:
-    """What a look through a set of maps tells: their mean, how much they differ, and each one's range and spread."""
+    """Statistics of a set of maps: their mean and standard deviation, and the range and spread of each."""
 
     mean: Float32[np.ndarray, "z y x"]
     spread: Float32[np.ndarray, "z y x"]  # standard deviation over the maps
@@ -58,7 +58,7 @@ class MapStatistics:
 
     @classmethod
     def of(cls, maps: Sequence[np.ndarray]) -> MapStatistics:
-        """Look through maps, one at a time."""
+        """Statistics of maps, which are read one at a time."""
         first = np.asarray(maps[0], dtype=np.float64)
         total, square = np.zeros_like(first), np.zeros_like(first)
         facts = []
@@ -86,7 +86,7 @@ class Scene:
 
     @classmethod
     def of(cls, maps: Sequence[np.ndarray], *, level: tuple[float, bool] | None = None, view: str = "auto") -> Scene:
-        """The level that suits the maps, the view that shows what moves, and a square that holds all of every surface.
+        """A level suited to the maps, the most informative view, and a square that contains every surface.
 
         Args:
             level: in map units, or (True) in standard deviations above the mean.

@@ -1,4 +1,4 @@
-"""A map made ready to be drawn, and the points where parallel rays first meet its surface, on the CPU."""
+"""A map prepared for drawing, and the points where parallel rays first meet its surface, on the CPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPECK = 0.03  # pieces smaller than this part of the largest are noise
 
 @dataclass(frozen=True)
 class Surface:
-    """A map made ready to be drawn from any side: fine, padded, without specks.
+    """A map prepared for drawing from any side: interpolated, padded, without specks.
 
     `density` is in voxels of the fine grid with its origin at `centre`; `fine` of them make one voxel of the map.
     `blocks` says which blocks may hold the surface; `shade` is the occupancy, blurred at two scales on half the grid.

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from cryomorph.analysis.landscape.embedding import Spline
 from cryomorph.latents.isomap import curve_coordinate
 
-SAMPLE = 2000  # particles whose noise is asked
+SAMPLE = 2000  # particles over which the noise is averaged
 LEAST = 0.01  # of a component's spread: no coordinate is known better than that
 MOST = 20_000  # particles the curve is fitted to; the others take the place of their neighbours
 NEIGHBOURS = 10

@@ -39,9 +39,9 @@ MUCH = 4 << 30  # bytes of maps that are worth a warning
 
 @dataclass(frozen=True)
 class Landscape:
-    """All that is found: the sketch of maps, the space they span, where all particles lie in it, and their states.
+    """A landscape: the sketch of maps, the space they span, the coordinates of all particles in it, and their states.
 
-    `mds` and `umap` are other embeddings of the sketch's maps in a plane. `seconds` is how long each step took.
+    `mds` and `umap` are two-dimensional embeddings of the sketch's maps. `seconds` holds the duration of each step.
     """
 
     z: Float64[np.ndarray, "n q"]
@@ -57,7 +57,7 @@ class Landscape:
 
     @property
     def sketch_coordinates(self) -> Float32[np.ndarray, "k p"]:
-        """Where the sketch lies on the components that were kept."""
+        """Coordinates of the sketch on the components that were kept."""
         return kept_scores(self.space)
 
     @property
@@ -68,7 +68,7 @@ class Landscape:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Maps decoded at particles along a coordinate; along a component also the mean map plus as much of it.
+    """Maps decoded at particles along a coordinate; along a component also the mean map plus a multiple of it.
 
     `position` are the particles' places along the coordinate.
     """
@@ -81,7 +81,7 @@ class Trajectory:
 
 @contextmanager
 def timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    """Note how long a step takes."""
+    """Record the duration of a step."""
     start = perf_counter()
     yield
     seconds[step] = perf_counter() - start
@@ -115,11 +115,11 @@ def find_landscape(
     std: Float[np.ndarray, "n q"],
     mask: Float32[Tensor, "z y x"] | None = None,
 ) -> Landscape:
-    """Find the landscape of particles with latent points `z`, whose maps in `box` `decode` makes.
+    """Find the landscape of particles with latent points `z`, whose maps in a box come from `decode`.
 
     Args:
         std: standard deviations of the latent points.
-        mask: where maps are compared; around the sketch's density where it is not given.
+        mask: where maps are compared; around the sketch's density by default.
 
     Raises:
         InputError: too few particles, maps that are not finite or all alike.
@@ -170,9 +170,9 @@ def kept_scores(space: VolumeSpace) -> Float32[np.ndarray, "k p"]:
 
 
 def multidimensional_scaling(scores: Float64[np.ndarray, "k r"]) -> Float32[np.ndarray, "k 2"]:
-    """Multidimensional scaling: a plane in which distances are as near as can be to those between maps.
+    """Multidimensional scaling: a planar embedding that approximates the distances between maps.
 
-    By stress majorisation (SMACOF), from the first two principal components, so that it is always the same.
+    By stress majorisation (SMACOF) from the first two principal components, so that it is reproducible.
     """
     from sklearn.manifold import smacof
     from sklearn.metrics import pairwise_distances

@@ -159,7 +159,7 @@ def volume_space(sketch: Sketch, mask: Float32[Tensor, "z y x"], *, most: int = 
     variance, vectors = variance[::-1].clip(min=0), vectors[:, ::-1]
     # rounding leaves a little variance even where all maps are one
     if not variance.sum() > 1e-10 * len(values) * float(np.square(mean, dtype=np.float64).sum()):
-        raise InputError("all maps of the sketch are alike within the mask: there is no landscape to describe")
+        raise InputError("all maps of the sketch are alike within the mask: there is no landscape")
     ratio = variance / variance.sum()
     count = max(1, min(most, int((ratio >= NEGLIGIBLE).sum())))
     components = (vectors[:, :count] / np.sqrt(variance[:count])).T.astype(np.float32) @ values

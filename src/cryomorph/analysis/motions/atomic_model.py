@@ -25,7 +25,7 @@ SPACING_OF = 6  # of them, whose mean distance says how far Gaussians lie apart
 AT_ONCE = 2**16  # atoms moved at once
 CENTRES = 50  # conformations that a model is compared with
 LARGEST_BOX = 128  # voxels of the maps that are compared
-UNLIKE = 0.5  # correlation below which a model is hardly that of the maps
+UNLIKE = 0.5  # correlation below which a model hardly fits the maps
 WIDTH = 0.225  # width of an atom's Gaussian as a share of the resolution: Chimera's molmap
 
 
@@ -138,7 +138,7 @@ def fitted_conformation(
     shape = gaussian_map(cloud.scaled(box / model.shape.box), box)
     particles = kmeans_on_data(check_latent(z), min(CENTRES, len(z)), seed=seed).centre_index
     found = []
-    for particle in track(particles, "conformation of the model", total=len(particles)):
+    for particle in track(particles, "comparing the model", total=len(particles)):
         found.append(correlation(shape, model.volume(torch.as_tensor(z[particle], dtype=torch.float32), box)))
     best = int(np.argmax(found))
     return Fit(int(particles[best]), found[best])

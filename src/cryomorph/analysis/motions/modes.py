@@ -26,7 +26,7 @@ SAMPLE = 2000  # particles whose displacements are analysed
 NUMBERS = 2**27  # coordinates that these may hold: half a gigabyte
 AT_ONCE = 2**20  # Gaussians, times latent points, that are moved at once
 LEAST_SHARE = 1e-4  # of the variance, for a component to be kept
-TANGENTS = 300  # particles whose tangents say what moves a region
+TANGENTS = 300  # particles over which derivatives of positions are averaged
 FLOOR = 1e-2  # share of a region's largest squared motion that counts as motion elsewhere, in every direction
 
 
@@ -97,7 +97,7 @@ def eigen_motions(
     for rows, position in positions(model, z64[chosen], "displacements"):
         sample[rows] = (position.numpy() * scale).reshape(len(position), -1)
     if not np.ptp(sample, axis=0).max() > 1e-6 * pixel_A:
-        raise InputError("no Gaussian moves from particle to particle: there are no motions to show")
+        raise InputError("no Gaussian moves from particle to particle: there are no motions")
     asked = min(components, count - 1, sample.shape[1])
     pca = PCA(asked, svd_solver="randomized", n_oversamples=20, iterated_power=7, random_state=seed).fit(sample)
     kept = pca.explained_variance_ratio_ > LEAST_SHARE
@@ -139,7 +139,7 @@ def localised_motions(
     variance, axes = np.linalg.eigh(np.cov(z64.T).reshape(z64.shape[1], -1))
     kept = variance > 1e-9 * max(variance.max(), 1e-300)
     if not variance.max() > 0:
-        raise InputError("all particles have the same latent point: there are no motions to show")
+        raise InputError("all particles have the same latent point: there are no motions")
     unwhiten = axes[:, kept] * np.sqrt(variance[kept])
     whiten = axes[:, kept] / np.sqrt(variance[kept])
     scores = (z64 - mean) @ whiten
@@ -186,7 +186,7 @@ def tangent_products(
     total = np.zeros((len(shares), steps.shape[1], steps.shape[1]))
     directions = torch.as_tensor(steps.T, dtype=torch.float32)
     size = max(1, AT_ONCE // (model.shape.count * steps.shape[1]))
-    for start in track(range(0, len(z), size), "what moves the regions"):
+    for start in track(range(0, len(z), size), "derivatives of positions"):
         points = torch.as_tensor(z[start : start + size], dtype=torch.float32)
         with torch.no_grad():
             slope = model.slopes(points, directions)[0].double().numpy()  # (m, b, n, 3)

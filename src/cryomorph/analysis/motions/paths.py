@@ -21,7 +21,7 @@ from cryomorph.volumes.backproject import mirror
 PERCENTILES = (5.0, 95.0)
 SLAB = (30, 1000)  # fewest and most particles of about one coordinate: a twentieth of all between
 FEWEST = 12  # particles that make a point of a path
-SETTLE = 6  # times that they are chosen again, around their own median
+SETTLE = 6  # iterations of the mean shift
 
 
 @dataclass(frozen=True)
