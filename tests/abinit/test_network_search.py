@@ -28,7 +28,7 @@ from cryomorph.abinit.network_search import (
     search_plan,
     spanning_maps,
 )
-from cryomorph.cli import main as cli
+from cryomorph.cli import parse as cli
 from cryomorph.compute.batch_threads import BatchThreads
 from cryomorph.compute.distributed import Parallel
 from cryomorph.config.abinit import AbinitConfig, PaperConfig
@@ -578,7 +578,10 @@ def test_a_run_holds_what_a_user_needs(whole, zdim):
 @pytest.mark.parametrize("zdim", [0, 1])
 def test_the_report_says_that_nothing_vouches_for_the_map(whole, zdim):
     text = write_abinit_report(whole(zdim)).read_text()
-    assert "One network from one random beginning: nothing says whether another would come to the same" in text
+    assert "One network was trained from one random start" in text and "is unknown" in text
+        "One network was trained from one random start: whether another would come to the same structure is unknown"
+        in text
+    )
     assert "searched against one network" in text and "independent random starts" not in text
 
 
@@ -697,7 +700,7 @@ def test_the_command_line_takes_the_schedule_and_the_networks():
         "abinit some.star -o run --recipe paper --random-images 5 --searches 6 --search-every 2 --width 7 --layers 4"
     )
     more = "--batch-size 3 --learning-rate 5e-4 --final-epochs 8 --final-width 9"
-    parsed = cli._parse([*words.split(), *more.split()])
+    parsed = cli.parse([*words.split(), *more.split()])
     assert parsed is not None and parsed[1].recipe == "paper"
     assert parsed[1].paper == PaperConfig(
         5, 6, 2, 7, 4, batch_size=3, learning_rate=5e-4, final_epochs=8, final_width=9

@@ -260,7 +260,7 @@ def test_folders_that_are_no_stores(star, tmp_path, fails):
 def test_options_that_a_store_cannot_follow(star, tmp_path, fails):
     assert run("prepare", star, "-o", tmp_path / "store") == 0
     message = fails("backproject", tmp_path / "store", "-o", tmp_path / "out", "--box", 12, "--skip-bad")
-    assert "is a store, made already: leave --box, --skip-bad away" in message
+    assert "is a store, prepared already: omit --box, --skip-bad" in message
 
 
 def test_outputs_that_are_in_use(star, tmp_path, fails):

@@ -51,12 +51,12 @@ def test_train_says_what_comes_next(tiny_set, tmp_path, capsys):
 def test_train_refuses(tiny_set, run, tmp_path, capsys):
     star, out = str(tiny_set / "particles.star"), str(tmp_path / "new")
     refused(["train", "linear", star, "-o", out, "--zdim", "0"], "--zdim 0: expected 1 to 20", capsys)
-    refused(["train", "linear", star, "-o", out, "--recipe", "paper"], "no publication's schedule", capsys)
+    refused(["train", "linear", star, "-o", out, "--recipe", "paper"], "the method linear has only default", capsys)
     refused(["train", "linear", "gone.star", "-o", out], r"gone\.star: no such particle file or store", capsys)
     refused(["train", "linear", star, "-o", out, "--resume"], "holds no run to resume", capsys)
     refused(["train", "linear", star, "-o", out, "--box", "15"], "--box 15: expected an even number", capsys)
     refused(["train", "linear", star, "-o", str(run)], "holds a run: --resume goes on with it", capsys)
-    refused(["train", "linear", star, "-o", str(tiny_set)], "is not empty and not a run folder", capsys)
+    refused(["train", "linear", star, "-o", str(tiny_set)], "is not empty and holds no run", capsys)
     assert not Path(out).exists()
 
 
@@ -149,8 +149,7 @@ def test_analyze_refuses(run, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("small_pictures")
-def test_demo_from_nothing_to_scores(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("cryomorph.analysis.latent.umap_embedding", lambda z, **options: z[:, :2].astype(np.float64))
+def test_demo_from_nothing_to_scores(tmp_path, capsys):
     out = tmp_path / "demo"
     argv = ["demo", "-o", str(out), "-n", "300", "--box", "16", "--pixel-A", "16", "--zdim", "2"]
     assert main(argv) == 0

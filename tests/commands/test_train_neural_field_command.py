@@ -94,4 +94,4 @@ def test_the_help_shows_each_group_s_options_and_their_sentences(capsys):
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for option in ("--zdim", "--recipe", "--config", "--encoder", "--refine-poses", "--beta-schedule", "--resume"):
         assert option in said
-    assert "0 is one map of all particles" in said
+    assert "0 fits one map to all particles" in said

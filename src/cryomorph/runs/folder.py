@@ -119,9 +119,10 @@ class RunFolder:
             try:
                 yield run
             except BaseException as error:
-                error.add_note(
-                    f"what was finished is kept in {path}; the same command with --resume goes on from there"
-                )
+                if (run.path / CONFIG).is_file() and not isinstance(error, (InputError, OSError)):
+                    error.add_note(
+                        f"what was finished is kept in {path}; the same command with --resume goes on from there"
+                    )
                 raise
 
     def commit(self) -> None:
