@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 from cryomorph.cli.main import main
 from fixtures.damage import harms
 
-SEEDS = 200
-FEW = range(0, SEEDS, 8)
+SEEDS = int(os.environ.get("TRIALS", "20"))
+FEW = range(0, 200, 8)
 DRAWN = (".png", ".html", ".log")  # nothing reads them
 QUICK = (
     "select RUN -o OUT/s.star --cluster 0 1",
