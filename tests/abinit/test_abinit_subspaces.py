@@ -185,6 +185,7 @@ def test_a_component_in_other_units_has_latent_points_in_those(fit, store, true,
     torch.testing.assert_close(same.certain, one.certain, atol=0.01, rtol=0)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_the_same(config, monkeypatch):
     """After the start, after the search and after the refinement."""
     monkeypatch.setattr(abinit_rounds, "LATENT_BEAMS", 8)

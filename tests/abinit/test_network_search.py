@@ -628,6 +628,7 @@ class Killed:
         self.step(trainer, batch, disk)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zdim", [0, 1])
 def test_killed_within_a_search_and_in_the_last_training_and_resumed_ends_the_same(
     whole, quick, folder, tmp_path, zdim
@@ -670,6 +671,7 @@ def test_killed_when_poses_are_kept_and_resumed_leaves_no_checkpoint_of_the_sear
     assert not [*run.path.glob("checkpoints/search-*")]
 
 
+@pytest.mark.slow
 def test_a_network_that_has_the_outline_comes_to_the_molecule_and_its_poses(coarse, folder, tmp_path, true, molecule):
     """Random poses within 15 degrees of the truth stand for the luck of a good beginning, and fix frame and hand."""
     axis = np.random.default_rng(0).normal(size=(N, 3))

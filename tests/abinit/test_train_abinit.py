@@ -179,6 +179,7 @@ def scrambled(folder: Path, path: Path, *, dropped: bool) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropped", [False, True])
 def test_given_poses_are_not_looked_at(whole, config, folder, tmp_path, dropped):
     """The identical result from particles whose poses are wrong; and from those that have none, poses all the same."""
@@ -203,6 +204,7 @@ class Stop:
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_killed_after_a_start_a_search_and_a_refinement_and_resumed_ends_the_same(whole, config, tmp_path):
     """One run that is interrupted three times; what was done is not done again."""
     asked = replace(config, output=tmp_path / "run")
@@ -377,6 +379,7 @@ def test_a_start_that_explains_nothing_is_said(config, tmp_path, monkeypatch):
     assert "no better than noise" in "".join(told)
 
 
+@pytest.mark.slow
 def test_more_starts_are_made_while_none_agree_and_then_it_is_said(config, tmp_path, monkeypatch):
     """Twice as many as asked, and a warning; a run that is cut there goes on."""
     alone = property(lambda self: [float(number == self.best) for number in range(len(self.maps))])

@@ -135,6 +135,7 @@ def held_out_losses(run: RunFolder) -> list[float]:
     return [row["held_out"] for row in rows if row["stage"] == "epoch"]
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_a_run_as_good_as_one_s(tiny_set, tmp_path):
     """The same options alone and by torchrun: complete, spoken once, the same held-out particles, a loss as low."""
     options = ["--zdim", 2, "--width", 32, "--layers", 1, "--epochs", 3, "--warm-steps", 60, "--held-out", 0.1]

@@ -113,6 +113,7 @@ def test_its_maps_are_decoded(run, tmp_path):
     np.testing.assert_allclose(read_map(written)[0], expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_it_is_analysed(run, tmp_path):
     shutil.copytree(run.path, tmp_path / "run", symlinks=True)
     assert main(["analyze", str(tmp_path / "run"), "--clusters", "2", "--no-umap"]) == 0

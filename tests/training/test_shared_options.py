@@ -68,6 +68,7 @@ def test_a_prior_that_could_do_nothing_is_refused(method):
         assert not config.output.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_orientations_in_doubt_are_another_training(method, precision):
     config, _ = method

@@ -67,7 +67,7 @@ class Run:
 
     @cached_property
     def latents(self) -> Float32[np.ndarray, "n zdim"]:
-        """Most probable latent point of each particle."""
+        """Posterior mean of the latent point of each particle."""
         return self.folder.latent_mean()
 
     @cached_property

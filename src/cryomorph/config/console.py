@@ -1,4 +1,4 @@
-"""How the program speaks: messages through the standard `logging`, progress bars where someone asked for them.
+"""Messages and progress bars: messages through the standard `logging`, progress bars where someone asked for them.
 
 Everything is logged under the name `cryomorph`. The command line calls `attach_console`; a library user sees nothing
 until they configure logging or call `show_progress`.

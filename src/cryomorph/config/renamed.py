@@ -1,4 +1,4 @@
-"""Options that have another name since the last version: command lines and config files of before still work.
+"""Options renamed since the last version; old command lines and config files still work.
 
 `OPTIONS` maps an old word of the command line, without its dashes, to the new one; `FIELDS` the same for the keys of
 a `config.json`.

@@ -54,11 +54,11 @@ class Criteria:
     index: tuple[Path, ...] = ()
     """Particles that one of these files lists: .txt with one number per line, or .npy."""
     minus: tuple[Path, ...] = ()
-    """Particles that one of these files lists are not chosen, whatever else holds."""
+    """Exclude the particles that these files list, whatever else holds."""
     any: bool = False
     """Choose particles that meet one of the criteria, not all of them."""
     invert: bool = False
-    """Choose the particles that would not be chosen otherwise (but never those of --minus)."""
+    """Invert the selection; --minus is applied afterwards."""
 
     def __post_init__(self) -> None:
         if self.nearest is not None and self.nearest < 1:

@@ -234,7 +234,7 @@ class RunFolder:
     # latent points
 
     def latent_mean(self) -> Float32[np.ndarray, "n q"]:
-        """Most probable latent point of each particle of the store."""
+        """Posterior mean of the latent point of each particle of the store."""
         return read_latents(self.path / MEAN) if self.snapshot is None else self.snapshot.mean.numpy()
 
     def latent_std(self) -> Float32[np.ndarray, "n q"]:
