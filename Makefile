@@ -71,7 +71,7 @@ wheel: $(STAMP)
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	@$(BIN)/python -m zipfile --list dist/*.whl | cut -d ' ' -f 1 | LC_ALL=C sort > dist/contents
-	@missing=$$(find src/cryomorph -type f -not -name '*.pyc' -printf 'cryomorph/%P\n' | LC_ALL=C sort | \
+	@missing=$$(find src/cryomorph -type f -not -path '*/__pycache__/*' -printf 'cryomorph/%P\n' | LC_ALL=C sort | \
 		LC_ALL=C comm -23 - dist/contents); test -z "$$missing" || { echo "the wheel lacks $$missing"; exit 1; }
 
 $(LOWEST)/.installed: pyproject.toml
