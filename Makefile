@@ -11,7 +11,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= auto
 # kills and damages that `make slow` tries; 200 take half an hour on two cores
-TRIALS ?= 20
+TRIALS ?= 32
 SHARED := ../shared
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

@@ -1,4 +1,4 @@
-"""UMAP of blobs that lie apart, here and in a process of its own."""
+"""UMAP of well-separated blobs, in this process and in one of its own."""
 
 from __future__ import annotations
 

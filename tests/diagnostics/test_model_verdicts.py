@@ -1,4 +1,4 @@
-"""Verdicts on the measurements of a model, at and beside their bounds."""
+"""Verdicts on the measurements of a model, at their bounds and on either side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of a run: verdicts on numbers that are known, at and beside their bounds."""
+"""Checks of a run: verdicts on known numbers, at their bounds and on either side."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 from cryomorph.cli.main import main
 from fixtures.damage import harms
 
-SEEDS = int(os.environ.get("TRIALS", "20"))
+SEEDS = int(os.environ.get("TRIALS", "32"))
 FEW = range(0, 200, 8)
 DRAWN = (".png", ".html", ".log")  # nothing reads them
 QUICK = (

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from cryomorph.io.mrc import read_map
 from fixtures.killing import Commands, commands
 
-KILLS = int(os.environ.get("TRIALS", "20")) // 4  # of each of four commands
+KILLS = int(os.environ.get("TRIALS", "32")) // 4  # of each of four commands
 FEW = 1
 RENAMES = {"prepare": 16, "train": 45, "analyze": 40, "landscape": 60}  # that a command does, and a few more
 SECONDS = {"prepare": 0.6, "train": 3.0, "analyze": 8.0, "landscape": 8.0}  # that it takes

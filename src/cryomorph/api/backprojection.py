@@ -1,4 +1,4 @@
-"""Maps back-projected from particles, with half maps: they owe nothing to a model."""
+"""Maps back-projected from particles, with half maps; no model is involved."""
 
 from __future__ import annotations
 

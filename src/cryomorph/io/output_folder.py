@@ -109,7 +109,8 @@ class OutputFolder:
         """Take the folder.
 
         Raises:
-            InputError: it is a file, or holds what must not be replaced; another process writes there; or nobody may.
+            InputError: it is a file, holds what must not be replaced, is being written by another process, or is not
+                writable.
         """
         self._refuse_place()
         try:
@@ -220,7 +221,7 @@ class OutputFolder:
                 )
 
     def _refuse_parts(self, ours: Iterable[Path]) -> None:
-        """Refuse to replace folders in which nobody may, or somebody else does, write."""
+        """Refuse to replace folders that are not writable, or that another process is writing to."""
         for path in ours:
             for folder in (path, *path.rglob("*")) if path.is_dir() and not path.is_symlink() else ():
                 if folder.is_dir() and not folder.is_symlink():

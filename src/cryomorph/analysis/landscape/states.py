@@ -13,14 +13,14 @@ from cryomorph.analysis.nearest import nearest_points
 
 MOST = 20  # numbers of states among which one is suggested
 GAP = 1.3  # the step in the distance of merging that is worth mentioning
-VALLEY = 0.5  # between states that lie apart there are fewer particles than this share of the smaller peak
+VALLEY = 0.5  # between well-separated states there are fewer particles than this share of the smaller peak
 CHUNK = 1 << 14  # voxels whose mean over maps is taken at a time
 BINS = 8  # from the mean of one state to that of another
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The number of states after which merging takes the longest step, and whether these states lie apart.
+    """The number of states after which merging takes the longest step, and whether these states are well separated.
 
     `heights[i]` is the mean distance between the maps of the two states that merge when `i + 2` become `i + 1`. `gap`
     is the ratio of the heights on both sides of `states`. `valley` is how many particles lie between two of them, as a
@@ -34,7 +34,7 @@ class Suggestion:
 
     @property
     def clear(self) -> bool:
-        """Whether these states lie apart; if not, the maps form a continuum, and states are cuts through it."""
+        """Whether these states are well separated; if not, the maps form a continuum, which states cut into pieces."""
         return self.gap >= GAP and self.valley <= VALLEY
 
 

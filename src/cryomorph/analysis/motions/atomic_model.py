@@ -21,7 +21,7 @@ from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.fsc import resolution_A
 
 NEIGHBOURS = 24  # Gaussians that an atom may follow
-SPACING_OF = 6  # of them, whose mean distance says how far Gaussians lie apart
+SPACING_OF = 6  # neighbours whose mean distance measures the spacing of Gaussians
 AT_ONCE = 2**16  # atoms moved at once
 CENTRES = 50  # conformations that a model is compared with
 LARGEST_BOX = 128  # voxels of the maps that are compared
@@ -41,7 +41,7 @@ class Fit:
 
 
 def spacing(position: Float[np.ndarray, "n 3"]) -> float:
-    """How far Gaussians lie apart: the median of each one's mean distance to its six nearest."""
+    """The spacing of Gaussians: the median of each one's mean distance to its six nearest."""
     count = min(SPACING_OF, len(position) - 1)
     return float(np.median(np.asarray(cKDTree(position).query(position, k=count + 1)[0])[:, 1:].mean(axis=1)))
 
