@@ -19,6 +19,8 @@ DOCS_STAMP := $(VENV)/.installed-docs
 PIP := -m pip install --quiet --disable-pip-version-check
 # tests of one file share what they have trained
 PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --hypothesis-seed=0
+# without the checks of types and shapes, which double what a training takes
+UNCHECKED := --jaxtyping-packages=
 
 # the oldest Python that the lowest versions have wheels for; TORCH= another version, such as one without CUDA
 LOWEST ?= .venv-lowest
@@ -48,7 +50,7 @@ test: $(STAMP)
 	$(PYTEST) -m 'not slow and not accept' --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 slow: $(STAMP)
-	TRIALS=$(TRIALS) $(PYTEST) -m 'slow and not accept' --cov --cov-append --cov-report= --cov-fail-under=0
+	TRIALS=$(TRIALS) $(PYTEST) $(UNCHECKED) -m 'slow and not accept' --cov --cov-append --cov-report= --cov-fail-under=0
 
 check: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks docs
@@ -59,7 +61,7 @@ check: $(STAMP)
 
 accept: $(STAMP)
 	@if [ -d $(SHARED) ]; then \
-		$(BIN)/python -m pytest -m accept --hypothesis-seed=0; \
+		$(PYTEST) $(UNCHECKED) -m accept; \
 	else \
 		echo "skipped: no $(SHARED) next to this checkout"; \
 	fi

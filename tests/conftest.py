@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import jaxtyping
 import pytest
 import torch
 
@@ -15,14 +16,19 @@ pytest.register_assert_rewrite("fixtures.representation_contract")
 pytest_plugins = ("fixtures.blobs", "fixtures.small_training")
 
 
-def pytest_runtest_setup() -> None:
+@pytest.hookimpl(tryfirst=True)  # before the fixtures
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """One thread for every test, and messages on standard error as the command line writes them.
+
+    Types and shapes of arguments are checked while a test runs, which doubles what a training takes. Tests that train
+    again what others train with the checks are marked `unchecked`.
 
     On tiny tensors a second thread waits more than it works. The number is set every time, since other libraries change
     it, and with it the last digits that some tests compare.
     """
     from cryomorph.config.console import attach_console
 
+    jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("unchecked") is not None)
     torch.set_num_threads(1)
     attach_console()
 

@@ -40,6 +40,9 @@ from cryomorph.simulation.sets import simulate_set
 from cryomorph.volumes.align import align_maps, moved_map
 from cryomorph.volumes.backproject import mirror
 
+# the search and the fit are run with the checks of shapes in test_initial_model.py and poses/
+pytestmark = pytest.mark.unchecked
+
 N, PIXEL_A = 400, 7.0
 ANGLES = ["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]
 ORIGINS = ["rlnOriginXAngst", "rlnOriginYAngst"]

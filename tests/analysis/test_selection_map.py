@@ -21,7 +21,7 @@ from cryomorph.analysis.selection_map import (
     map_selection,
     mean_agreement,
 )
-from cryomorph.commands.selection_files import write_selection_map, write_table
+from cryomorph.commands.selection_map_files import write_selection_map, write_table
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
 from cryomorph.physics.pose import Pose

@@ -28,6 +28,7 @@ def embedding(blobs) -> np.ndarray:
     return found
 
 
+@pytest.mark.slow
 def test_umap_keeps_blobs_apart_and_places_the_rest(blobs, embedding):
     z, truth = blobs
     assert umap_embedding(z[:, :1]) is None

@@ -148,6 +148,7 @@ def test_analyze_refuses(run, tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
+@pytest.mark.unchecked
 @pytest.mark.usefixtures("small_pictures")
 def test_demo_from_nothing_to_scores(tmp_path, capsys):
     out = tmp_path / "demo"

@@ -23,6 +23,9 @@ from cryomorph.simulation.sets import simulate_set
 from cryomorph.training import trainer
 from cryomorph.training.stages.refine_poses import ROUNDS
 
+# what trains here is trained with the checks of shapes in training/test_shared_options.py
+pytestmark = pytest.mark.unchecked
+
 SMALL = MixtureConfig(gaussians=30, parts=4, width=16, layers=2)
 SHORT = TrainingConfig(epochs=2, precision="float32", device="cpu", held_out=0.1)
 

@@ -20,6 +20,9 @@ from cryomorph.runs.folder import RunFolder
 from cryomorph.training import loop
 from cryomorph.training.checkpoints import BEST
 
+# what trains here is trained with the checks of shapes in training/test_shared_options.py
+pytestmark = pytest.mark.unchecked
+
 SMALL = ConvConfig(channels=4, hidden=16, encoder_cube=16, encoder_channels=4)
 SHORT = TrainingConfig(epochs=2, precision="float32", device="cpu", held_out=0.1, checkpoint_minutes=0.0)
 

@@ -19,6 +19,9 @@ from cryomorph.representations.gaussians import Gaussians
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training import loop
 
+# what trains here is trained with the checks of shapes in training/test_shared_options.py
+pytestmark = pytest.mark.unchecked
+
 SMALL = MixtureConfig(gaussians=30, parts=4, width=16, layers=2, encoder_width=32, encoder_layers=2)
 SHORT = TrainingConfig(epochs=2, precision="float32", device="cpu", held_out=0.1, checkpoint_minutes=0.0)
 
@@ -91,7 +94,7 @@ def test_a_killed_run_goes_on_to_the_same_end(config, whole, tmp_path, monkeypat
         if stage == "in training":
             patched.setattr(loop, "checkpoint", stop_after(loop.checkpoint, 1))
         else:
-            patched.setattr("cryomorph.training.stages.warm_start.average_transfer", killed)
+            patched.setattr("cryomorph.training.stages.warm_start.rms_transfer", killed)
         with pytest.raises(KeyboardInterrupt):
             train(asked)
     same(train(replace(asked, resume=True)), whole)

@@ -28,6 +28,9 @@ from cryomorph.training.session import Session
 from cryomorph.training.stages import encode, joint
 from cryomorph.training.trainer import Trainer
 
+# what trains here is trained with the checks of shapes in training/test_shared_options.py
+pytestmark = pytest.mark.unchecked
+
 SMALL = NetworkConfig(width=48, layers=1, feature_share=2.0)
 SHORT = TrainingConfig(epochs=2, precision="float32", device="cpu", held_out=0.1, checkpoint_minutes=0.0)
 

@@ -11,7 +11,7 @@ import torch
 from cryomorph.analysis.landscape.files import LandscapeSummary
 from cryomorph.analysis.selection_map import map_selection
 from cryomorph.analysis.state_maps import StateMap, compare_with, map_states
-from cryomorph.commands.selection_files import write_state_maps
+from cryomorph.commands.selection_map_files import write_state_maps
 from cryomorph.io.mrc import read_map
 from cryomorph.report.analyze.states import states_section
 from cryomorph.report.page import Figure, Gallery, Report, Table, render_report

@@ -77,6 +77,16 @@ def test_damaged_curves_are_said(tmp_path, content):
         FscCurves.read(tmp_path / "fsc.csv")
 
 
+def test_a_column_of_a_curve_that_was_not_needed_may_be_empty(tmp_path):
+    table = "shell,resolution_A,unmasked,masked,phase_randomised,corrected\n0,inf,1,1,,1\n1,8,0.9,0.8,{},0.7\n"
+    (tmp_path / "fsc.csv").write_text(table.format(""))
+    curves = FscCurves.read(tmp_path / "fsc.csv")
+    assert curves.phase_randomised is None and curves.corrected.tolist() == pytest.approx([1, 0.7])
+    (tmp_path / "fsc.csv").write_text(table.format("0.1"))
+    with pytest.raises(InputError, match="cannot be read"):
+        FscCurves.read(tmp_path / "fsc.csv")
+
+
 def test_curves_of_another_box_are_said(tiny_run):
     path = tiny_run.path / "consensus" / "fsc.csv"
     assert len(FscCurves.read(path, shells=8).corrected) == 8

@@ -31,6 +31,9 @@ from cryomorph.training.stages import refine_poses as poses
 from cryomorph.training.stages.refine_poses import refine_given_poses
 from cryomorph.volumes.backproject import reconstruct
 
+# what trains here is trained with the checks of shapes in training/test_shared_options.py
+pytestmark = pytest.mark.unchecked
+
 N = 400
 PIXEL_A = 16.0
 OFF_DEG, OFF_PX = 5.0, 0.5  # about each axis, along each direction

@@ -12,7 +12,7 @@ from cryomorph.representations.encodings import frequency_matrix
 from cryomorph.representations.field_network import FieldShape
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.representations.neural_field import NeuralField
-from cryomorph.training.distillation import DistillationTargets, average_transfer, distil
+from cryomorph.training.distillation import DistillationTargets, distil, rms_transfer
 from cryomorph.volumes.grid import shell_amplitude
 
 BOX = 12
@@ -100,9 +100,9 @@ def test_no_steps_leave_the_field_as_it_was_and_all_is_missing(student, teacher,
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
 
 
-def test_the_average_transfer_is_the_root_mean_square_over_particles(tiny_store):
+def test_the_rms_transfer_is_the_root_mean_square_over_particles(tiny_store):
     """Of fewer than a thousand particles all are asked: numpy over the whole set."""
     whitening = torch.linspace(0.5, 2, tiny_store.disk.size)
     transfer = tiny_store.transfer(torch.arange(400)).numpy().astype(float) * whitening.numpy()
     expected = np.sqrt((transfer**2).mean(0))
-    np.testing.assert_allclose(average_transfer(tiny_store, whitening, seed=1), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(rms_transfer(tiny_store, whitening, seed=1), expected, rtol=1e-4, atol=1e-6)

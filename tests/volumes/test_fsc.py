@@ -124,7 +124,7 @@ def test_corrected_curve_is_the_ratio_inside_the_mask():
 def test_identical_halves_need_no_correction():
     volume = noise(16, 15)
     report = half_map_fsc(volume, volume, spherical_mask(16, 4.0, 2.0), pixel_A=2.0)
-    assert torch.equal(report.corrected, report.masked)
+    assert report.phase_randomised is None and torch.equal(report.corrected, report.masked)
     assert torch.allclose(report.corrected, torch.ones(8), atol=1e-5)
     assert report.resolution_0143_A == 4.0
 

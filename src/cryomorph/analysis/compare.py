@@ -18,7 +18,7 @@ from cryomorph.latents.held_out import held_out_r2
 from cryomorph.particles.matching import SharedParticles
 from cryomorph.runs.folder import RunFolder
 from cryomorph.volumes.fsc import fsc
-from cryomorph.volumes.masks import auto_mask
+from cryomorph.volumes.masks import fsc_mask
 
 MOST = 50_000  # of more particles a random 50,000 speak for all, where neighbours are compared
 ASKED = 1_000  # particles whose neighbours are compared
@@ -155,7 +155,7 @@ def map_agreement(runs: tuple[RunFolder, RunFolder], pair: SharedParticles, spre
             maps.append(torch.stack([decode(z) for z in track(latent, f"decoding {run.path.name}")]))
     # each scaled alike, so that neither run's units decide the mask
     both = sum(volumes.mean(0) / volumes.std() for volumes in maps)
-    mask = auto_mask(torch.as_tensor(both), pixel_A, lowpass_A=max(15.0, 2.5 * pixel_A))
+    mask = fsc_mask(torch.as_tensor(both), pixel_A)
     table = torch.stack([fsc((volume * mask)[None], maps[1] * mask) for volume in maps[0]])
     count = len(chosen)
     same = torch.eye(count, dtype=torch.bool)

@@ -14,7 +14,7 @@ from cryomorph.analysis.latent_space import LatentSpace
 from cryomorph.analysis.particle_tables import LatentTables
 from cryomorph.analysis.run_analysis import RunAnalysis, analyse_run
 from cryomorph.analysis.state_maps import StateMap
-from cryomorph.commands.selection_files import write_state_maps
+from cryomorph.commands.selection_map_files import write_state_maps
 from cryomorph.config.analyze import AnalyzeConfig
 from cryomorph.config.console import say
 from cryomorph.config.errors import InputError

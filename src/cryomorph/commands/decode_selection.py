@@ -20,7 +20,7 @@ from cryomorph.analysis.selection_map import (
     map_selection,
     mean_agreement,
 )
-from cryomorph.commands.selection_files import write_decoded, write_selection_map, write_table
+from cryomorph.commands.selection_map_files import write_decoded, write_selection_map, write_table
 from cryomorph.config.console import say, track
 from cryomorph.config.decode import DecodeConfig
 from cryomorph.config.errors import InputError

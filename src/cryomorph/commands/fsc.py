@@ -47,7 +47,8 @@ def _check(config: FscConfig) -> None:
 def _correlate(config: FscConfig) -> FscReport:
     from cryomorph.volumes.fsc import half_map_fsc
     from cryomorph.volumes.load import load_map, load_map_like
-    from cryomorph.volumes.masks import auto_mask
+    from cryomorph.volumes.masks import fsc_mask
+    from cryomorph.volumes.sharpen import fsc_weighted
 
     a = load_map(config.map_a, config.pixel_A)
     b = load_map_like(config.map_b, a, config.pixel_A)
@@ -55,5 +56,5 @@ def _correlate(config: FscConfig) -> FscReport:
     if config.mask is not None:
         mask = load_map_like(config.mask, a, config.pixel_A).volume
     elif config.auto_mask:
-        mask = auto_mask((a.volume + b.volume) / 2, a.pixel_A, lowpass_A=max(15.0, 5 * a.pixel_A))
+        mask = fsc_mask(fsc_weighted(a.volume, b.volume), a.pixel_A)
     return half_map_fsc(a.volume, b.volume, mask, pixel_A=a.pixel_A, seed=config.seed)

@@ -24,7 +24,7 @@ from cryomorph.physics.symmetry import point_group
 from cryomorph.representations.gaussian_motion import GaussianShape, compact_unit
 from cryomorph.representations.gaussians import Gaussians
 from cryomorph.training.consensus import noise_whitening
-from cryomorph.training.distillation import average_transfer
+from cryomorph.training.distillation import rms_transfer
 from cryomorph.training.session import Session
 from cryomorph.volumes.grid import shell_amplitude
 from cryomorph.volumes.masks import mask_at, read_mask
@@ -107,7 +107,7 @@ def ring_weight(session: Session[ResolvedGaussians], whitening: Float32[Tensor, 
     bounds = ring_bounds(store, finest_A=network.resolution, coarsest_A=network.min_resolution)
     if network.rings == "equal":
         return equal_rings(store.disk, **bounds)
-    transfer = average_transfer(store, whitening, seed=session.config.seed).square()
+    transfer = rms_transfer(store, whitening, seed=session.config.seed).square()
     count = torch.bincount(store.disk.shell)
     gain = torch.zeros(len(count)).index_add(0, store.disk.shell, transfer) / count.clamp(min=1)
     power = shell_amplitude(session.consensus.map)[: len(gain)].square()

@@ -22,7 +22,7 @@ from cryomorph.runs.checkpoint import load_tensors, save_tensors
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.consensus import noise_whitening
 from cryomorph.training.device import threads_for
-from cryomorph.training.distillation import DistillationTargets, average_transfer, distil
+from cryomorph.training.distillation import DistillationTargets, distil, rms_transfer
 from cryomorph.training.linear_start import LinearStart
 from cryomorph.training.session import Session
 from cryomorph.volumes.fsc import fsc
@@ -88,7 +88,7 @@ def fit_neutral(session: Session[ResolvedGaussians]) -> tuple[NeutralModel, floa
         target = state + apply_gain(target, beyond.float())
     radius = target_radius(session)
     whitening = noise_whitening(store, session.consensus, config.training.noise)
-    transfer = average_transfer(store, whitening, seed=config.seed).to(device)
+    transfer = rms_transfer(store, whitening, seed=config.seed).to(device)
     element = store.box / radius  # voxels along a resolution element
     smooth = lowpass(target, 1.0, 2 * element)
     inside = auto_mask(smooth, 1.0, threshold=FLOOR * float(smooth.max()), dilate_A=element / 2, edge_A=element)

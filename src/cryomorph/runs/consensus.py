@@ -18,18 +18,19 @@ if TYPE_CHECKING:
     from cryomorph.volumes.backproject import Reconstruction
 
 CONSENSUS, CURVES, SPECTRA = "consensus", "fsc.csv", "spectra.safetensors"
+OPTIONAL = "phase_randomised"  # no phases are randomised where the FSC never falls below 0.8
 MAPS = ("map", "half1", "half2", "mask")
 AGAIN = "train again with --overwrite"
 
 
 @dataclass(frozen=True)
 class FscCurves:
-    """The curves of an `fsc.csv`, each from shell 0 up."""
+    """The curves of an `fsc.csv`, each from shell 0 up; `phase_randomised` is None where its column is empty."""
 
     unmasked: Float32[np.ndarray, " shells"]
     masked: Float32[np.ndarray, " shells"]
-    phase_randomised: Float32[np.ndarray, " shells"]
     corrected: Float32[np.ndarray, " shells"]
+    phase_randomised: Float32[np.ndarray, " shells"] | None = None
 
     @classmethod
     def read(cls, path: Path, *, shells: int | None = None) -> FscCurves:
@@ -41,16 +42,18 @@ class FscCurves:
         try:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
-            curves = [np.array([float(row[f.name]) for row in rows], dtype=np.float32) for f in fields(cls)]
+            empty = {OPTIONAL} if all(row[OPTIONAL] == "" for row in rows) else set()
+            names = [f.name for f in fields(cls) if f.name not in empty]
+            curves = [np.array([float(row[name]) for row in rows], dtype=np.float32) for name in names]
             if not rows or len(rows) != (shells or len(rows)):
                 raise ValueError(f"{len(rows)} rows, expected {shells or 'some'}")
             if not np.isfinite(curves).all():
                 raise ValueError("values that are not finite")
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise damaged(path, error, AGAIN) from error
-        return cls(*curves)
+        return cls(**dict(zip(names, curves, strict=True)))
 
-    def by_name(self) -> dict[str, Float32[np.ndarray, " shells"]]:
+    def by_name(self) -> dict[str, Float32[np.ndarray, " shells"] | None]:
         """The curves by the names of the table's columns."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 

@@ -50,9 +50,7 @@ class DistillationTargets:
         return variance.mean(0).sqrt()
 
 
-def average_transfer(
-    store: ParticleStore, whitening: Float32[Tensor, " size"], *, seed: int
-) -> Float32[Tensor, " size"]:
+def rms_transfer(store: ParticleStore, whitening: Float32[Tensor, " size"], *, seed: int) -> Float32[Tensor, " size"]:
     """Root mean square over particles of the factor from a slice to a whitened image."""
     generator = torch.Generator().manual_seed(seed)
     sample = torch.randperm(len(store), generator=generator)[:SAMPLE].sort().values

@@ -16,13 +16,11 @@ from cryomorph.particles.store import Batch, ParticleStore
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.noise import residual_power, shell_mean
 from cryomorph.physics.slicing import PaddedGrid, locate_slices, padded_grid
-from cryomorph.volumes.fsc import FscReport, half_map_fsc
-from cryomorph.volumes.grid import lowpass
-from cryomorph.volumes.masks import auto_mask, spherical_mask
+from cryomorph.volumes.fsc import FscReport, fsc, half_map_fsc
+from cryomorph.volumes.masks import fsc_mask, spherical_mask
 
 POINTS = 400_000  # coefficients inserted at once, which bounds the memory
 MIN_WEIGHT = 1e-3  # regularisation of unfiltered half maps, relative to the mean weight of a shell
-MASK_LOWPASS_A = 15.0
 
 
 def batch_size_for(count: int) -> int:
@@ -83,8 +81,9 @@ def rows_in_band(grid: PaddedGrid) -> tuple[Int64[Tensor, " k"], Int64[Tensor, "
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A Wiener-filtered map `[z, y, x]`, its unfiltered half maps, and their agreement.
+    """A Wiener-filtered map `[z, y, x]`, its half maps, and their agreement.
 
+    The half maps are not filtered; all three fall off to 0 between 0.9 and 1 of the largest radius in the box.
     `ssnr` (shells,) is the spectral signal-to-noise ratio of the full map; `precision` (shells,) is the prior precision
     of a grid point in its Wiener filter, `mean(w) / SSNR`.
     """
@@ -135,14 +134,13 @@ def from_halves(sums: Accumulator, pixel_A: float, mask: Float32[Tensor, "z y x"
     box = sums.grid.box
     sphere = spherical_mask(box, 0.9 * box / 2, 0.1 * box / 2)
     half1, half2 = sums.solve(MIN_WEIGHT * sums.shell_weight()) * sphere
-    report = half_map_fsc(half1, half2, sphere if mask is None else mask, pixel_A=pixel_A)
-    ssnr = signal_to_noise(report.unmasked, box)
+    ssnr = signal_to_noise(fsc(half1, half2).cpu(), box)
     both = Accumulator(sums.grid, sums.numerator.sum(1, keepdim=True), sums.weight.sum(1, keepdim=True))
     precision = both.shell_weight()[:, 0] / ssnr
     full = both.solve(precision[:, None])[0] * sphere
     if mask is None:
-        mask = auto_mask(lowpass(full, pixel_A, max(MASK_LOWPASS_A, 2.5 * pixel_A)), pixel_A) * sphere
-        report = half_map_fsc(half1, half2, mask, pixel_A=pixel_A)
+        mask = fsc_mask(full, pixel_A) * sphere
+    report = half_map_fsc(half1, half2, mask, pixel_A=pixel_A)
     return Reconstruction(full, half1, half2, mask, report, ssnr, precision)
 
 

@@ -98,8 +98,8 @@ def resolution_A(
 class FscReport:
     """The FSC curves of two half maps; those that need a mask are None without one.
 
-    `corrected` is Chen et al. 2013 (Ultramicroscopy 135, 24), equation 4; it is the masked curve where the unmasked one
-    never falls below 0.8.
+    `corrected` is Chen et al. 2013 (Ultramicroscopy 135, 24), equation 4. Where the unmasked curve never falls below
+    0.8, no phases are randomised: `phase_randomised` is None and `corrected` the masked curve.
     """
 
     pixel_A: float
@@ -211,9 +211,7 @@ def half_map_fsc(
     masked = fsc(half1 * mask, half2 * mask).cpu()
     below = torch.nonzero(unmasked[1:] < RANDOMISE_BELOW)
     if len(below) == 0:
-        return FscReport(
-            pixel_A, box, unmasked, masked=masked, phase_randomised=masked.clone(), corrected=masked.clone()
-        )
+        return FscReport(pixel_A, box, unmasked, masked, corrected=masked.clone())
     start = int(below[0]) + 1
     random1 = randomise_phases(half1, start, seed=2 * seed)
     random2 = randomise_phases(half2, start, seed=2 * seed + 1)

@@ -15,6 +15,7 @@ from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
 from cryomorph.volumes.grid import cosine_step, cubic_box, lowpass
 
+FSC_LOWPASS_A = 15.0  # before the mask of an FSC is made, or 2.5 pixels where that is coarser
 FULL = 0.95  # mean of a mask above which it removes next to nothing
 
 
@@ -99,6 +100,15 @@ def auto_mask(
     if largest_only:
         binary = largest_component(binary)
     return soften(binary, pixel_A, dilate_A=dilate_A, edge_A=edge_A)
+
+
+def fsc_mask(map: Float[Tensor, "z y x"], pixel_A: float) -> Float[Tensor, "z y x"]:
+    """The mask within which maps are correlated: `auto_mask` of their low-passed average.
+
+    Args:
+        map: the average, weighted by its signal-to-noise ratio: unfiltered, its noise would lie above the threshold.
+    """
+    return auto_mask(map, pixel_A, lowpass_A=max(FSC_LOWPASS_A, 2.5 * pixel_A))
 
 
 def largest_component(binary: Bool[Tensor, "z y x"]) -> Bool[Tensor, "z y x"]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
+from cryomorph.volumes.fsc import fsc as half_map_correlation
 from cryomorph.volumes.fsc import resolution_A as fsc_resolution_A
 from cryomorph.volumes.fsc import shell_sum
 from cryomorph.volumes.grid import apply_gain, cubic_box, frequency_grid, lowpass_gain
@@ -26,6 +27,12 @@ def fsc_weight(curve: Float[Tensor, " shells"]) -> Float[Tensor, " shells"]:
     weight = (2 * positive / (1 + positive)).sqrt()
     weight[0] = 1
     return weight
+
+
+def fsc_weighted(a: Float[Tensor, "z y x"], b: Float[Tensor, "z y x"]) -> Float[Tensor, "z y x"]:
+    """The average of two half maps, Wiener-filtered by their FSC: each shell times `2 FSC / (1 + FSC)`."""
+    box = cubic_box(a)
+    return apply_gain((a + b) / 2, _weight_gain(half_map_correlation(a, b), box).square())
 
 
 def guinier_bfactor(
@@ -96,12 +103,16 @@ def sharpen(
         )
     gain[passed] *= exponent[passed].exp()
     if fsc is not None:
-        # interpolated between shells; 0 beyond Nyquist
-        weight = F.pad(_checked(fsc, box).double()[None], (0, 1), mode="replicate")[0]
-        radius = frequency_grid(box).double() * box
-        lower = radius.floor().long().clamp(max=len(weight) - 2)
-        gain *= torch.lerp(weight[lower], weight[lower + 1], (radius - lower).clamp(max=1)) * (radius <= box / 2)
+        gain *= _weight_gain(fsc, box)
     return apply_gain(map, gain)
+
+
+def _weight_gain(curve: Float[Tensor, " shells"], box: int) -> Float64[Tensor, "z y half"]:
+    """The weights of a curve on `frequency_grid(box)`, interpolated between shells; 0 beyond Nyquist."""
+    weight = F.pad(_checked(curve, box).double()[None], (0, 1), mode="replicate")[0]
+    radius = frequency_grid(box).double() * box
+    lower = radius.floor().long().clamp(max=len(weight) - 2)
+    return torch.lerp(weight[lower], weight[lower + 1], (radius - lower).clamp(max=1)) * (radius <= box / 2)
 
 
 def _checked(curve: Float[Tensor, " shells"], box: int) -> Float[Tensor, " shells"]:

@@ -9,7 +9,7 @@ from cryomorph.config.run import MethodOptions
 from cryomorph.config.training import ResolvedMethod
 from cryomorph.runs.checkpoint import load_state, save_tensors
 from cryomorph.training.device import threads_for
-from cryomorph.training.distillation import average_transfer, distil
+from cryomorph.training.distillation import distil, rms_transfer
 from cryomorph.training.session import Session
 
 WARM = "checkpoints/warm.safetensors"
@@ -33,7 +33,7 @@ def warm_start(session: Session[ResolvedMethod]) -> None:
                 threads_for(parallel.device, BATCH, model.representation) as threads,
                 progress("warm start", config.warm_steps) as advance,
             ):
-                transfer = average_transfer(session.store, model.whitening, seed=config.seed)
+                transfer = rms_transfer(session.store, model.whitening, seed=config.seed)
                 missing = distil(
                     model.representation,
                     session.linear.subspace.to(parallel.device),
