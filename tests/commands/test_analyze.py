@@ -171,7 +171,8 @@ def test_relative_std_is_a_share_of_the_prior(tiny_run, config):
 def test_resolution_is_that_of_the_log(tiny_run):
     told = next(line for line in (tiny_run.path / "run.log").read_text().splitlines() if "consensus:" in line)
     resolution = consensus_resolution_A(tiny_run)
-    assert f"{resolution:.2f} A at FSC 0.143" in told
+    better = " or better (Nyquist)" if resolution <= 32 else ""
+    assert f"{resolution:.2f} A{better} at FSC 0.143" in told
 
 
 def test_steps_done_twice_are_told_once(config, tiny_run, tmp_path, monkeypatch):

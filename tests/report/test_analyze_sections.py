@@ -75,7 +75,7 @@ def test_outlier_table_lists_the_most_extreme(z):
     table = _first(outlier_section(outliers(z, 8.0), listed_in="outliers.csv"), Table)
     assert [row[0] for row in table.rows] == ["7"]
     assert table.rows[0][1] == pytest.approx(60)
-    assert "The 1 most extreme of 1. All are listed in outliers.csv." in table.caption
+    assert "The only one. It is listed in outliers.csv." in table.caption
     assert "There are none." in _first(outlier_section(outliers(z, 1e6)), Table).caption
 
 

@@ -136,6 +136,13 @@ def test_seed_decides_the_random_phases():
     assert not torch.equal(one.phase_randomised, other.phase_randomised)
 
 
+def test_a_curve_that_never_falls_says_so():
+    volume = noise(16, 15)
+    assert half_map_fsc(volume, volume, pixel_A=2.0).resolved(0.5) == "4.00 A or better (Nyquist)"
+    other = half_map_fsc(noise(16, 1), noise(16, 2), pixel_A=2.0)
+    assert other.resolved(0.143) == f"{other.resolution_0143_A:.2f} A"
+
+
 def test_table_and_plot(tmp_path):
     half1, half2 = noise(16, 18), noise(16, 19)
     report = half_map_fsc(half1, half2, spherical_mask(16, 5.0, 2.0), pixel_A=1.5)

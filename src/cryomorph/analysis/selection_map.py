@@ -69,7 +69,7 @@ class SelectionMap:
         return (
             f"{sum(self.particles):,} particles, {self.reconstruction.fsc.resolution_0143_A:.1f} A (FSC 0.143); "
             f"decoded and back-projected agree to {mean.resolution_05_A:.1f} A (FSC 0.5), mean FSC {mean.mean_fsc:.2f} "
-            f"(without error {ceiling.mean_fsc:.2f}, consensus {consensus.mean_fsc:.2f})"
+            f"(ceiling {ceiling.mean_fsc:.2f}, consensus {consensus.mean_fsc:.2f})"
         )
 
     def figures(self) -> dict[str, Any]:

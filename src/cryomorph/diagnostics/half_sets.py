@@ -25,7 +25,8 @@ def half_sets_check(agreement: Float[np.ndarray, " q"] | None, *, start: bool) -
     if len(good) > LISTED:
         value = f"lowest {max(agreement.min(), 0):.2f}, median {max(np.median(agreement), 0):.2f}"
     count, total = int(good.sum()), len(good)
-    which = f"All {total} components" if good.all() and total > 1 else f"{count} of {total} components"
+    all_of_them = "Both components" if total == 2 else f"All {total} components"
+    which = all_of_them if good.all() and total > 1 else f"{count} of {total} components"
     verb = "is" if count == 1 else "are"
     meaning = f"{which}{' of the linear start' * start} {verb} reproducible between half sets of the particles"
     if not good.all():

@@ -47,7 +47,7 @@ def outliers_check(found: Outliers) -> Check:
         "Outliers",
         f"{count:,} particle{'s' * (count != 1)} ({share:.1%})",
         f"at most {MANY_OUTLIERS:.0%}",
-        "warning" if many else "info",
+        "warning" if many else "good",
         meaning,
         headline=True,
     )

@@ -40,7 +40,7 @@ def read_comparison(run: RunFolder) -> ComparisonSummary | Absent:
     folder = run.path / COMPARISON
     again = f"`cryomorph compare {run.path} OTHER_RUN -o {folder}`"
     if not (folder / ComparisonSummary.FILE).is_file():
-        return Absent(f"Train a second time with another --seed, then run {again}.", "missing")
+        return Absent(f"Train a second time with another `--seed`, then run {again}.", "missing")
     again = f"{again[:-1]} --overwrite`"
     if older_than_model(folder / ComparisonSummary.FILE, run):
         return Absent(f"{folder} is older than the model: run {again}.", "missing")

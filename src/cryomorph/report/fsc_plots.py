@@ -41,11 +41,13 @@ def fsc_curves(curves: Mapping[str, Float[np.ndarray, " shells"] | None], *, pix
                       fontsize=8, color=FAINT)  # fmt: skip
         if main is not None:
             at = resolution_A(drawn[main], pixel_A, threshold, box=box)
-            axes.plot(1 / at, threshold, "o", color=VERMILLION, markersize=5, zorder=4)
+            if at > 2 * pixel_A:  # at Nyquist the curve is above the threshold still
+                axes.plot(1 / at, threshold, "o", color=VERMILLION, markersize=5, zorder=4)
     if main is not None:
         at = resolution_A(drawn[main], pixel_A, 0.143, box=box)
-        axes.set_title(f"{at:.1f} Å at FSC 0.143 ({main.replace('_', ' ')})")
-        axes.legend(loc="lower left", fontsize=8)
+        better = " or better" if at <= 2 * pixel_A else ""
+        axes.set_title(f"{at:.1f} Å{better} at FSC 0.143 ({main.replace('_', ' ')})")
+        axes.legend(loc="lower left", fontsize=8, frameon=True, framealpha=0.9, edgecolor="none")
     resolution_axis(axes, nyquist)
     axes.set(ylabel="Fourier shell correlation", ylim=(min(-0.08, *(c.min() for c in drawn.values())) - 0.02, 1.04))
     return figure
@@ -53,14 +55,17 @@ def fsc_curves(curves: Mapping[str, Float[np.ndarray, " shells"] | None], *, pix
 
 @styled
 def noise_spectrum(power: Float[np.ndarray, " shells"], *, pixel_A: float, box: int) -> Figure:
-    """Noise power of the images by Fourier shell, on a logarithmic scale."""
+    """Noise power of the images by Fourier shell, on a logarithmic scale where it varies much."""
     figure, axes = canvas()
     shell = np.flatnonzero(power > 0)
     shell = shell[shell > 0]
     axes.plot(shell / (box * pixel_A), power[shell], color=BLUE)
-    axes.set_yscale("log")
     axes.set(ylabel="noise power (image units²)")
     ratio = float(power[shell].max() / power[shell].min()) if len(shell) else 1.0
+    if ratio < 1.5:
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set_yscale("log")
     axes.set_title(
         "The noise is nearly white" if ratio < 1.5 else f"Noise power varies {ratio:.1f}-fold with resolution"
     )
@@ -75,11 +80,12 @@ def agreement_plot(found: SelectionMap) -> Figure:
     drawn = {
         "ceiling": (found.agreement["ceiling"], FAINT, "--"),
         "decoded at the mean": (found.agreement["mean"], BLUE, "-"),
-        "decoded at the nearest particle": (found.agreement["nearest"], ORANGE, "-"),
+        "decoded at the nearest particle": (found.agreement["nearest"], ORANGE, "--"),
         "consensus": (found.agreement["consensus"], VERMILLION, "-"),
     }
     curves = {name: one.curve for name, (one, *_) in drawn.items()}
-    title = f"Decoded: mean FSC {found.agreement['mean'].mean_fsc:.2f} of {found.agreement['ceiling'].mean_fsc:.2f}"
+    mean, ceiling = found.agreement["mean"].mean_fsc, found.agreement["ceiling"].mean_fsc
+    title = f"Decoded: mean FSC {mean:.2f} (ceiling {ceiling:.2f})"
     return _curves(curves, found.reconstruction.fsc, [style for _, *style in drawn.values()], title=title)
 
 

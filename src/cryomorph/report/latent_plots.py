@@ -148,7 +148,7 @@ def norm_histogram(found: Outliers) -> Figure:
     axes.margins(y=0.16)
     share = len(found.index) / len(found.norm)
     axes.set(xlabel="|z|, distance from the origin of the latent space", ylabel="particles", xlim=(0, top))
-    axes.set_title(f"{len(found.index):,} outliers ({share:.1%})")
+    axes.set_title(f"{len(found.index):,} outlier{'s' * (len(found.index) != 1)} ({share:.1%})")
     return figure
 
 

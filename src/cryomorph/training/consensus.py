@@ -52,7 +52,7 @@ def reconstruct_consensus(run: RunFolder, store: ParticleStore) -> Consensus:
         result = reconstruct(store, description="consensus")
         run.save_consensus(result, residual_noise(store, result))
         run.log(
-            f"consensus: {result.fsc.resolution_0143_A:.2f} A at FSC 0.143, {result.fsc.resolution_05_A:.2f} A at 0.5; "
+            f"consensus: {result.fsc.resolved(0.143)} at FSC 0.143, {result.fsc.resolved(0.5)} at 0.5; "
             f"{perf_counter() - begin:.1f} s"
         )
     spectra = run.spectra()

@@ -53,10 +53,11 @@ def _train(config: MethodOptions, method: Method[Any], processes: Parallel, *, h
         # without poses that an interrupted run has refined: the stages read those themselves
         store = take_particles(run, config, accept) if is_rank_zero else run.given_store()
     resolved = method.resolve(config, store, processes.device)
+    threads = torch.get_num_threads()
     session = Session(method, resolved, run=run, store=store, parallel=processes)
     run.log(
         f"training on {processes.world_size} {processes.device.type} "
-        f"process{'es' if processes.world_size > 1 else ''}, {torch.get_num_threads()} threads"
+        f"process{'es' if processes.world_size > 1 else ''}, {threads} thread{'s' * (threads != 1)}"
     )
     for stage in method.recipes[config.recipe]:
         stage(session)

@@ -109,6 +109,11 @@ class FscReport:
     phase_randomised: Float[Tensor, " shells"] | None = None
     corrected: Float[Tensor, " shells"] | None = None
 
+    def resolved(self, threshold: float) -> str:
+        """Resolution of the best curve at a threshold, in words."""
+        found = resolution_A(self.best, self.pixel_A, threshold, box=self.box)
+        return f"{found:.2f} A or better (Nyquist)" if found <= 2 * self.pixel_A else f"{found:.2f} A"
+
     @property
     def best(self) -> Float[Tensor, " shells"]:
         """The corrected curve, or without a mask the unmasked one."""
@@ -162,12 +167,16 @@ class FscReport:
                 axes.plot(frequency, curve.numpy(), color=colour, linewidth=width, label=name.replace("_", " "))
         for threshold, found in ((0.143, self.resolution_0143_A), (0.5, self.resolution_05_A)):
             axes.axhline(threshold, color="0.7", linewidth=0.8, linestyle="--", zorder=0)
-            axes.annotate(f"{found:.2f} Å at {threshold}", (frequency[-1], threshold), (0, 3), ha="right", fontsize=8,
+            where = f"{found:.2f} Å at {threshold}" if found > 2 * self.pixel_A else f"above {threshold} to Nyquist"
+            axes.annotate(where, (0.5 / self.pixel_A, threshold), (-2, 3), ha="right", fontsize=8,
                           color="0.35", textcoords="offset points")  # fmt: skip
-        axes.set(xlabel="spatial frequency (1/Å)", ylabel="Fourier shell correlation", ylim=(-0.1, 1.05))
-        axes.set_xlim(0, frequency[-1])
+        low = min(float(curve.min()) for curve in self.curves().values() if curve is not None)
+        axes.set(
+            xlabel="spatial frequency (1/Å)", ylabel="Fourier shell correlation", ylim=(min(-0.1, low - 0.05), 1.05)
+        )
+        axes.set_xlim(0, 0.5 / self.pixel_A)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=9)
+        axes.legend(framealpha=0.9, edgecolor="none", fontsize=9)
         with atomic_path(Path(path)) as temporary:
             figure.savefig(temporary, dpi=160)
 

@@ -46,8 +46,8 @@ def component_section(
         Figure(
             latent_plots.histogram(along, f"{name} (latent units)", marks=place.tolist(), title=title),
             f"Particles along {name}; the numbered lines are the positions of the maps below, from the 5th to the 95th "
-            "percentile. Several peaks suggest discrete states; a single peak suggests continuous variability, or "
-            "noise.",
+            "percentile. Several peaks suggest discrete states, or a motion along a curve, which piles up particles "
+            "where it turns; a single peak suggests continuous variability, or noise.",
             f"Histogram of the particles along {name}",
             vector=True,
             wide=True,

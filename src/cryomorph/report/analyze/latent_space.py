@@ -89,8 +89,9 @@ def _plane(pca: Pca) -> Figure:
     if len(pca.components) == 1:
         return Figure(
             latent_plots.histogram(pca.projected[:, 0], "PC1 (latent units)", title="The only latent coordinate"),
-            "Particles along the only coordinate of the latent space. Several peaks suggest discrete states; a single "
-            "peak suggests continuous variability, or noise.",
+            "Particles along the only coordinate of the latent space. Several peaks suggest discrete states, or a "
+            "motion along a curve, which piles up particles where it turns; a single peak suggests continuous "
+            "variability, or noise.",
             "Histogram of the latent coordinate",
             vector=True,
             wide=True,
@@ -98,8 +99,9 @@ def _plane(pca: Pca) -> Figure:
     title = f"PC1 and PC2 explain {pca.explained_ratio[:2].sum():.0%} of the variance"
     return Figure(
         latent_plots.density(pca.projected[:, :2], title=title),
-        "Number of particles in each cell, on a logarithmic colour scale; the lines enclose 50 % and 90 % of the "
-        "particles. Separate peaks suggest discrete states, a ridge suggests continuous motion, a single round cloud "
-        "either no variability or too much noise. Distances here are distances in latent space.",
+        "Number of particles in each cell, on a logarithmic colour scale; the lines enclose 50% and 90% of the "
+        "particles, and the few farthest out may lie outside the picture. Separate peaks suggest discrete states, a "
+        "ridge suggests continuous motion, a single round cloud either no variability or too much noise. Distances "
+        "here are distances in latent space.",
         "Density of the particles in PC1 and PC2",
     )

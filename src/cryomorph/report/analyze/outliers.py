@@ -20,7 +20,9 @@ def outlier_section(found: Outliers, *, listed_in: str = "") -> Section:
         for i in found.index[:LISTED].tolist()
     )
     shown = f"The {len(rows)} most extreme of {len(found.index):,}." if rows else "There are none."
-    more = f" All are listed in {listed_in}." if listed_in and rows else ""
+    if 0 < len(rows) == len(found.index):
+        shown = "The only one." if len(rows) == 1 else f"All {len(rows)}."
+    more = f" {'All are' if len(found.index) > 1 else 'It is'} listed in {listed_in}." if listed_in and rows else ""
     table = Table(
         ("particle (0-based)", "|z|", "Mahalanobis distance", "score"),
         rows,

@@ -52,10 +52,11 @@ def _warnings(run: RunFolder) -> list[Note]:
 def _notes(run: RunFolder) -> tuple[Note, ...]:
     manifest = run.store().manifest
     contrast = "inverted" if manifest.inverted else "kept"
+    better = " or better" if consensus_resolution_A(run) <= 2 * manifest.pixel_A else ""
     return (
         Note(
-            f"The consensus map has a resolution of {consensus_resolution_A(run):.1f} Å (FSC 0.143); moving parts are "
-            "less well resolved."
+            f"The consensus map has a resolution of {consensus_resolution_A(run):.1f} Å{better} (FSC 0.143); moving "
+            "parts are less well resolved."
         ),
         Note(f"The contrast of the images was {contrast}: {manifest.contrast_reason}."),
     )
