@@ -33,9 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if chosen is not None:
             runner, config = chosen
             _announce(words)
-            function = load(runner)
-            stop.running()
-            function(config)
+            load(runner)(config)
         sys.stdout.flush()
         return 0
     except SystemExit as end:  # how the option parser ends after --help or a wrong option

@@ -7,32 +7,27 @@ import signal
 import sys
 from types import FrameType
 
-AGAIN = 0.02  # seconds after which it is seen whether an import is done
+from cryomorph.io.begun import WRITING
+
 WORDS = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}
 
 
 class Stop:
     """Watches for signals that stop the command.
 
-    Until `running`, while Python is still importing, nothing is on disk that would have to be put in order, and an
-    exception out of a half-finished import could be anything: the process ends at once. From then on
-    `KeyboardInterrupt` is raised, so that what is open is closed, and every error that follows is one of being stopped.
-    Commands import more while they run: there it is raised as soon as the import is done, since an exception that
-    passes through the start of a library in C++ ends the process with a core dump.
+    Until the first file is written nothing is on disk that would have to be put in order, and libraries are still being
+    imported: an exception out of a half-finished import could be anything, and through the start of a library in C++ it
+    ends in a core dump. The process ends at once. From then on `KeyboardInterrupt` is raised, so that what is open is
+    closed, and every error that follows is one of being stopped.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._running = False
 
     def watch(self) -> None:
         """Take over the signals of this process."""
         for number in WORDS:
             signal.signal(number, self._stop)
-
-    def running(self) -> None:
-        """From now on there may be something to put in order."""
-        self._running = True
 
     @property
     def said(self) -> tuple[str, int]:
@@ -40,23 +35,9 @@ class Stop:
         return WORDS[self.signal or signal.SIGINT]
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if number in WORDS:
-            self.signal = signal.Signals(number)
-        if self._running:
-            if _importing(frame):
-                signal.signal(signal.SIGALRM, self._stop)
-                signal.setitimer(signal.ITIMER_REAL, AGAIN)
-                return
+        self.signal = signal.Signals(number)
+        if WRITING.is_set():
             raise KeyboardInterrupt
         word, status = self.said
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{word}: nothing was begun\n".encode())
         os._exit(status)
-
-
-def _importing(frame: FrameType | None) -> bool:
-    """Whether the code that a signal came upon is part of an import."""
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False

@@ -12,6 +12,7 @@ from pathlib import Path
 from zlib import crc32
 
 from cryomorph.config.errors import InputError
+from cryomorph.io.begun import WRITING
 from cryomorph.io.owner import host, is_alive
 
 # .NAME-<host, process, random: 8 hexadecimal digits each>.SUFFIX
@@ -28,6 +29,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The folder is made where it is missing; the suffix is kept, since libraries choose a format by it.
     """
     path = Path(path)
+    WRITING.set()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     try:

@@ -19,6 +19,7 @@ from types import TracebackType
 
 from cryomorph.config.errors import InputError
 from cryomorph.io.atomic import check_writable, is_leftover, is_temporary, refusal, same_place, temporary_path
+from cryomorph.io.begun import WRITING
 from cryomorph.io.folder_lock import LOCK, FolderLock, holder, in_use
 from cryomorph.io.replacement import (
     REPLACED,
@@ -113,6 +114,7 @@ class OutputFolder:
                 writable.
         """
         self._refuse_place()
+        WRITING.set()
         try:
             self._take()
             recover(self.path, resume=self._resume)
