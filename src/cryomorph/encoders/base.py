@@ -33,7 +33,11 @@ class Encoder(nn.Module, ABC):
     def forward(self, batch: Batch) -> Posterior:
         """The posterior of each particle of a batch."""
 
+
+class EncoderNetwork(Encoder):
+    """An encoder that a method registers by name, since its state alone says what it is. Abstract."""
+
     @classmethod
-    def of(cls, tensors: dict[str, Tensor]) -> Encoder:
-        """The encoder whose state was saved; networks that a method registers define it."""
-        raise NotImplementedError(f"{cls.__name__} cannot be restored from its state alone")
+    @abstractmethod
+    def of(cls, tensors: dict[str, Tensor]) -> EncoderNetwork:
+        """The encoder whose state was saved."""

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cryomorph.encoders.base import Encoder, Posterior
+from cryomorph.encoders.base import EncoderNetwork, Posterior
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import fourier_disk
 
@@ -73,7 +73,7 @@ class ViewMean(nn.Module):
 
 
 @final
-class ConvEncoder(Encoder):
+class ConvEncoder(EncoderNetwork):
     """Each image is repeated along z and rotated by its inverse pose; convolutions halve the cube down to one voxel.
 
     After training, `forget_view` removes from the codes what depends on the viewing direction.

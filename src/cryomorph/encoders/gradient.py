@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from cryomorph.encoders.base import Encoder, Posterior
+from cryomorph.encoders.base import EncoderNetwork, Posterior
 from cryomorph.particles.store import Batch
 from cryomorph.physics.disk import fourier_disk
 from cryomorph.physics.gaussian_slices import TABLE_NUMBERS, Mixture, project_gaussians
@@ -20,7 +20,7 @@ KINDS = 3  # positions, widths, amplitudes
 
 
 @final
-class GradientEncoder(Encoder):
+class GradientEncoder(EncoderNetwork):
     """An MLP on the gradient of an image's ring correlation with the neutral model by the parameters of its Gaussians.
 
     The gradient is in the molecule's frame, so that views need not be distinguished. It is taken for each particle by

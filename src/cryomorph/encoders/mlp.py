@@ -7,12 +7,12 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from cryomorph.encoders.base import Encoder, Posterior
+from cryomorph.encoders.base import EncoderNetwork, Posterior
 from cryomorph.particles.store import Batch
 
 
 @final
-class MlpEncoder(Encoder):
+class MlpEncoder(EncoderNetwork):
     """An MLP on the centred, phase-flipped coefficients of an image; it does not see the pose.
 
     Args:

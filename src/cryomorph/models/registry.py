@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cryomorph.config.errors import InputError
 from cryomorph.config.methods import load, methods, reference_to
-from cryomorph.encoders.base import Encoder
+from cryomorph.encoders.base import Encoder, EncoderNetwork
 from cryomorph.representations.base import Representation
 
 Tensors = dict[str, Tensor]
@@ -48,9 +48,9 @@ def network_kind(encoder: Encoder | None) -> str | None:
     return next((name for name, known in encoder_kinds().items() if known == reference), None)
 
 
-def encoder_from(kind: str, tensors: Tensors) -> Encoder:
+def encoder_from(kind: str, tensors: Tensors) -> EncoderNetwork:
     """The encoder network of a kind whose state was saved among a model's tensors, as `encoder.NAME`."""
-    network: type[Encoder] = load(encoder_kinds()[kind])
+    network: type[EncoderNetwork] = load(encoder_kinds()[kind])
     return network.of(
         {name.removeprefix("encoder."): value for name, value in tensors.items() if name.startswith("encoder.")}
     )
