@@ -243,11 +243,8 @@ def test_a_signal_ends_in_one_line_at_whatever_moment(when, number, word, status
     done = subprocess.run(
         [sys.executable, "-c", STOPPED, when, str(number)], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    left = (
-        "nothing was begun"
-        if when in ("early", "before it writes")
-        else "finished files are kept, nothing half-written was left behind"
-    )
+    written = when not in ("early", "before it writes")
+    left = "finished files are kept, nothing half-written was left behind" if written else "nothing was written"
     assert (done.returncode, done.stderr, done.stdout) == (status, f"{word}: {left}\n", "")
 
 

@@ -8,6 +8,7 @@ import torch
 
 from cryomorph.cli.main import main
 from cryomorph.io.mrc import read_map, write_map
+from cryomorph.runs.consensus import FscCurves
 from cryomorph.volumes.fsc import fsc, resolution_A
 from cryomorph.volumes.grid import lowpass
 from cryomorph.volumes.masks import auto_mask, spherical_mask
@@ -52,6 +53,14 @@ def test_fsc_inside_a_mask_writes_curves_and_plot(halves, capsys, how):
     rows = list(csv.DictReader((folder / "fsc.csv").open()))
     assert len(rows) == BOX // 2 and all(-1.1 < float(row["corrected"]) <= 1.0001 for row in rows)
     assert (folder / "fsc.png").stat().st_size > 5000
+
+
+def test_the_mask_of_two_half_maps_is_that_of_their_back_projection(tiny_run, tmp_path):
+    """To within the filter, which here knows the FSC of the half maps but not their weights."""
+    half1, half2 = (tiny_run.path / "consensus" / f"{half}.mrc" for half in ("half1", "half2"))
+    assert main(["fsc", str(half1), str(half2), "--auto-mask", "-o", str(tmp_path / "fsc.csv")]) == 0
+    found = FscCurves.read(tmp_path / "fsc.csv").masked
+    np.testing.assert_allclose(found, tiny_run.consensus_fsc().masked, atol=0.01)
 
 
 @pytest.mark.filterwarnings("ignore:Data array contains NaN")

@@ -133,7 +133,7 @@ def test_many_outliers_are_a_warning():
     z = np.random.default_rng(3).normal(size=(300, 3)) * [0.5, 0.4, 0.1]
     z[7] = [60, 0, 0]
     few = outliers_check(outliers(z, 8.0))
-    assert few.value == "1 particle (0.3%)" and few.verdict == "good"
+    assert few.value == "1 particle (0.3%)" and few.verdict == "info"
     z[:20] = [60, 0, 0]
     assert outliers_check(outliers(z, 8.0)).verdict == "warning"
     assert outliers_check(outliers(z, 1e6)).value == "0 particles (0.0%)"
@@ -173,10 +173,12 @@ def test_one_motion_is_claimed_where_a_curve_explains_all_that_is_not_noise(expl
 
 
 def test_cluster_maps_have_no_bound():
-    check = cluster_maps_check([10.0, 30.0, 20.0], 12.5)
+    check = cluster_maps_check([10.0, 30.0, 20.0], 12.5, pixel_A=4.0)
     assert "20.0 Å" in check.value and "10.0 to 30.0" in check.value and "12.5 Å" in check.expected
     assert check.verdict == "info"
-    assert cluster_maps_check([], 12.5).verdict == "missing"
+    assert cluster_maps_check([], 12.5, pixel_A=4.0).verdict == "missing"
+    ends = cluster_maps_check([8.0, 8.0], 8.0, pixel_A=4.0)
+    assert ends.value == "agree to 8.0 Å or better (FSC 0.5; all of 2 clusters)" and "8.0 Å or better" in ends.expected
 
 
 def test_state_maps_must_agree_better_than_the_consensus():
@@ -250,6 +252,7 @@ RESULTS = RunResults(
     (30, 20),
     (),
     12.5,
+    4.0,
     ABSENT,
     {},
     Absent("Train again.", "missing"),

@@ -9,6 +9,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -55,6 +56,12 @@ def test_a_new_folder_has_what_was_built_and_nothing_else(tmp_path):
     assert sorted(path.name for path in (tmp_path / "deep" / "out").iterdir()) == [
         "a.mrc", "b.mrc", "landscape.json", "pca", "states", "x",
     ]  # fmt: skip
+
+
+def test_the_process_has_begun_to_write_once_a_folder_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("cryomorph.io.output_folder.WRITING", begun := Event())
+    with OutputFolder(tmp_path / "out", MAPS):
+        assert begun.is_set()
 
 
 def test_the_old_content_goes_and_what_others_wrote_stays(tmp_path):

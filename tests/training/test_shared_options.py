@@ -55,6 +55,14 @@ def test_the_disentanglement_prior_moves_a_table_s_points(method):
     assert float(np.abs(run.latent_mean() - plain.latent_mean()).max()) > 1e-3
 
 
+def test_the_paper_s_recipe_trains_under_the_checks_of_shapes(method):
+    """Tests of single methods, which train by it too, run without them."""
+    config, _ = method
+    short = TrainingConfig(epochs=1, precision="float32", device="cpu", batch_size=20)
+    run = train(replace(config, recipe="paper", training=short, warm_steps=None))
+    assert run.is_complete and np.isfinite(run.latent_mean()).all()
+
+
 def test_a_prior_that_could_do_nothing_is_refused(method):
     config, _ = method
     for plan, zdim, message in (

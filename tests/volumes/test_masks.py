@@ -8,8 +8,10 @@ import torch
 
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import write_map
+from cryomorph.volumes.grid import lowpass
 from cryomorph.volumes.masks import (
     auto_mask,
+    fsc_mask,
     largest_component,
     mask_at,
     mask_threshold,
@@ -45,6 +47,12 @@ def test_soften_at_the_rim_stays_in_the_box():
     binary[0, 12, 23] = True
     mask = soften(binary, 1.0, dilate_A=4.0, edge_A=3.0)
     assert mask[4, 12, 23] == 1 and mask[23, 12, 0] == 0 and mask[0, 12, 16] == 0
+
+
+@pytest.mark.parametrize(("pixel_A", "lowpass_A"), [(2.0, 15.0), (8.0, 20.0)])
+def test_the_mask_of_an_fsc_is_that_of_the_low_passed_map(pixel_A, lowpass_A):
+    volume = (-(radius_grid(32) ** 2) / 60).exp() + 0.1 * torch.randn(32, 32, 32, generator=torch.manual_seed(0))
+    assert torch.equal(fsc_mask(volume, pixel_A), auto_mask(lowpass(volume, pixel_A, lowpass_A), pixel_A))
 
 
 def test_auto_mask_of_a_gaussian():

@@ -39,5 +39,5 @@ class Stop:
         if WRITING.is_set():
             raise KeyboardInterrupt
         word, status = self.said
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{word}: nothing was begun\n".encode())
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{word}: nothing was written\n".encode())
         os._exit(status)

@@ -168,6 +168,7 @@ def _results(run: RunFolder, found: RunAnalysis, landscape: LandscapeSummary | A
         space.clusters.counts.tolist(),
         found.cluster_maps_A,
         consensus_resolution_A(run, 0.5),
+        run.manifest().pixel_A,
         landscape,
         found.state_maps,
         read_comparison(run),

@@ -17,13 +17,15 @@ PICTURES = (".png", ".svg", ".pdf")
 
 def fsc(config: FscConfig) -> None:
     """Correlate two maps, print the resolutions, write the curves."""
+    from cryomorph.volumes.fsc import is_nyquist
+
     _check(config)
     report = _correlate(config)
     print(f"{'':18}{'FSC = 0.143':>12}{'FSC = 0.5':>12}")
     print(f"{'unmasked':18}{report.unmasked_0143_A:10.2f} A{report.unmasked_05_A:10.2f} A")
     if report.corrected is not None:
         print(f"{'masked, corrected':18}{report.resolution_0143_A:10.2f} A{report.resolution_05_A:10.2f} A")
-    if min(report.unmasked_0143_A, report.resolution_0143_A) <= 2 * report.pixel_A:
+    if is_nyquist(min(report.unmasked_0143_A, report.resolution_0143_A), report.pixel_A):
         say(f"{2 * report.pixel_A:.2f} A is Nyquist: the curve does not fall below the threshold")
     if config.output is not None:
         report.write_csv(config.output)

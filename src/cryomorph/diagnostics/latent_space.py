@@ -46,8 +46,8 @@ def outliers_check(found: Outliers) -> Check:
     return Check(
         "Outliers",
         f"{count:,} particle{'s' * (count != 1)} ({share:.1%})",
-        f"at most {MANY_OUTLIERS:.0%}",
-        "warning" if many else "good",
+        f"no bound; above {MANY_OUTLIERS:.0%} is a warning",
+        "warning" if many else "info",
         meaning,
         headline=True,
     )

@@ -9,23 +9,29 @@ import numpy as np
 from cryomorph.analysis.neighbours import SMALLEST_COUNT
 from cryomorph.analysis.state_maps import STATE, StateMap
 from cryomorph.diagnostics.check import Check, named, not_measured
+from cryomorph.volumes.fsc import is_nyquist
 
 RECONSTRUCT = "Analyse without --no-reconstruct."
 
 
-def cluster_maps_check(resolutions_A: Sequence[float], consensus_A: float) -> Check:
+def cluster_maps_check(resolutions_A: Sequence[float], consensus_A: float, *, pixel_A: float) -> Check:
     """Decoded against reconstructed maps at the clusters' centres.
 
     Args:
         resolutions_A: where the FSC of each pair falls below 0.5; empty where nothing was reconstructed.
         consensus_A: the same of the consensus's half maps.
+        pixel_A: of the maps, whose Nyquist limit is no measurement.
     """
     name = "Decoded and reconstructed maps of the clusters"
-    expected = f"no bound; the half maps of the consensus agree to {consensus_A:.1f} Å (FSC 0.5)"
+    better = " or better" * is_nyquist(consensus_A, pixel_A)
+    expected = f"no bound; the half maps of the consensus agree to {consensus_A:.1f} Å{better} (FSC 0.5)"
     if not len(resolutions_A):
         return not_measured(name, expected, RECONSTRUCT)
     low, middle, high = np.percentile(resolutions_A, [0, 50, 100])
-    value = f"agree to {middle:.1f} Å (FSC 0.5; median of {len(resolutions_A)} clusters, {low:.1f} to {high:.1f} Å)"
+    if is_nyquist(high, pixel_A):
+        value = f"agree to {high:.1f} Å or better (FSC 0.5; all of {len(resolutions_A)} clusters)"
+    else:
+        value = f"agree to {middle:.1f} Å (FSC 0.5; median of {len(resolutions_A)} clusters, {low:.1f} to {high:.1f} Å)"
     text = (
         "Where particles are scarce, the reconstruction falls back to the consensus, which makes the agreement look "
         "better than it is."

@@ -31,7 +31,8 @@ class RunResults:
 
     `reproducibility` is None where the method fits no half sets, `linear_start` (the same of the linear model that a
     training started from) where there was none, `training` where nothing was trained by epochs. The resolutions are at
-    FSC 0.5: of decoded with reconstructed maps of the clusters (empty where these were not made), and of the consensus.
+    FSC 0.5: of decoded with reconstructed maps of the clusters (empty where these were not made), and of the consensus,
+    whose pixel size is `pixel_A`.
     `state_maps` holds the states that were reconstructed.
     """
 
@@ -46,6 +47,7 @@ class RunResults:
     cluster_counts: Sequence[int]
     cluster_maps_A: Sequence[float]
     consensus_A: float
+    pixel_A: float
     landscape: LandscapeSummary | Absent
     state_maps: Mapping[int, StateMap]
     comparison: ComparisonSummary | Absent
@@ -61,7 +63,7 @@ def run_checks(found: RunResults) -> tuple[Check, ...]:
         *([] if found.training is None else [skipped_steps_check(found.training)]),
         posterior_width_check(found.relative_std),
         outliers_check(found.outliers),
-        cluster_maps_check(found.cluster_maps_A, found.consensus_A),
+        cluster_maps_check(found.cluster_maps_A, found.consensus_A, pixel_A=found.pixel_A),
         *_landscape_checks(found),
         _comparison_check(found.comparison),
     )

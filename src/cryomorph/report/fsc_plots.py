@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cryomorph.analysis.selection_map import SelectionMap
 from cryomorph.report.style import BLUE, FAINT, ORANGE, PALETTE, SKY, VERMILLION, canvas, resolution_axis, styled
-from cryomorph.volumes.fsc import FscReport, resolution_A
+from cryomorph.volumes.fsc import FscReport, is_nyquist, resolution_A
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,11 +41,11 @@ def fsc_curves(curves: Mapping[str, Float[np.ndarray, " shells"] | None], *, pix
                       fontsize=8, color=FAINT)  # fmt: skip
         if main is not None:
             at = resolution_A(drawn[main], pixel_A, threshold, box=box)
-            if at > 2 * pixel_A:  # at Nyquist the curve is above the threshold still
+            if not is_nyquist(at, pixel_A):
                 axes.plot(1 / at, threshold, "o", color=VERMILLION, markersize=5, zorder=4)
     if main is not None:
         at = resolution_A(drawn[main], pixel_A, 0.143, box=box)
-        better = " or better" if at <= 2 * pixel_A else ""
+        better = " or better" * is_nyquist(at, pixel_A)
         axes.set_title(f"{at:.1f} Å{better} at FSC 0.143 ({main.replace('_', ' ')})")
         axes.legend(loc="lower left", fontsize=8, frameon=True, framealpha=0.9, edgecolor="none")
     resolution_axis(axes, nyquist)

@@ -94,6 +94,11 @@ def resolution_A(
     return float(box_A / (shell - 1 + (before - threshold) / (before - after)))
 
 
+def is_nyquist(found_A: float, pixel_A: float) -> bool:
+    """Whether a resolution is only where the curve ends, above the threshold: the pixel limits it, not the data."""
+    return found_A <= 2 * pixel_A
+
+
 @dataclass(frozen=True)
 class FscReport:
     """The FSC curves of two half maps; those that need a mask are None without one.
@@ -112,7 +117,7 @@ class FscReport:
     def resolved(self, threshold: float) -> str:
         """Resolution of the best curve at a threshold, in words."""
         found = resolution_A(self.best, self.pixel_A, threshold, box=self.box)
-        return f"{found:.2f} A or better (Nyquist)" if found <= 2 * self.pixel_A else f"{found:.2f} A"
+        return f"{found:.2f} A{' or better (Nyquist)' * is_nyquist(found, self.pixel_A)}"
 
     @property
     def best(self) -> Float[Tensor, " shells"]:
@@ -167,7 +172,8 @@ class FscReport:
                 axes.plot(frequency, curve.numpy(), color=colour, linewidth=width, label=name.replace("_", " "))
         for threshold, found in ((0.143, self.resolution_0143_A), (0.5, self.resolution_05_A)):
             axes.axhline(threshold, color="0.7", linewidth=0.8, linestyle="--", zorder=0)
-            where = f"{found:.2f} Å at {threshold}" if found > 2 * self.pixel_A else f"above {threshold} to Nyquist"
+            limited = is_nyquist(found, self.pixel_A)
+            where = f"above {threshold} to Nyquist" if limited else f"{found:.2f} Å at {threshold}"
             axes.annotate(where, (0.5 / self.pixel_A, threshold), (-2, 3), ha="right", fontsize=8,
                           color="0.35", textcoords="offset points")  # fmt: skip
         low = min(float(curve.min()) for curve in self.curves().values() if curve is not None)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cryomorph.diagnostics.check import Check
 from cryomorph.report.page import Note, Report, Section, summarise
 from cryomorph.runs.folder import RunFolder
-from cryomorph.volumes.fsc import resolution_A
+from cryomorph.volumes.fsc import is_nyquist, resolution_A
 
 
 def analysis_report(run: RunFolder, sections: Sequence[Section], checks: Sequence[Check]) -> Report:
@@ -52,11 +52,12 @@ def _warnings(run: RunFolder) -> list[Note]:
 def _notes(run: RunFolder) -> tuple[Note, ...]:
     manifest = run.store().manifest
     contrast = "inverted" if manifest.inverted else "kept"
-    better = " or better" if consensus_resolution_A(run) <= 2 * manifest.pixel_A else ""
+    found = consensus_resolution_A(run)
+    better = " or better" * is_nyquist(found, manifest.pixel_A)
     return (
         Note(
-            f"The consensus map has a resolution of {consensus_resolution_A(run):.1f} Å{better} (FSC 0.143); moving "
-            "parts are less well resolved."
+            f"The consensus map has a resolution of {found:.1f} Å{better} (FSC 0.143); moving parts are less well "
+            "resolved."
         ),
         Note(f"The contrast of the images was {contrast}: {manifest.contrast_reason}."),
     )
