@@ -27,7 +27,7 @@ def cluster_maps_check(resolutions_A: Sequence[float], consensus_A: float, *, pi
     expected = f"no bound; the half maps of the consensus agree to {consensus_A:.1f} Å{better} (FSC 0.5)"
     if not len(resolutions_A):
         return not_measured(name, expected, RECONSTRUCT)
-    low, middle, high = np.percentile(resolutions_A, [0, 50, 100])
+    low, middle, high = np.percentile(resolutions_A, [0, 50, 100]).tolist()
     if is_nyquist(high, pixel_A):
         value = f"agree to {high:.1f} Å or better (FSC 0.5; all of {len(resolutions_A)} clusters)"
     else:
