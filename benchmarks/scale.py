@@ -98,7 +98,8 @@ def em_iteration_of(folder: Path) -> None:
 
     from cryomorph.config.linear import LinearConfig
     from cryomorph.latents.linear_fit import Schedule
-    from cryomorph.latents.ppca import Subspace, em_iteration
+    from cryomorph.latents.nuisance import Located, NuisancePrior, joint_em_iteration
+    from cryomorph.latents.ppca import Subspace
     from cryomorph.particles.loader import ParticleLoader
     from cryomorph.particles.store import ParticleStore
     from cryomorph.physics.slicing import padded_grid
@@ -114,7 +115,7 @@ def em_iteration_of(folder: Path) -> None:
         mean_precision=torch.ones(store.box // 2 + 1),
         whitening=torch.ones(store.disk.size),
         mask=spherical_mask(store.box, 0.4 * store.box, 0.1 * store.box),
-        estimate_contrast=False,
+        nuisances=NuisancePrior(),
         seed=0,
     )
     chance = torch.Generator().manual_seed(0)
@@ -123,7 +124,9 @@ def em_iteration_of(folder: Path) -> None:
     problem = schedule.problem(radius, LinearConfig.zdim)
     loader = ParticleLoader(store, batch_size_for(store.disk.count(radius)), radius=radius)
     start = time.perf_counter()
-    em_iteration(loader, model, problem)
+    known = Located.unknown(len(store), LinearConfig.zdim)
+    disk = store.disk.within(radius)
+    joint_em_iteration(loader, model, problem, disk=disk, prior=schedule.nuisances, known=known)
     seconds = time.perf_counter() - start
     print(
         f"  {len(store)} images, zdim {LinearConfig.zdim}, band {radius} ({store.disk.count(radius)} coefficients): "

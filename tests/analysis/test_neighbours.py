@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from cryomorph.analysis.neighbours import LocalMap, Neighbourhoods, _rings, reconstruct_near
+from cryomorph.analysis.split import LatentSplit
 from cryomorph.config.errors import InputError
 from cryomorph.config.simulate import SimulateConfig
 from cryomorph.io.mrc import read_map
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.prepare import prepare
+from cryomorph.physics.disk import fourier_disk
 from cryomorph.runs.folder import RunFolder
 from cryomorph.simulation.phantoms import PHANTOMS, Cloud, Conformations
 from cryomorph.simulation.sets import simulate_set
@@ -117,11 +120,14 @@ def test_sizes_double_up_to_a_share(shared_run, n):
     assert all(abs(large - 2 * small) <= 1 for small, large in pairwise(sizes[1:]))
 
 
+@pytest.mark.unchecked  # of a run only what is looked at
 @pytest.mark.parametrize("sizes", [[2, 4, 9], [5], [50, 1000, 5000]])
 def test_rings_are_nested_disjoint_sorted_and_nearest(sizes):
     rng = np.random.default_rng(2)
     latent, target = rng.normal(size=(20_000, 3)).astype(np.float32), rng.normal(size=3)
-    rings = _rings(latent, target, sizes)
+    shared = SimpleNamespace(latent=latent, split=None, unit=np.ones(3), store=SimpleNamespace(disk=fourier_disk(8)))
+    ((rings, kept),) = [zip(*[ring[0] for ring in _rings(shared, target, sizes)], strict=True)]
+    assert set(kept) == {None}
     assert [len(ring) for ring in rings] == np.diff([0, *sizes]).tolist()
     assert all(bool((ring.diff() > 0).all()) for ring in rings)
     assert len(torch.cat(rings).unique()) == sizes[-1]
@@ -130,6 +136,23 @@ def test_rings_are_nested_disjoint_sorted_and_nearest(sizes):
     for ring, size in zip(rings, sizes, strict=True):
         inside |= set(ring.tolist())
         assert inside == set(order[:size].tolist())
+
+
+@pytest.mark.unchecked
+def test_particles_found_by_half_of_the_coefficients_give_the_other_half():
+    rng = np.random.default_rng(3)
+    halves = rng.normal(size=(2, 500, 2)).astype(np.float32)
+    halves = halves - halves.mean(1, keepdims=True)
+    whole = halves.mean(0)
+    split = LatentSplit(whole, halves, whole)
+    store = SimpleNamespace(disk=fourier_disk(16))
+    shared = SimpleNamespace(latent=whole, split=split, unit=np.array([1.0, 0.5]), store=store)
+    (((by_even, odd), (by_odd, even)),) = _rings(shared, np.zeros(2), [40])
+    assert torch.equal(even, ~odd) and 0.3 < float(even.float().mean()) < 0.7
+    assert bool(even[store.disk.shell == 1].all()) and not bool(even[store.disk.shell == 2].any())
+    for found, points in ((by_even, halves[0]), (by_odd, halves[1])):
+        distance = np.hypot(*(points / split.unit).T)
+        assert set(found.tolist()) == set(np.argsort(distance)[:40].tolist())
 
 
 def test_points_of_another_dimension_are_refused(shared_run):

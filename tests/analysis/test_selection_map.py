@@ -21,6 +21,7 @@ from cryomorph.analysis.selection_map import (
     map_selection,
     mean_agreement,
 )
+from cryomorph.analysis.split import LatentSplit
 from cryomorph.commands.selection_map_files import write_selection_map, write_table
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
@@ -47,15 +48,22 @@ def mapped(tiny_run, label):
     return map_selection(tiny_run, np.flatnonzero(np.isin(label, ENDS[0])))
 
 
-def test_the_map_is_of_exactly_these_particles(tiny_run, label):
+def test_the_map_is_of_the_particles_that_lie_there(tiny_run, label):
     """Everybody's map is the consensus; both ends of the hinge differ as their true maps do."""
     everyone = map_selection(tiny_run, np.arange(400)[::-1].copy())
     torch.testing.assert_close(everyone.reconstruction.map, tiny_run.consensus_map(), rtol=1e-5, atol=1e-5)
     assert everyone.agreement["consensus"].mean_fsc == pytest.approx(1, abs=1e-4)
     index = [np.flatnonzero(np.isin(label, end)) for end in ENDS]
-    direct = [reconstruct(tiny_run.store(), subset=torch.from_numpy(i)).map for i in index]
+    split = LatentSplit.of(tiny_run)
+    direct = [reconstruct(tiny_run.store(), subset=split.crossed(i)).map for i in index]
     found = [map_selection(tiny_run, i).reconstruction.map for i in index]
     assert torch.equal(found[0], direct[0]) and torch.equal(found[1], direct[1])
+
+
+def test_particles_that_their_latent_points_did_not_choose_are_taken_as_they_are(tiny_run):
+    chosen = np.random.default_rng(0).permutation(400)[:150]
+    direct = reconstruct(tiny_run.store(), subset=torch.from_numpy(np.sort(chosen))).map
+    assert torch.equal(map_selection(tiny_run, chosen).reconstruction.map, direct)
 
 
 def test_the_maps_of_two_ends_differ_as_the_truth_does(mapped, tiny_run, tiny_set, label):

@@ -59,9 +59,7 @@ def test_a_linear_run_gives_the_exact_posterior(tiny_run, linear):
     """Bayesian regression in double precision; the prior is how the run's own particles are spread."""
     store, model = linear.store(), tiny_run.representation()
     index = torch.arange(len(store))
-    noise = linear.spectra().noise.clamp(max=1)
-    noise[0] = noise[1]
-    batch = store.batch(index).whitened(noise.rsqrt()[store.disk.shell])
+    batch = store.batch(index)
     # mean and components from slices at the origin and at unit points
     at = torch.cat([torch.zeros(1, 2), torch.eye(2)])
     values = torch.stack([model.slices(p.expand(len(store), 2), batch.rotation, store.disk) for p in at], dim=-1)
@@ -96,13 +94,13 @@ def test_the_result_is_a_run_of_the_same_model_and_the_new_particles(tiny_run, l
 
 
 def test_a_few_particles_lie_where_they_lie_among_all(tiny_run, linear, tiny_set, tmp_path):
-    """Noise and contrast are judged from the few alone, which costs less than the posterior's width."""
+    """The noise is judged from the few alone, which costs less than the posterior's width."""
     chosen = np.arange(0, 400, 20)
     np.savetxt(tmp_path / "index.txt", chosen, fmt="%d")
     images = ImageSource(index=tmp_path / "index.txt")
     few = encode_particles(EncodeConfig(tiny_run.path, tiny_set / "particles.star", tmp_path / "few", images=images))
     apart = np.abs(few.latent_mean() - linear.latent_mean()[chosen]) / linear.latent_std()[chosen]
-    assert apart.max() < 0.5
+    assert np.median(apart) < 0.2 and apart.max() < 1
     # and so do all of them by the code that encodes an encoded run
     again = encode_particles(EncodeConfig(linear.path, tiny_set / "particles.star", tmp_path / "again"))
     assert min(agreement(again, linear)) > 0.99
@@ -133,6 +131,8 @@ def test_a_field_with_an_encoder_network_asks_it(tiny_store, tmp_path, recipe):
         network=network,
         training=replace(SHORT, epochs=1, batch_size=32),
         warm_steps=20 if recipe == "default" else None,
+        contrast=False,
+        fix_poses=True,
         seed=1,
     )
     run = train(config)

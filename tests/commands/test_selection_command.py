@@ -83,7 +83,7 @@ def cs_run(tiny_set, tmp_path_factory: pytest.TempPathFactory) -> Path:
     array["filament/unknown"] = np.random.default_rng(1).normal(size=(n, 3))
     with (folder / "p.cs").open("wb") as file:
         np.save(file, array)
-    assert run("train", "linear", folder / "p.cs", "-o", folder / "run", "--skip-bad", *FIT) == 0
+    assert run("train", "linear", folder / "p.cs", "-o", folder / "run", "--skip-bad", "--fix-poses", *FIT) == 0
     return folder / "run"
 
 

@@ -31,7 +31,7 @@ def maps(folder: Path) -> list[np.ndarray]:
 def run(tiny_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "run"
     star = str(tiny_set / "particles.star")
-    fit = ["--zdim", "2", "--iterations", "2", "--seed", "1"]
+    fit = ["--zdim", "2", "--iterations", "2", "--seed", "1", "--fix-poses", "--no-contrast"]
     assert main(["train", "linear", star, "-o", str(folder), *fit]) == 0
     return folder
 

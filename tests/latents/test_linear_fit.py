@@ -12,6 +12,7 @@ import torch
 from scipy.linalg import subspace_angles
 
 from cryomorph.config.simulate import SimulateConfig
+from cryomorph.latents.joint import JointPosterior
 from cryomorph.latents.linear_fit import (
     FIRST_RADIUS,
     FIRST_REPEATS,
@@ -24,8 +25,9 @@ from cryomorph.latents.linear_fit import (
     merge_and_finish,
     merged,
     reproducibility,
+    split_scores,
 )
-from cryomorph.latents.ppca import LatentPosterior
+from cryomorph.latents.nuisance import NuisancePrior
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.prepare import prepare
 from cryomorph.particles.store import ParticleStore
@@ -33,8 +35,10 @@ from cryomorph.physics.pose import Pose
 from cryomorph.simulation.sets import simulate_set
 from cryomorph.volumes.backproject import reconstruct
 from cryomorph.volumes.masks import spherical_mask
+from fixtures.posteriors import of_latents
 
 BOX = 6
+FIXED = NuisancePrior(0.0, 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("last", [4, 6, 7, 8, 12, 16, 24, 32])
@@ -73,7 +77,7 @@ def test_merging_a_model_with_itself_changes_nothing():
 
 
 @pytest.fixture(scope="module")
-def raw() -> tuple[torch.Tensor, LatentPosterior]:
+def raw() -> tuple[torch.Tensor, JointPosterior]:
     """A model in a skew basis whose latent is off centre, and the posterior of 200 images."""
     rng = np.random.default_rng(4)
     maps = halves_of(3)[0]
@@ -81,13 +85,12 @@ def raw() -> tuple[torch.Tensor, LatentPosterior]:
     mean = rng.normal(size=(200, 3)) @ np.array([[1.0, 0.4, 0.0], [0.0, 0.5, 0.3], [0.0, 0.0, 1.4]]) + [0.5, -1.0, 0.2]
     roots = rng.normal(size=(200, 3, 3)) * 0.3
     spread = roots @ roots.transpose(0, 2, 1) + 0.05 * np.eye(3)
-    contrast = torch.from_numpy(rng.uniform(0.8, 1.2, 200)).float()
-    return maps, LatentPosterior(torch.tensor(mean).float(), torch.tensor(spread).float(), contrast, torch.zeros(200))
+    return maps, of_latents(torch.tensor(mean).float(), torch.tensor(spread).float())
 
 
 @pytest.fixture(scope="module")
 def reported(raw) -> LinearFit:
-    return in_reported_basis(raw[0], raw[1], halves_of(3))
+    return in_reported_basis(raw[0], raw[1], split=(raw[1], raw[1]), halves=halves_of(3), prior=FIXED)
 
 
 def test_reported_components_are_orthogonal_and_of_equal_norm(reported):
@@ -128,7 +131,24 @@ def test_reported_spread_is_the_covariance_turned(raw, reported):
     change = np.linalg.lstsq(centred, reported.latent_mean.double().numpy(), rcond=None)[0]
     expected = np.stack([np.diag(change.T @ c @ change) for c in posterior.covariance.double().numpy()])
     np.testing.assert_allclose(reported.latent_std.numpy() ** 2, expected, rtol=1e-3, atol=1e-6)
-    assert torch.equal(reported.contrast, posterior.contrast)
+    for half in reported.latent_split:
+        torch.testing.assert_close(half, reported.latent_mean)
+
+
+def test_scores_of_halves_with_the_noise_that_they_say_have_a_deviation_of_one():
+    """Two measurements of the same points, each with a known precision, combined with the prior by Bayes's rule."""
+    rng = np.random.default_rng(6)
+    n, z, turn = 4000, rng.normal(size=(4000, 2)), np.array([[1.0, 0.4], [0.0, 2.0]])
+    halves = []
+    for _ in range(2):
+        roots = rng.normal(size=(n, 2, 2)) * 0.7
+        precision = roots @ roots.transpose(0, 2, 1) + 0.2 * np.eye(2)
+        noise = np.linalg.cholesky(np.linalg.inv(precision)) @ rng.normal(size=(n, 2, 1))
+        covariance = np.linalg.inv(precision + np.eye(2))
+        mean = covariance @ precision @ (z[..., None] + noise)
+        halves.append(of_latents(torch.from_numpy(mean[..., 0]).float(), torch.from_numpy(covariance).float()))
+    score = split_scores((halves[0], halves[1]), torch.from_numpy(turn))
+    np.testing.assert_allclose(score.std(0).numpy(), 1, atol=0.03)
 
 
 def test_reproducibility_is_one_in_the_same_subspace_and_zero_in_orthogonal_ones():
@@ -159,7 +179,8 @@ def schedule_for(store: ParticleStore, precision: torch.Tensor, **changes) -> Sc
         mean_precision=precision,
         whitening=torch.ones(store.disk.size),
         mask=spherical_mask(store.box, 0.9 * store.box / 2, 0.1 * store.box / 2),
-        estimate_contrast=False,
+        mean_mask=spherical_mask(store.box, 0.9 * store.box / 2, 0.1 * store.box / 2),
+        nuisances=FIXED,
         seed=0,
     )
     return replace(plain, **changes)
@@ -183,7 +204,9 @@ def fit(run, schedule: Schedule, resume: HalfState | None = None) -> tuple[list[
 
 
 def same(a: LinearFit, b: LinearFit) -> bool:
-    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in LinearFit.__dataclass_fields__)
+    names = [name for name in LinearFit.__dataclass_fields__ if name not in ("nuisances", "prior")]
+    alike = all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
+    return alike and torch.equal(a.nuisances.value, b.nuisances.value)
 
 
 @pytest.fixture(scope="module")
@@ -244,20 +267,34 @@ def test_mask_follows_the_band_and_bounds_every_map(tiny_run):
     mask[4:12, 4:12, 5:12] = 1
     schedule = schedule_of(tiny_run, mask=mask)
     for radius in schedule.radii:
-        small = schedule.mask_at(radius)
+        small = schedule.problem(radius, 2).mask
         assert small.shape == (2 * radius,) * 3
         assert 0 <= float(small.min()) <= float(small.max()) <= 1
         assert float(small.mean()) == pytest.approx(float(mask.mean()), rel=0.2)
-    assert torch.equal(schedule.mask_at(8), mask)
+    assert torch.equal(schedule.problem(8, 2).mask, mask)
     finished = fit(tiny_run, schedule)[2]
-    assert float(finished.maps[:, mask == 0].abs().max()) < 1e-6 * float(finished.maps.abs().max())
+    assert float(finished.maps[1:, mask == 0].abs().max()) < 1e-6 * float(finished.maps.abs().max())
 
 
 def test_contrast_is_estimated_when_asked(tiny_run, whole):
-    finished = fit(tiny_run, schedule_of(tiny_run, estimate_contrast=True))[2]
-    assert float(finished.contrast.std()) > 0
-    assert float(finished.contrast.mean()) == pytest.approx(1, abs=0.1)
-    assert torch.equal(whole[2].contrast, torch.ones(400))
+    finished = fit(tiny_run, schedule_of(tiny_run, nuisances=NuisancePrior(0.2, 0.0, 0.0)))[2]
+    assert float(finished.nuisances.contrast.std()) > 0
+    assert float(finished.nuisances.contrast.mean()) == pytest.approx(1, abs=0.1)
+    assert torch.equal(whole[2].nuisances.contrast, torch.ones(400))
+
+
+def test_poses_of_a_half_set_are_those_of_its_own_maps(tiny_run, whole):
+    """Whatever the other half set's maps are; the latent points come from both."""
+    store, free = tiny_run.store(), NuisancePrior()
+    state = replace(whole[0][-1], priors=(free, free))
+    other = replace(state, maps=torch.stack([state.maps[0], state.maps[1].flip(1)]))
+    schedule = schedule_of(tiny_run, final_iterations=1)
+    a, b = (merge_and_finish(store, each, schedule, report=lambda step, likelihood: None) for each in (state, other))
+    own = store.half == 0
+    assert torch.equal(a.nuisances.value[own], b.nuisances.value[own])
+    assert float(a.nuisances.value[own].abs().min()) > 0
+    assert not (a.nuisances.value[~own] == b.nuisances.value[~own]).all(1).any()
+    assert not torch.equal(a.latent_mean, b.latent_mean)
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ import torch
 from scipy.linalg import subspace_angles
 from scipy.stats import multivariate_normal
 
+from cryomorph.latents.joint import JointPosterior
+from cryomorph.latents.joint_em import Located, joint_em_iteration
+from cryomorph.latents.nuisance import NuisancePrior
 from cryomorph.latents.ppca import (
-    CONTRAST_STD,
-    CONTRASTS,
     EmProblem,
     LatentPosterior,
     Subspace,
     e_step,
-    em_iteration,
     infer,
     m_step,
     posterior_of,
@@ -26,6 +26,7 @@ from cryomorph.physics.pose import random_rotations
 from cryomorph.physics.slicing import locate_slices, padded_grid
 from cryomorph.volumes.backproject import rows_in_band
 from cryomorph.volumes.masks import spherical_mask
+from fixtures.posteriors import of_latents
 
 BOX = 16
 SIGMA_PX = 1.4
@@ -67,7 +68,7 @@ def marginal(columns: np.ndarray, image: np.ndarray, contrast: float = 1.0) -> f
 def test_posterior_is_bayesian_linear_regression():
     """Precision `I + A^T A / s2`, mean its inverse times `A^T (x - mean) / s2`; `s2 = 1/2` for each real part."""
     columns, images = design(0)
-    found = posterior_of(*whole_plane_sums(columns, images), estimate_contrast=False)
+    found = posterior_of(*whole_plane_sums(columns, images))
     for b in range(len(images)):
         a = np.concatenate([columns[b].real, columns[b].imag])
         x = np.concatenate([images[b].real, images[b].imag])
@@ -75,51 +76,18 @@ def test_posterior_is_bayesian_linear_regression():
         mean = covariance @ a[:, 1:].T @ (x - a[:, 0]) / 0.5
         np.testing.assert_allclose(found.mean[b], mean, atol=1e-4)
         np.testing.assert_allclose(found.covariance[b], covariance, atol=1e-5)
-    assert torch.equal(found.contrast, torch.ones(5))
 
 
 def test_log_likelihood_is_the_marginal_up_to_what_no_model_changes():
     columns, images = design(1)
     other, _ = design(2)
-    first = posterior_of(*whole_plane_sums(columns, images), estimate_contrast=False).log_likelihood
-    second = posterior_of(*whole_plane_sums(other, images), estimate_contrast=False).log_likelihood
+    first = posterior_of(*whole_plane_sums(columns, images)).log_likelihood
+    second = posterior_of(*whole_plane_sums(other, images)).log_likelihood
     for b in range(len(images)):
         expected = marginal(columns[b], images[b]) - marginal(other[b], images[b])
         assert float(first[b] - second[b]) == pytest.approx(expected, abs=2e-3)
         absolute = marginal(columns[b], images[b]) - marginal(0 * columns[b], images[b])
         assert float(first[b]) == pytest.approx(absolute, abs=2e-3)
-
-
-def test_contrast_is_the_grid_s_best_by_the_marginal_and_its_prior():
-    columns, images = design(3, images=12)
-    found = posterior_of(*whole_plane_sums(columns, images), estimate_contrast=True)
-    grid = CONTRASTS.numpy().astype(float)
-    for b in range(len(images)):
-        score = [marginal(columns[b], images[b], a) - 0.5 * ((a - 1) / CONTRAST_STD) ** 2 for a in grid]
-        best = int(np.argmax(score))
-        chosen = int(np.argmin(np.abs(grid - float(found.contrast[b]))))
-        assert score[chosen] == pytest.approx(score[best], abs=5e-3)
-        scaled = posterior_of(
-            *whole_plane_sums(grid[chosen] * columns[b : b + 1], images[b : b + 1]), estimate_contrast=False
-        )
-        torch.testing.assert_close(found.mean[b], scaled.mean[0], atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(found.covariance[b], scaled.covariance[0], atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(found.log_likelihood[b], scaled.log_likelihood[0], atol=5e-3, rtol=1e-4)
-
-
-def test_contrast_is_recovered_where_the_mean_is_strong():
-    rng = np.random.default_rng(4)
-    columns, _ = design(5, images=60, coefficients=300)
-    columns[..., 0] *= 4
-    truth = rng.uniform(0.7, 1.3, 60)
-    z = np.concatenate([np.ones((60, 1)), rng.normal(size=(60, 3))], axis=1)
-    noise = (rng.normal(size=(60, 300)) + 1j * rng.normal(size=(60, 300))) / np.sqrt(2)
-    images = truth[:, None] * np.einsum("bmc,bc->bm", columns, z) + noise
-    found = posterior_of(*whole_plane_sums(columns, images), estimate_contrast=True)
-    step = float(CONTRASTS[1] - CONTRASTS[0])
-    assert np.abs(found.contrast.numpy() - truth).max() < 2 * step
-    assert np.abs(found.contrast.numpy() - truth).mean() < 0.75 * step
-    assert np.abs(found.mean.numpy() - z[:, 1:]).mean() < 0.15
 
 
 class Truth:
@@ -169,9 +137,17 @@ def start(seed: int, size: float) -> Subspace:
 WHITE = torch.ones(fourier_disk(BOX).size)
 
 
-def problem(precision: float = 0.05, *, contrast: bool = False) -> EmProblem:
+def problem(precision: float = 0.05) -> EmProblem:
     size = fourier_disk(BOX).size
-    return EmProblem(torch.full((ZDIM + 1, BOX // 2 + 1), precision), torch.ones(size), SPHERE, contrast)
+    return EmProblem(torch.full((ZDIM + 1, BOX // 2 + 1), precision), torch.ones(size), SPHERE)
+
+
+FIXED, FREE_CONTRAST = NuisancePrior(0.0, 0.0, 0.0, 0.0), NuisancePrior(0.2, 0.0, 0.0, 0.0)
+
+
+def em_iteration(batches, model, problem, prior=FIXED, iterations=1):
+    known, disk = Located.unknown(sum(map(len, batches)), ZDIM), fourier_disk(BOX)
+    return joint_em_iteration(batches, model, problem, disk=disk, prior=prior, known=known, iterations=iterations)
 
 
 @pytest.fixture(scope="module")
@@ -236,9 +212,9 @@ def test_e_step_is_the_posterior_of_the_dense_design(truth):
     batch = truth.batches()[0]
     slices = locate_slices(grid, fourier_disk(BOX).frequency, batch.rotation)
     rows = grid.from_volumes(maps)
-    found = e_step(batch, slices, rows, estimate_contrast=False)
+    found = e_step(batch, slices, rows)
     columns = (slices.extract(rows) * batch.ctf[..., None]).numpy().astype(complex)
-    expected = posterior_of(*whole_plane_sums(columns, batch.image.numpy().astype(complex)), estimate_contrast=False)
+    expected = posterior_of(*whole_plane_sums(columns, batch.image.numpy().astype(complex)))
     for name in ("mean", "covariance", "log_likelihood"):
         torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-3)
 
@@ -268,8 +244,8 @@ def test_iteration_with_contrast_recovers_amplitudes(truth):
     image = amplitude[:, None] * torch.from_numpy(truth.clean).to(torch.complex64) + noise
     exact = Subspace(padded_grid(BOX), torch.from_numpy(truth.maps()).float().reshape(-1, BOX, BOX, BOX))
     batch = Batch(b.index, image, b.ctf, b.rotation)
-    model, posterior = em_iteration([batch], exact, problem(contrast=True))
-    assert np.corrcoef(posterior.contrast, amplitude)[0, 1] > 0.9
+    model, posterior = em_iteration([batch], exact, problem(), FREE_CONTRAST, 4)
+    assert np.corrcoef(posterior.nuisances.contrast, amplitude)[0, 1] > 0.9
     assert np.corrcoef(model.maps[0].flatten(), exact.maps[0].flatten())[0, 1] > 0.97
 
 
@@ -278,8 +254,8 @@ def test_contrasts_average_one_from_a_start_at_another_scale(truth):
     faint = Subspace(padded_grid(BOX), 0.75 * torch.from_numpy(truth.maps()).float().reshape(-1, BOX, BOX, BOX))
     model = faint
     for _ in range(5):
-        model, posterior = em_iteration(truth.batches(), model, problem(contrast=True))
-    assert float(posterior.contrast.mean()) == pytest.approx(1, abs=0.02)
+        model, posterior = em_iteration(truth.batches(), model, problem(), FREE_CONTRAST, 3)
+    assert float(posterior.nuisances.contrast.mean()) == pytest.approx(1, abs=0.02)
     images = torch.view_as_real(truth.batch.image).flatten().double()
     slices = locate_slices(model.grid, fourier_disk(BOX).frequency, truth.batch.rotation)
     shown = slices.extract(model.grid.from_volumes(model.maps)) * truth.batch.ctf[..., None]
@@ -354,8 +330,9 @@ def test_maps_end_inside_the_mask(fitted):
 def test_second_moment_and_cat_of_posteriors():
     mean = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
     covariance = torch.stack([torch.eye(2), 3 * torch.eye(2)])
-    one = LatentPosterior(mean, covariance, torch.ones(2), torch.zeros(2))
-    torch.testing.assert_close(one.second_moment(), torch.tensor([[2.5, 0.0], [0.0, 6.5]]))
-    both = LatentPosterior.cat([one, one])
+    one = of_latents(mean, covariance)
+    torch.testing.assert_close(one.second_moment(torch.ones(2)), torch.tensor([[2.5, 0.0], [0.0, 6.5]]))
+    torch.testing.assert_close(one.second_moment(torch.tensor([1.0, 0.0])), torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+    both = JointPosterior.cat([one, one])
     assert both.mean.shape == (4, 2)
-    torch.testing.assert_close(both.second_moment(), one.second_moment())
+    torch.testing.assert_close(both.second_moment(torch.ones(4)), one.second_moment(torch.ones(2)))

@@ -17,11 +17,10 @@ from cryomorph.config.training import TrainingConfig
 from cryomorph.io.star import read_star
 from cryomorph.physics.symmetry import point_group
 from cryomorph.representations.gaussians import Gaussians
+from cryomorph.runs.corrections import with_corrected
 from cryomorph.runs.folder import RunFolder
-from cryomorph.runs.snapshot import with_refined
 from cryomorph.simulation.sets import simulate_set
 from cryomorph.training import trainer
-from cryomorph.training.stages.refine_poses import ROUNDS
 
 # what trains here is trained with the checks of shapes in training/test_shared_options.py
 pytestmark = pytest.mark.unchecked
@@ -45,13 +44,13 @@ def recorded(run: RunFolder, stage: str) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize(("epoch", "own"), [(1, [1, 2]), (2, [2])])
 def test_poses_are_refined_against_the_model_after_an_epoch_and_at_the_end(config, tmp_path, epoch, own):
-    """First half set against half set, in a few rounds; then at each particle's own conformation, from there."""
+    """First by the linear stage; then at each particle's own conformation, from there."""
     training = replace(SHORT, refine_poses=True, pose_epoch=epoch)
     run = train(replace(config, output=tmp_path / "run", training=training))
-    assert [row["round"] for row in recorded(run, "poses")] == [*range(1, ROUNDS + 1), *own]
-    by_halves = with_refined(run.path, run.given_store()).require_pose().rotation
-    assert not torch.equal(by_halves, run.given_store().require_pose().rotation)
-    assert not torch.equal(run.store().require_pose().rotation, by_halves)
+    assert [row["round"] for row in recorded(run, "poses")] == own
+    linear = with_corrected(run.path, run.given_store()).require_pose().rotation
+    assert not torch.equal(linear, run.given_store().require_pose().rotation)
+    assert not torch.equal(run.store().require_pose().rotation, linear)
 
 
 def test_one_unit_of_a_trimer_is_free_and_every_particle_has_three_places(config, tmp_path):
@@ -87,4 +86,4 @@ def test_poses_that_were_to_be_refined_at_the_end_are_where_it_comes_early(confi
     training = replace(SHORT, epochs=4, patience=1, refine_poses=True, pose_epoch=3, radius_share=0.0)
     run = train(replace(config, output=tmp_path / "run", training=training))
     assert [row["epoch"] for row in recorded(run, "epoch")] == [1]
-    assert [row["round"] for row in recorded(run, "poses")] == [*range(1, ROUNDS + 1), 4]
+    assert [row["round"] for row in recorded(run, "poses")] == [4]

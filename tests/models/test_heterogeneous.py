@@ -94,10 +94,12 @@ def test_placing_whitens_and_corrects_the_poses():
     poses = PoseTable(N)
     poses.offset[:] = 0.3 * torch.randn(N, 5, generator=torch.Generator().manual_seed(3))
     given = batch()
-    expected = given.whitened(WHITENING).moved(poses.offset, DISK)
+    expected = given.whitened(WHITENING).moved(poses.offset, DISK.frequency / DISK.box)
     for placed in (
         model_of(table(), poses=poses).prepare_batch(given, DISK),
-        model_of(table()).prepare_batch(given.moved(poses.offset, DISK), DISK),  # the one does not touch the other
+        model_of(table()).prepare_batch(
+            given.moved(poses.offset, DISK.frequency / DISK.box), DISK
+        ),  # the one does not touch the other
     ):
         torch.testing.assert_close(placed.image, expected.image)
         torch.testing.assert_close(placed.ctf, expected.ctf)
@@ -112,10 +114,12 @@ def test_refined_poses_explain_images_that_given_ones_do_not():
     offset = 0.2 * torch.randn(N, 5, generator=torch.Generator().manual_seed(4))
     encoder, given = table(), batch()
     flat = replace(given, image=torch.zeros_like(given.image), ctf=torch.ones_like(given.ctf))
-    true = flat.moved(offset, DISK)
+    true = flat.moved(offset, DISK.frequency / DISK.box)
     slices = linear().slices(encoder.mean, true.rotation, DISK)
     # the content lies at minus the true shift; the given poses have none
-    seen = replace(flat, image=slices).moved(torch.cat([torch.zeros(N, 3), -offset[:, 3:]], dim=1), DISK)
+    seen = replace(flat, image=slices).moved(
+        torch.cat([torch.zeros(N, 3), -offset[:, 3:]], dim=1), DISK.frequency / DISK.box
+    )
     poses = PoseTable(N)
     given_poses = model_of(encoder, poses=poses)
     before = given_poses(given_poses.prepare_batch(seen, DISK), DISK, 0 * NOISE).nll

@@ -34,7 +34,10 @@ def particles(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def store(particles, tmp_path_factory):
-    return prepare(particles, tmp_path_factory.mktemp("stores") / "s", invert="no")
+    """A store of before the noise of every image was measured: all have the same."""
+    made = prepare(particles, tmp_path_factory.mktemp("stores") / "s", invert="no")
+    (made.folder / "level.npy").unlink()
+    return ParticleStore.open(made.folder)
 
 
 @pytest.fixture
@@ -94,7 +97,8 @@ def test_the_transfer_function_is_the_ctf_over_the_noise(particles, store):
 
 
 def test_without_ctf_the_transfer_function_is_flat(particles, tmp_path):
-    store = prepare(replace(particles, ctf=None), tmp_path / "s", invert="no")
+    (prepare(replace(particles, ctf=None), tmp_path / "s", invert="no").folder / "level.npy").unlink()
+    store = ParticleStore.open(tmp_path / "s")
     assert store.ctf is None
     expected = (1 / store.noise_amplitude[store.disk.shell]).expand(2, -1)
     torch.testing.assert_close(store.batch(torch.tensor([1, 4])).ctf, expected)
@@ -175,7 +179,7 @@ def test_a_batch_is_moved_by_whole_pixels_as_np_roll_does(store):
     expected = numpy_coefficients(rolled, store.disk) / store.noise_amplitude[store.disk.shell].numpy()
     offset = torch.cat([torch.zeros(6, 3), torch.from_numpy(extra).float()], dim=1)
     for disk in (store.disk, store.disk.within(7)):
-        moved = store.batch(index, disk.size).moved(offset, disk)
+        moved = store.batch(index, disk.size).moved(offset, disk.frequency / disk.box)
         assert np.abs(moved.image.numpy() - expected[:, : disk.size]).max() < 6e-4 * np.abs(expected).max()
         torch.testing.assert_close(moved.rotation, store.require_pose().rotation[:6])
 
@@ -185,12 +189,12 @@ def test_a_batch_is_turned_as_scipy_does(store):
     index, offset = torch.arange(6), torch.zeros(6, 5)
     offset[:, :3] = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
     batch = store.batch(index)
-    moved = batch.moved(offset, store.disk)
+    moved = batch.moved(offset, store.disk.frequency / store.box)
     turn = Rotation.from_rotvec(offset[:, :3].double().numpy()).as_matrix()
     np.testing.assert_allclose(moved.rotation, turn @ batch.rotation.double().numpy(), atol=1e-6)
     torch.testing.assert_close(moved.image, batch.image)
     assert torch.equal(moved.ctf, batch.ctf)
-    flat = batch.moved(torch.tensor([[0, 0, 0.3, 0, 0]]).expand(6, 5), store.disk)
+    flat = batch.moved(torch.tensor([[0, 0, 0.3, 0, 0]]).expand(6, 5), store.disk.frequency / store.box)
     torch.testing.assert_close(flat.rotation[:, 2], batch.rotation[:, 2])  # the view direction is the same
 
 

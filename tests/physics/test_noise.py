@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cryomorph.physics.disk import fourier_disk
-from cryomorph.physics.noise import outside_power, outside_window, residual_power, shell_mean
+from cryomorph.physics.noise import outside_power, outside_window, residual_power, shell_mean, typical_power
 
 BOX, N = 48, 400
 
@@ -27,7 +27,7 @@ def spread(power: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def test_white_noise_has_its_variance_in_every_shell():
-    power = outside_power(white(), fourier_disk(BOX))
+    power = typical_power(outside_power(white(), fourier_disk(BOX)))
     assert power.shape == (BOX // 2 + 1,)
     assert spread(power, torch.full_like(power, BOX**2 * 9.0)) < 0.1
     assert float((power[4:] / (BOX**2 * 9)).mean()) == pytest.approx(1, abs=0.02)
@@ -36,7 +36,7 @@ def test_white_noise_has_its_variance_in_every_shell():
 
 def test_a_cropped_disk_sees_the_cropped_image_s_noise():
     """Cropping in Fourier space keeps pixel values: a coefficient shrinks by the ratio of the areas."""
-    power = outside_power(white(), fourier_disk(32))
+    power = typical_power(outside_power(white(), fourier_disk(32)))
     expected = BOX**2 * 9.0 * (32 / BOX) ** 4
     assert spread(power, torch.full_like(power, expected)) < 0.1
 
@@ -45,7 +45,7 @@ def test_coloured_noise_keeps_its_colour():
     transform = torch.fft.rfft2(white())
     k = torch.sqrt(torch.fft.fftfreq(BOX)[:, None] ** 2 + torch.fft.rfftfreq(BOX) ** 2) * BOX
     gain = 1 / (1 + (k / 8) ** 2)
-    power = outside_power(torch.fft.irfft2(transform * gain, s=(BOX, BOX)), fourier_disk(BOX))
+    power = typical_power(outside_power(torch.fft.irfft2(transform * gain, s=(BOX, BOX)), fourier_disk(BOX)))
     radius = torch.arange(BOX // 2 + 1).float()
     expected = BOX**2 * 9.0 / (1 + (radius / 8) ** 2) ** 2
     assert spread(power, expected) < 0.25  # the window smears a slope
@@ -53,8 +53,8 @@ def test_coloured_noise_keeps_its_colour():
 
 def test_a_bright_particle_and_an_offset_change_little():
     disk = fourier_disk(BOX)
-    alone = outside_power(white(), disk)
-    power = outside_power(white() + blob() + 1000.0, disk)
+    alone = typical_power(outside_power(white(), disk))
+    power = typical_power(outside_power(white() + blob() + 1000.0, disk))
     inside = shell_mean(disk.from_images(white() + blob()).abs().square().mean(0), disk.shell, BOX // 2 + 1)
     assert float((inside / alone)[1:4].min()) > 50  # the particle is bright
     assert float((power / alone - 1).abs()[1:].max()) < 0.05

@@ -20,14 +20,11 @@ from cryomorph.poses.refine import (
     WEAK_PRIOR,
     WIDTHS,
     Offsets,
-    best_offsets,
     prior_width,
-    refine_across_halves,
     refine_poses,
     shared_width,
     shrink,
 )
-from cryomorph.volumes.backproject import reconstruct
 
 BOX = 16
 GRID = torch.logspace(-3, 1, 161)
@@ -92,7 +89,7 @@ def test_offsets_are_shrunk_by_the_formula_with_the_most_likely_width():
     poses = PoseTable(60)
     poses.offset += 7
     # both halves of the coefficients say the same: no bound on the width
-    flat = (best, covariance, np.stack([best, best]), np.ones_like(best), np.zeros_like(best))
+    flat = (best, covariance, np.stack([best, best]), np.ones_like(best))
     tensors = (torch.from_numpy(array).float() for array in flat)
     facts = shrink(poses, Offsets(torch.from_numpy(particle), *tensors))
 
@@ -114,20 +111,20 @@ def test_offsets_are_shrunk_by_the_formula_with_the_most_likely_width():
 
 @pytest.mark.parametrize("width", [0.2, 1.0])
 def test_what_two_halves_agree_on_is_the_width_whatever_their_noise(width):
-    """A prior that keeps 0.6 and 0.8 of an offset in the halves, and a latent point that moves both by 0.3."""
+    """A prior that keeps 0.6 and 0.8 of an offset in the halves."""
     rng = np.random.default_rng(2)
     n, part = 60_000, slice(0, 3)
     noise = rng.uniform(0.5, 2.0, n)
-    truth, latent = width * rng.normal(size=(n, 5)), 0.3 * rng.normal(size=(n, 5))
-    split = np.stack([0.6 * truth, 0.8 * truth]) + latent + noise[:, None] * rng.normal(size=(2, n, 5))
+    truth = width * rng.normal(size=(n, 5))
+    split = np.stack([0.6 * truth, 0.8 * truth]) + noise[:, None] * rng.normal(size=(2, n, 5))
     trust = torch.from_numpy(noise**-4.0)
 
     def seen(split: np.ndarray, rows: slice = slice(None)) -> Offsets:
         count = len(noise[rows])
-        kept, leaked = torch.full((count, 5), 0.48), torch.full((count, 5), 0.09)
+        kept = torch.full((count, 5), 0.48)
         none = torch.zeros(count, 5)
         both = torch.from_numpy(split[:, rows]).float()
-        return Offsets(torch.arange(count), none, none[..., None] * none[:, None], both, kept, leaked)
+        return Offsets(torch.arange(count), none, none[..., None] * none[:, None], both, kept)
 
     assert shared_width(seen(split), part, trust) == pytest.approx(width, rel=0.1)
     assert shared_width(seen(split - np.stack([0.6 * truth, 0.8 * truth])), part, trust) < 0.15
@@ -149,7 +146,7 @@ def test_offsets_that_come_from_faulty_maps_are_not_believed():
     given = (split.mean(0), covariance, split)
     poses = PoseTable(n)
     whole = torch.ones(n, 5)
-    found = Offsets(torch.arange(n), *(torch.from_numpy(a.copy()).float() for a in given), whole, 0 * whole)
+    found = Offsets(torch.arange(n), *(torch.from_numpy(a.copy()).float() for a in given), whole)
     assert prior_width(found.best[:, :3], found.covariance[:, :3, :3], GRID) > 0.07
     facts = shrink(poses, found)
     assert facts["rotation_deg_median"] < 0.15 * np.degrees(np.median(np.linalg.norm(given[0][:, :3], axis=1)))
@@ -282,143 +279,3 @@ def test_the_widths_looked_at_hold_every_offset_that_can_be_believed():
     assert np.degrees(float(rotation[-1])) > 5
     assert float(shift[0]) < 0.01
     assert float(shift[-1]) > 2
-
-
-def across(made, maps, *, times: int = 1) -> PoseTable:
-    """Poses after half sets were refined against the maps (2, c, z, y, x) of each other."""
-    poses = PoseTable(len(made.store))
-    for _ in range(times):
-        refine_across_halves(maps, made.store, poses, whitening=torch.ones(made.store.disk.size))
-    return poses
-
-
-def unshrunk(made, maps, monkeypatch) -> Offsets:
-    """What the half sets say of every particle, before all of them together say how far to believe it."""
-    seen: list[Offsets] = []
-    monkeypatch.setattr(pose_refine, "shrink", lambda poses, found: seen.append(found) or {})
-    across(made, maps)
-    return seen[0]
-
-
-@pytest.fixture(scope="module")
-def perturbed(blobs_of, simulated, tmp_path_factory):
-    """Blobs with two latent coordinates that nobody knows, and a store of them off by 3 degrees and 1 pixel."""
-    blobs = blobs_of.of(zdim=2, strength=8.0)
-    folder = tmp_path_factory.mktemp("perturbed") / "store"
-    return blobs, simulated(blobs, folder, n=200, offset=perturbation(200, 3.0, 1.0))
-
-
-@pytest.mark.parametrize("zdim", [0, 2])
-def test_half_sets_halve_the_error_of_perturbed_poses(blobs_of, simulated, tmp_path, zdim):
-    """Latent points are not given: they are found with the poses."""
-    blobs = blobs_of.of(zdim=zdim, strength=8.0)
-    made = simulated(blobs, tmp_path / "store", n=200, offset=perturbation(200, 3.0, 1.0))
-    given = errors(PoseTable(200), made)
-    found = errors(across(made, blobs.maps().expand(2, -1, -1, -1, -1)), made)
-    assert np.median(given[0]) == pytest.approx(3, rel=0.01) and np.median(given[1]) == pytest.approx(1, rel=0.01)
-    assert np.median(found[0]) < 0.5 * np.median(given[0])
-    assert np.median(found[1]) < 0.1 * np.median(given[1])
-    for half in (0, 1):
-        assert np.median(found[0][made.store.half == half]) < 0.5 * np.median(given[0][made.store.half == half])
-
-
-@pytest.mark.parametrize("zdim", [0, 2])
-def test_true_poses_stay_where_they_are_when_half_sets_look_at_them(blobs_of, simulated, tmp_path, zdim):
-    blobs = blobs_of.of(zdim=zdim, strength=2.0)
-    made = simulated(blobs, tmp_path / "store", n=500)
-    turn, shift = errors(across(made, blobs.maps().expand(2, -1, -1, -1, -1), times=2), made)
-    assert np.median(turn) < 0.3
-    assert np.median(shift) < 0.1
-    assert np.degrees(np.sqrt(3) * single_image_width(blobs, made)) > 3  # what an image alone would have done
-
-
-@pytest.mark.parametrize("lost", [0, 1])
-def test_without_maps_of_one_half_set_the_particles_of_the_other_stay_where_they_were(perturbed, lost):
-    blobs, made = perturbed
-    maps = torch.stack([blobs.maps(), blobs.maps()])
-    maps[1 - lost] = 0
-    poses = across(made, maps)
-    theirs = made.store.half == lost
-    assert (poses.offset[theirs] == 0).all()
-    assert np.median(errors(poses, made)[0][~theirs]) < 1.5
-    assert np.median(errors(poses, made)[1][~theirs]) < 0.1
-
-
-@pytest.mark.parametrize("half", [0, 1])
-def test_what_a_half_set_s_own_maps_hold_says_nothing_of_its_particles(perturbed, monkeypatch, half):
-    blobs, made = perturbed
-    maps = torch.stack([blobs.maps(), blobs.maps()])
-    spoilt = maps.clone()
-    spoilt[half] = maps[half].std() * torch.randn(maps[half].shape, generator=torch.Generator().manual_seed(2))
-    clean, other = unshrunk(made, maps, monkeypatch), unshrunk(made, spoilt, monkeypatch)
-    assert torch.equal(clean.particle.sort().values, torch.arange(200))
-    assert torch.equal(clean.particle, other.particle)
-    own = made.store.half[clean.particle] == half
-    assert torch.equal(clean.best[own], other.best[own])
-    assert torch.equal(clean.covariance[own], other.covariance[own])
-    assert not (clean.best[~own] == other.best[~own]).all(1).any()
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_an_image_in_the_map_that_it_is_compared_with_is_held_by_its_own_noise(blobs_of, simulated, tmp_path, seed):
-    """Few images with much noise: their own half set's map has all of it where their poses were."""
-    blobs = blobs_of.of(zdim=0, strength=0.7, seed=seed)
-    made = simulated(blobs, tmp_path / "store", n=50, offset=perturbation(50, 0.01, 1.0), seed=seed)
-    result = reconstruct(made.store, description="blobs")
-    maps = torch.stack([result.half1, result.half2])[:, None]
-    given, by_other, by_own = (
-        np.median(errors(poses, made)[1]) for poses in (PoseTable(50), across(made, maps), across(made, maps.flip(0)))
-    )
-    assert by_own > 0.8 * given
-    assert by_other < 0.85 * by_own
-
-
-def located(blobs, made, prior_std: float, *, free_latent: bool) -> Offsets:
-    """Best offsets by a model with the true maps; latent points, where they are not free, are the true ones."""
-    n = len(made.store)
-    model = Heterogeneous(
-        blobs.representation(),
-        TableEncoder(torch.from_numpy(made.z).float(), torch.ones(n, 2)),
-        prior_std=torch.full((2,), prior_std),
-        whitening=torch.ones(made.store.disk.size),
-    )
-    return best_offsets(model, made.store, torch.arange(n), disk=made.store.disk, free_latent=free_latent)
-
-
-def test_free_latent_points_under_a_prior_that_knows_them_change_nothing(blobs_of, simulated, tmp_path, monkeypatch):
-    """Particles that are all at the latent space's origin, and steps enough to arrive."""
-    monkeypatch.setattr(pose_refine, "ITERATIONS", 8)
-    blobs = blobs_of.of(zdim=2, strength=8.0)
-    alike = blobs_of(blobs.centre, np.stack([blobs.weight[0], *np.zeros_like(blobs.weight[1:])]))
-    made = simulated(alike, tmp_path / "store", n=60, offset=perturbation(60, 2.0, 0.5))
-    made.z[:] = 0
-    known = located(blobs, made, 1e-3, free_latent=False)
-    free = located(blobs, made, 1e-3, free_latent=True)
-    assert float(known.best.abs().median()) > 0.01
-    np.testing.assert_allclose(free.best.numpy(), known.best.numpy(), atol=1e-3)
-    np.testing.assert_allclose(free.covariance.numpy(), known.covariance.numpy(), atol=1e-2 * known.covariance.max())
-
-
-def test_what_a_free_latent_point_leaves_open_is_part_of_the_pose_s_covariance(blobs_of, simulated, tmp_path):
-    """Both covariances against the inverse information of the closed form, by finite differences of the residual."""
-    blobs = blobs_of.of(zdim=2, strength=8.0)
-    made = simulated(blobs, tmp_path / "store", n=60, noise=0.0)
-    k = made.store.disk.frequency.numpy() / BOX
-    image = blobs.slices(made.z, made.rotation, k)
-
-    def residual(step: np.ndarray) -> np.ndarray:
-        turned = Rotation.from_rotvec(step[2:5]).as_matrix() @ made.rotation
-        return image * np.exp(-2j * np.pi * k @ step[5:]) - blobs.slices(made.z + step[:2], turned, k)
-
-    slope = np.stack([(residual(step) - residual(-step)) / 2e-4 for step in 1e-4 * np.eye(7)], axis=-1)
-    prior = np.diag(np.array([1.0] * 2 + [WEAK_PRIOR[0]] * 3 + [WEAK_PRIOR[1]] * 2) ** -2)
-    information = 2 * np.einsum("bmp,bmq->bpq", slope.conj(), slope).real + prior
-    expected = {True: np.linalg.inv(information)[:, 2:, 2:], False: np.linalg.inv(information[:, 2:, 2:])}
-    found = {free: located(blobs, made, 1.0, free_latent=free).covariance.double().numpy() for free in (True, False)}
-    for free in (True, False):
-        scale = np.linalg.inv(np.linalg.cholesky(expected[free]))
-        np.testing.assert_allclose(scale @ found[free] @ scale.transpose(0, 2, 1) - np.eye(5), 0, atol=0.05)
-    scale = np.linalg.inv(np.linalg.cholesky(found[False]))
-    ratio = np.linalg.eigvalsh(scale @ found[True] @ scale.transpose(0, 2, 1))
-    assert ratio.min() > 0.99  # in no direction is more known
-    assert np.median(ratio[:, -1]) > 1.2  # in some, much less

@@ -23,7 +23,7 @@ QUICK = (
     "decode RUN -o OUT/m --particles OUT/two.txt",
     "decode RUN -o OUT/m --particles OUT/two.txt --reconstruct",
     "decode RUN -o OUT/m --selection OUT/many.txt --reconstruct",
-    "train linear STORE -o RUN --zdim 2 --iterations 2 --seed 1 --resume",
+    "train linear STORE -o RUN --zdim 2 --iterations 2 --seed 1 --fix-poses --no-contrast --resume",
     "backproject RUN/particles -o OUT/b",
 )
 SLOW = (

@@ -204,14 +204,21 @@ def test_store_that_is_gone_is_said(tmp_path, tiny_run):
         run.store()
 
 
-def test_consensus_of_a_run(tiny_run):
-    names = {path.name for path in (tiny_run.path / "consensus").iterdir()}
+@pytest.mark.parametrize("corrected", [True, False])
+def test_consensus_of_a_run(tiny_run, tmp_path, corrected):
+    """That of the corrected poses, where there is one."""
+    tiny_run = RunFolder.open(shutil.copytree(tiny_run.path, tmp_path / "run", symlinks=True))
+    folder = tiny_run.path / ("corrected_consensus" if corrected else "consensus")
+    if not corrected:
+        shutil.rmtree(tiny_run.path / "corrected_consensus")
+    assert tiny_run.consensus_path == folder
+    names = {path.name for path in folder.iterdir()}
     assert names == {"map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "fsc.csv", "fsc.png", "spectra.safetensors"}
     for name in ("map", "half1", "half2", "mask"):
-        data, pixel_A = read_map(tiny_run.path / "consensus" / f"{name}.mrc")
+        data, pixel_A = read_map(folder / f"{name}.mrc")
         np.testing.assert_array_equal(tiny_run.consensus_map(name).numpy(), data)
         assert pixel_A == pytest.approx(16.0)
-    with (tiny_run.path / "consensus" / "fsc.csv").open() as file:
+    with (folder / "fsc.csv").open() as file:
         rows = list(csv.DictReader(file))
     curves = tiny_run.consensus_fsc().by_name()
     assert set(curves) == {"unmasked", "masked", "phase_randomised", "corrected"}

@@ -77,7 +77,9 @@ def _finish(
         run.save_latent(torch.zeros(len(store), 0), torch.zeros(len(store), 0))
         run.save_model(LinearSubspace(consensus.map[None]), {})
         return
-    linear = LinearConfig(config.particles, config.output, zdim=config.zdim, seed=config.seed)
+    linear = LinearConfig(
+        config.particles, config.output, zdim=config.zdim, seed=config.seed, contrast=False, fix_poses=True
+    )
     fit = fit_subspace(run, posed, consensus, config=linear)
     latents = latents_stage(run, store, fit, found=found, config=config, device=device)
     run.save_latent(latents.mean, latents.std)

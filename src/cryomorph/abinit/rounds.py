@@ -140,7 +140,15 @@ def references(store: ParticleStore, found: PosedHalfSets, config: AbinitConfig)
     precision, noise = (torch.cat([each, each[-1:].expand(beyond)]) for each in (found.result.precision, found.noise))
     consensus = Consensus(rebox(found.result.map, store.box), precision, noise)
     radius = min(last, found.trusted_radius + MARGIN)
-    asked = LinearConfig(config.particles, config.output, zdim=config.zdim, seed=config.seed, max_radius=radius)
+    asked = LinearConfig(
+        config.particles,
+        config.output,
+        zdim=config.zdim,
+        seed=config.seed,
+        contrast=False,
+        fix_poses=True,
+        max_radius=radius,
+    )
     return linear_halves(store.with_pose(found.pose), consensus, found.subset, config=asked)
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from cryomorph.analysis.nearest import nearest_to
+from cryomorph.analysis.split import LatentSplit, known_split
 from cryomorph.compute.map_threads import map_in_threads
 from cryomorph.config.errors import InputError
 from cryomorph.particles.store import ParticleStore
@@ -41,12 +42,14 @@ class LocalMap:
 class Neighbourhoods:
     """All that reconstructions near different latent points of a run share.
 
-    Distances between latent points are in units of `unit` (q,), the mean posterior standard deviation: the image of a
+    `split` holds the latent points by half of the coefficients of each image, where the run has them. Distances between
+    latent points are in units of `unit` (q,), the mean posterior standard deviation: the image of a
     neighbour can hardly tell it from the target.
     """
 
     store: ParticleStore
     latent: Float32[np.ndarray, "n q"]
+    split: LatentSplit | None
     unit: Float32[np.ndarray, " q"]
     consensus: Float32[Tensor, "z y x"]
     halves: Float32[Tensor, "two z y x"]
@@ -63,6 +66,7 @@ class Neighbourhoods:
         return cls(
             store,
             run.latent_mean(),
+            known_split(run),
             run.latent_std().mean(0),
             run.consensus_map(),
             halves,
@@ -111,8 +115,9 @@ def _reconstruct_at(shared: Neighbourhoods, target: Float[np.ndarray, " q"]) -> 
     sums = Accumulator.zeros(box, 2)
     gain = torch.ones(box // 2 + 1)
     candidates, filtered = [], []
-    for number, ring in enumerate(_rings(shared.latent / shared.unit, target / shared.unit, sizes)):
-        _add_ring(sums, shared.store, ring)
+    for number, rings in enumerate(_rings(shared, target, sizes)):
+        for ring, kept in rings:
+            _add_ring(sums, shared.store, ring, kept)
         so_far = sums.folded()
         weight = so_far.shell_weight()
         if number == 0:
@@ -128,19 +133,41 @@ def _reconstruct_at(shared: Neighbourhoods, target: Float[np.ndarray, " q"]) -> 
     return _blend(shared, torch.stack(candidates), smooth, [*sizes, len(shared.latent)])
 
 
-def _rings(
-    latent: Float32[np.ndarray, "n q"], target: Float[np.ndarray, " q"], sizes: list[int]
-) -> list[Int64[Tensor, " k"]]:
-    """Particles, ascending, that each neighbourhood has beyond the one inside it."""
-    ordered = nearest_to(target, latent, sizes[-1])
-    edges = zip([0, *sizes[:-1]], sizes, strict=True)
-    return [torch.from_numpy(np.sort(ordered[start:stop])) for start, stop in edges]
+Ring = tuple[Int64[Tensor, " k"], Bool[Tensor, " size"] | None]
 
 
-def _add_ring(sums: Accumulator, store: ParticleStore, ring: Int64[Tensor, " k"]) -> None:
+def _rings(shared: Neighbourhoods, target: Float[np.ndarray, " q"], sizes: list[int]) -> list[list[Ring]]:
+    """Particles, ascending, that each neighbourhood has beyond the one inside it, and which coefficients to take.
+
+    Where latent points are known from half of the coefficients alone, particles that the even ones find near give
+    their odd ones, and the reverse: the noise that moved a particle here does not come into the map.
+    """
+    even, split = shared.store.disk.even, shared.split
+    ways: list[tuple[np.ndarray, np.ndarray, Bool[Tensor, " size"] | None]]
+    if split is None:
+        ways = [(target / shared.unit, shared.latent / shared.unit, None)]
+    else:
+        place = split.placed(target)
+        ways = [
+            (split.seen_by(half, place) / split.unit, split.halves[half] / split.unit, kept)
+            for half, kept in enumerate((~even, even))
+        ]
+    edges = list(zip([0, *sizes[:-1]], sizes, strict=True))
+    rings: list[list[Ring]] = [[] for _ in edges]
+    for place, latent, kept in ways:
+        ordered = nearest_to(place, latent, sizes[-1])
+        for ring, (start, stop) in zip(rings, edges, strict=True):
+            ring.append((torch.from_numpy(np.sort(ordered[start:stop])), kept))
+    return rings
+
+
+def _add_ring(
+    sums: Accumulator, store: ParticleStore, ring: Int64[Tensor, " k"], kept: Bool[Tensor, " size"] | None
+) -> None:
     # a ring is small and read once: reading ahead would cost more than it saves
     for part in ring.split(batch_size_for(store.disk.size)):
-        sums.add(store.batch(part), torch.nn.functional.one_hot(store.half[part], 2).float())
+        batch = store.batch(part)
+        sums.add(batch if kept is None else batch.only(kept), torch.nn.functional.one_hot(store.half[part], 2).float())
 
 
 def _apply(maps: Float32[Tensor, "c z y x"], gain: Float32[Tensor, " shells"]) -> Float32[Tensor, "c z y x"]:

@@ -19,13 +19,13 @@ from cryomorph.analysis.selection_files import particle_file, read_particle_numb
 from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
 from cryomorph.runs.folder import RunFolder
+from cryomorph.runs.latents import CONTRAST
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Values = Shaped[np.ndarray, " n"]
 
-CONTRAST = "contrast.npy"
 PLANES = {"z": "latent", "pc": "pca", "umap": "umap", "volume_pc": "volume_pca"}
 """Families of coordinates, and the other word for the plane of the first two."""
 NUMBERED = re.compile(r"(z|pc|umap|volume_pc)([0-9]+)|z([0-9]+)_std")

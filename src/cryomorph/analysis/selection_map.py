@@ -12,12 +12,13 @@ from jaxtyping import Float32, Int, Int64
 from torch import Tensor
 
 from cryomorph.analysis.latent import nearest_particles
+from cryomorph.analysis.split import LatentSplit, known_split
 from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.base import Representation
 from cryomorph.runs.folder import RunFolder
-from cryomorph.volumes.backproject import Reconstruction, reconstruct
+from cryomorph.volumes.backproject import Crossed, Reconstruction, reconstruct
 from cryomorph.volumes.fsc import FscReport, half_map_fsc, resolution_A
 
 DECODED = ("mean", "nearest")
@@ -113,12 +114,17 @@ def map_selection(
     *,
     mask: Float32[Tensor, "z y x"] | None = None,
     representation: Representation | None = None,
+    split: LatentSplit | None = None,
     description: str = "back-projecting",
 ) -> SelectionMap:
-    """Back-project exactly these particles, at the poses that the run used, and compare the model's maps with that.
+    """Back-project particles, at the poses that the run used, and compare the model's maps with that.
+
+    Of particles that were chosen by their latent points, those that either half of the coefficients places there give
+    the other half: see `Crossed`.
 
     Args:
         index: particle numbers from 0, in any order.
+        split: latent points by half of the coefficients, where they are loaded already.
         mask: for the FSC, of the working box; made from the map without.
         representation: the run's, where it is loaded already.
 
@@ -130,7 +136,8 @@ def map_selection(
     if mask is not None and mask.shape[0] != store.box:
         raise InputError(f"the mask has box {mask.shape[0]}, expected the working box, {store.box}")
     halves = half_set_sizes(store, index)
-    found = reconstruct(store, subset=torch.from_numpy(index), mask=mask, description=description)
+    subset = chosen_twice(run, index, split=split)
+    found = reconstruct(store, subset=subset, mask=mask, description=description)
     decoded = decode_selection(run, index, store.box, representation=representation)
     compared = {"mean": decoded.mean, "nearest": decoded.nearest, "consensus": run.consensus_map()}
     curves = {name: corrected_fsc(volume, found) for name, volume in compared.items()}
@@ -138,6 +145,19 @@ def map_selection(
     return SelectionMap(
         halves, decoded, found, {name: agreement_of(curve, found.fsc) for name, curve in curves.items()}
     )
+
+
+def chosen_twice(
+    run: RunFolder, index: Int64[np.ndarray, " k"], *, split: LatentSplit | None = None
+) -> Crossed | Int64[Tensor, " k"]:
+    """The particles of a selection for back-projection: by each half of their coefficients, where it is possible.
+
+    Args:
+        split: where it is loaded already.
+    """
+    split = known_split(run) if split is None else split
+    crossed = None if split is None else split.crossed(index)
+    return torch.from_numpy(index) if crossed is None else crossed
 
 
 def half_set_sizes(store: ParticleStore, index: Int64[np.ndarray, " k"]) -> tuple[int, int]:
@@ -199,12 +219,12 @@ def compare_states(
     states = np.unique(labels[labels >= 0]).tolist()
     if not states:
         raise InputError(f"all {n} labels are below 0: expected states from 0 on")
-    model = run.representation()
+    model, split = run.representation(), LatentSplit.of(run)
     for number, state in enumerate(states):
         said = f"{name} {state} ({number + 1} of {len(states)})"
         try:
             found = map_selection(
-                run, np.flatnonzero(labels == state), mask=mask, representation=model, description=said
+                run, np.flatnonzero(labels == state), mask=mask, representation=model, split=split, description=said
             )
         except InputError as error:
             warn(f"{name} {state} is left out: {error}")

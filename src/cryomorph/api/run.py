@@ -203,9 +203,7 @@ class Run:
         return rows, one
 
     def _half_maps(self, selection: Selection) -> HalfMaps:
-        import torch
-
-        from cryomorph.analysis.selection_map import half_set_sizes
+        from cryomorph.analysis.selection_map import chosen_twice, half_set_sizes
         from cryomorph.api.backprojection import HalfMaps
         from cryomorph.volumes.backproject import reconstruct
 
@@ -213,7 +211,7 @@ class Run:
             raise InputError(f"the selection is of {selection.run.path}: expected one of {self.path}")
         store = self.folder.store()
         half_set_sizes(store, selection.index)
-        return HalfMaps.of(reconstruct(store, subset=torch.from_numpy(selection.index)))
+        return HalfMaps.of(reconstruct(store, subset=chosen_twice(self.folder, selection.index)))
 
     def _after(self, report: Path) -> Path:
         """Forget the table of particles, which has more columns now."""

@@ -15,15 +15,21 @@ from cryomorph.config.errors import InputError
 from cryomorph.encoders.base import Encoder
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.latents.empirical_bayes import empirical_bayes_posterior
-from cryomorph.latents.encode import encode_amortised, encode_by_gradient, linear_latents
+from cryomorph.latents.encode import LinearPoints, encode_amortised, encode_by_gradient, locate_jointly
+from cryomorph.latents.nuisance import NuisancePrior
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.models.registry import encoder_from, encoder_kinds, network_kind
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors
+from cryomorph.runs.corrections import corrected_pose
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training.consensus import noise_whitening, reconstruct_consensus
+from cryomorph.runs.image_noise import NOISE
+from cryomorph.runs.latents import CONTRAST, LATENT_SPLIT, LOG_LIKELIHOOD
+from cryomorph.training.consensus import correct_consensus, measure_noise, noise_whitening, reconstruct_consensus
 from cryomorph.training.linear_start import LinearStart
+from cryomorph.training.stages.finish import write_poses
+from cryomorph.training.stages.linear import DEVIATION
 from cryomorph.training.start import check_paths, start_run, take_particles
 
 NEIGHBOURS = 15
@@ -61,14 +67,20 @@ def encode_particles(config: EncodeConfig) -> RunFolder:
     with start_run(config, trained.config()["method"], symmetry=trained.symmetry) as run:
         store = take_particles(run, config, accept)
         noise = trained.config().get("training", {}).get("noise") or "radial"
-        whitening = noise_whitening(store, reconstruct_consensus(run, store), noise)
+        consensus = reconstruct_consensus(run, store)
+        if (trained.path / NOISE).is_file():
+            store = measure_noise(run, store)
+            consensus = consensus.whitened(store.require_noise())
+        whitening = noise_whitening(store, consensus, noise)
+        linear = _linear_model(trained)
+        points = _locate(store, linear, whitening) if linear else None
+        if points is not None and DEVIATION in linear:
+            store = _keep_corrections(run, store, points, NuisancePrior(*linear[DEVIATION].tolist()))
         device = choose_device(config.device)
-        if isinstance(representation, LinearSubspace):
-            mean, std = _tensor(trained.latent_mean()), _tensor(trained.latent_std())
-            tensors = {"maps": representation.maps, "mean": mean, "std": std}
-            mean, std = _linear_latents(store, tensors, whitening)
+        if isinstance(representation, LinearSubspace) and points is not None:
+            mean, std = points.mean, points.std
         else:
-            mean, std = _trained_latents(trained, store, whitening, device)
+            mean, std = _trained_latents(trained, store, linear, points, whitening=whitening, device=device)
         run.save_latent(mean.cpu(), std.cpu())
         own = set(representation.state_dict())
         extra = {name: value for name, value in trained.model_tensors().items() if name not in own}
@@ -78,8 +90,48 @@ def encode_particles(config: EncodeConfig) -> RunFolder:
     return run
 
 
+def _linear_model(trained: RunFolder) -> dict[str, Tensor]:
+    """The linear model of a run: its own, or that of the stage that it started from; nothing where it has none."""
+    if trained.linear_start.is_file():
+        return load_tensors(trained.linear_start)[0]
+    found = trained.model_tensors()
+    if "maps" not in found:
+        return {}
+    return found | {"mean": _tensor(trained.latent_mean()), "std": _tensor(trained.latent_std())}
+
+
+def _locate(store: ParticleStore, linear: dict[str, Tensor], whitening: Float32[Tensor, " size"]) -> LinearPoints:
+    """Where the linear model finds the particles, with the nuisances that it was fitted with."""
+    prior = NuisancePrior(*linear[DEVIATION].tolist()) if DEVIATION in linear else NuisancePrior.fixed()
+    start = LinearStart(LinearSubspace(linear["maps"]), linear["mean"], linear["std"])
+    return locate_jointly(store, start.subspace, start.prior_std, whitening=whitening, nuisances=prior)
+
+
+def _keep_corrections(
+    run: RunFolder, store: ParticleStore, points: LinearPoints, prior: NuisancePrior
+) -> ParticleStore:
+    """Write what was found of each particle; the particles with it."""
+    run.save_array(LATENT_SPLIT, torch.cat([points.mean[None], points.split]).numpy())
+    run.save_array(LOG_LIKELIHOOD, points.log_likelihood.numpy())
+    if prior.contrast:
+        run.save_array(CONTRAST, points.nuisances.contrast.numpy())
+        store = store.with_contrast(points.nuisances.contrast)
+    if prior.rotation_rad or prior.shift_px:
+        pose = corrected_pose(store, points.nuisances.offset)
+        write_poses(run, store, pose)
+        store = store.with_pose(pose)
+    correct_consensus(run, store)
+    return store
+
+
 def _trained_latents(
-    trained: RunFolder, store: ParticleStore, whitening: Float32[Tensor, " size"], device: torch.device
+    trained: RunFolder,
+    store: ParticleStore,
+    linear: dict[str, Tensor],
+    points: LinearPoints | None,
+    *,
+    whitening: Float32[Tensor, " size"],
+    device: torch.device,
 ) -> Latents:
     """In the way of the run itself: by its encoder network, by its linear stage, or by Gauss-Newton."""
     tensors, facts = trained.model_tensors(), trained.model_facts()
@@ -87,9 +139,10 @@ def _trained_latents(
     encoder: Encoder
     if facts.get("encoder") in encoder_kinds():
         encoder = encoder_from(facts["encoder"], tensors)
+    elif points is None:
+        raise RuntimeError(f"{trained.path} has neither an encoder network nor a linear model")
     else:
-        linear = load_tensors(trained.linear_start)[0]
-        linear_mean, linear_std = _linear_latents(store, linear, whitening)
+        linear_mean, linear_std = points.mean, points.std
         moved = bool(trained.config().get("training", {}).get("latent_rate"))
         if facts.get("latents") == "table" and linear_mean.shape[1] == landscape.shape[1] and not moved:
             return empirical_bayes_posterior(linear_mean, linear_std, tensors["prior_std"], support=linear["mean"])
@@ -102,11 +155,6 @@ def _trained_latents(
         return encode_amortised(model, store, everything)
     mean, std = encode_by_gradient(model, store, everything, half_precision=False)
     return empirical_bayes_posterior(mean.cpu(), std.cpu(), tensors["prior_std"], support=landscape)
-
-
-def _linear_latents(store: ParticleStore, linear: dict[str, Tensor], whitening: Float32[Tensor, " size"]) -> Latents:
-    start = LinearStart(LinearSubspace(linear["maps"]), linear["mean"], linear["std"])
-    return linear_latents(store, start.subspace, start.prior_std, whitening=whitening)
 
 
 def _interpolated(

@@ -76,7 +76,6 @@ class GaussiansConfig(MethodConfig[Open]):
     by itself. `cryomorph motions RUN` shows what moves.
     """
 
-    own_conformations = True
     zdim: int = 4
     """Dimension of the latent space; 0 fits one mixture to all particles."""
     network: Annotated[MixtureConfig[Open], tyro.conf.arg(name="")] = field(default_factory=MixtureConfig)

@@ -17,8 +17,9 @@ class LinearConfig:
     """Fit a linear subspace of maps by probabilistic PCA: a first landscape in under a minute.
 
     Maps are `mean + z_1 component_1 + ... + z_q component_q`; every particle gets its most probable z and the
-    uncertainty of it. One model is fitted to each half set and the two are compared, so that the report can say how
-    many components are reproducible; then one model is fitted to all particles.
+    uncertainty of it, whatever its contrast and the small errors of its pose, which are estimated too. One model is
+    fitted to each half set and the two are compared, so that the report can say how many components are reproducible;
+    then one model is fitted to all particles.
     """
 
     device = "cpu"
@@ -34,8 +35,11 @@ class LinearConfig:
     """Where maps may differ: a mask file in the working box, sphere, or auto: around the density of the consensus."""
     max_radius: int = 32
     """Band limit in Fourier pixels: finer detail than box / radius pixels is left to the other methods."""
-    contrast: bool = False
-    """Also estimate the contrast of each particle, for data in which ice thickness varies."""
+    contrast: bool = True
+    """Estimate the contrast of each particle, which varies with the thickness of the ice, along with its z."""
+    fix_poses: bool = False
+    """Take the given poses as they are. By default the errors of each particle's rotation and shift are estimated along
+    with its z, with priors learnt from all particles."""
     iterations: int = 4
     """EM iterations for each half set at each band limit; the first, which starts at random, gets three times as
     many."""

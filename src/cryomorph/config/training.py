@@ -61,12 +61,12 @@ class TrainingConfig(Generic[Open]):
     patience: int | Open = UNSET
     """Stop once the held-out loss has been flat for this many epochs; 0 never stops early."""
     refine_poses: bool = False
-    """Also refine the orientation and shift of every particle, against maps of the other half set; the size of the
-    errors is estimated from all particles. Gaussians (in addition) and the paper recipes of the other methods
-    (instead) refine against the conformation of each particle: see --pose-epoch."""
+    """Also refine the orientation and shift of every particle against the conformation that the model gives it; the
+    size of the errors is estimated from all particles. The linear stage corrects poses in any case, unless
+    --fix-poses."""
     pose_epoch: int = 2
-    """Number of epochs before poses are first refined against the model. Gaussians do it once more at the end, the
-    paper recipes of the other methods after every further epoch."""
+    """Number of epochs before poses are first refined against the model; once more at the end, or, with --recipe
+    paper, after every further epoch."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the network's matrix products. auto is bfloat16 if this machine multiplies it faster;
     Gaussians are always float32."""
@@ -83,7 +83,6 @@ class TrainingConfig(Generic[Open]):
 class MethodConfig(Generic[Open]):
     """Options that all trained methods share, besides those of their networks."""
 
-    own_conformations = False  # whether every recipe refines poses against each particle's conformation, or the paper's
     particles: tyro.conf.Positional[Path]
     """Particle file (.star, .cs, .txt, .mrcs), prepared into RUN/particles, or a store made by `prepare`."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
@@ -102,6 +101,11 @@ class MethodConfig(Generic[Open]):
     """Band limit of the linear stage and of the warm start, in Fourier pixels."""
     warm_steps: int | Open = UNSET
     """Steps of fitting the model to the linear maps before training on images."""
+    contrast: bool = True
+    """Estimate the contrast of each particle in the linear stage; the model is trained with it."""
+    fix_poses: bool = False
+    """Take the given poses as they are. By default the linear stage estimates the errors of each particle's rotation
+    and shift, and the model is trained at the corrected poses."""
     mask: str = "auto"
     """Where the linear maps may differ: a mask file in the working box, sphere, or auto."""
     images: Annotated[ImageSource, tyro.conf.arg(name="")] = field(default_factory=ImageSource)
@@ -118,15 +122,10 @@ class MethodConfig(Generic[Open]):
         """Device to train on."""
         return self.training.device
 
-    @property
-    def refines_against_model(self) -> bool:
-        """Whether poses are refined against each particle's own conformation during training."""
-        return self.training.refine_poses and (self.own_conformations or self.recipe == "paper")
-
     def poses_due(self, epoch: int, epochs: int) -> bool:
         """Whether poses are refined after this epoch of `epochs`."""
         first = self.training.pose_epoch
-        return epoch in (first, epochs) if self.own_conformations else first <= epoch <= epochs
+        return first <= epoch <= epochs if self.recipe == "paper" else epoch in (first, epochs)
 
 
 ResolvedTraining: TypeAlias = TrainingConfig[Never]

@@ -27,7 +27,7 @@ class PoseTable(nn.Module):
 
     def forward(self, batch: Batch, disk: FourierDisk) -> Batch:
         """The batch with its poses corrected."""
-        return batch.moved(self.offset[batch.index], disk)
+        return batch.moved(self.offset[batch.index], disk.frequency / disk.box)
 
     def of(self, batch: Batch) -> Float32[Tensor, "b 5"]:
         """The offsets of a batch's particles."""

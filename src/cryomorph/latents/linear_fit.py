@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
-from cryomorph.latents.ppca import EmProblem, LatentPosterior, Subspace, em_iteration, infer
+from cryomorph.latents.joint import JointPosterior
+from cryomorph.latents.joint_em import Located, infer_from_halves, infer_jointly, joint_em_iteration
+from cryomorph.latents.nuisance import NuisancePrior, Nuisances
+from cryomorph.latents.ppca import EmProblem, Subspace
 from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.store import Batch, ParticleStore
 from cryomorph.physics.slicing import padded_grid
@@ -22,6 +25,8 @@ GROWTH = 1.34
 FIRST_REPEATS = 3  # the first radius starts at random and gets this many times the iterations
 COMPONENT_POWER = 0.1  # prior power of a component, relative to the mean map's in each shell
 START_AMPLITUDE = 0.3  # of random components, relative to their prior
+LEAST_KNOWN = 1e-6
+LOCATE = 4  # iterations of the last E-step
 REPRODUCIBLE = 0.5  # agreement of the half sets from which a component is called reproducible
 
 Advance = Callable[[float, str], None]
@@ -36,7 +41,8 @@ class Schedule:
     """Radii and iterations of a fit, and what they share.
 
     `mean_precision` (shells,) is the prior's precision of the mean map at a grid point of each shell; `whitening`
-    (size,) corrects the stored noise amplitude; `mask` is where the maps may have density, in the images' box.
+    (size,) corrects the stored noise amplitude; `mask` is where particles may differ and `mean_mask` where their mean
+    may have density, both in the images' box.
     """
 
     radii: tuple[int, ...]
@@ -45,7 +51,8 @@ class Schedule:
     mean_precision: Float32[Tensor, " shells"]
     whitening: Float32[Tensor, " size"]
     mask: Float32[Tensor, "z y x"]
-    estimate_contrast: bool
+    mean_mask: Float32[Tensor, "z y x"]
+    nuisances: NuisancePrior
     seed: int
 
     @property
@@ -61,7 +68,8 @@ class Schedule:
 
     def work(self, store: ParticleStore, *radii: int) -> float:
         """Number of coefficients that steps at these radii process (default: all steps of the fit)."""
-        of_all = (*self.half_steps, *[self.radii[-1]] * (self.final_iterations + 1))
+        # the half sets' nuisances, the iterations on all particles, their latent points, and those by half the data
+        of_all = (*self.half_steps, *[self.radii[-1]] * (self.final_iterations + 3))
         return float(len(store) * sum(store.disk.count(radius) for radius in radii or of_all))
 
     def problem(self, radius: int, zdim: int) -> EmProblem:
@@ -69,19 +77,22 @@ class Schedule:
         mean = self.mean_precision[: radius + 1]
         # a prior that adapts to the components would collapse to zero from a random start: this one is fixed
         precision = torch.stack([mean] + [mean / COMPONENT_POWER] * zdim)
-        return EmProblem(precision, self.whitening, self.mask_at(radius), self.estimate_contrast)
-
-    def mask_at(self, radius: int) -> Float32[Tensor, "z y x"]:
-        """The mask in a box of twice the radius, clipped to 0 to 1 because resampling overshoots."""
-        return resize(self.mask, 2 * radius).clamp(0, 1)
+        # clipped because resampling overshoots
+        mask, mean_mask = (resize(each, 2 * radius).clamp(0, 1) for each in (self.mask, self.mean_mask))
+        return EmProblem(precision, self.whitening, mask, mean_mask)
 
 
 @dataclass(frozen=True)
 class HalfState:
-    """State of the half sets' fits: `maps` (2, c, z, y, x), and the number of finished steps of the schedule."""
+    """State of the half sets' fits: `maps` (2, c, z, y, x), and the number of finished steps of the schedule.
+
+    `located` is where each particle was found by the model of its half set, `priors` the nuisances' of each half set.
+    """
 
     step: int
     maps: Float32[Tensor, "two c z y x"]
+    located: Located
+    priors: tuple[NuisancePrior, NuisancePrior]
 
 
 @dataclass(frozen=True)
@@ -90,14 +101,20 @@ class LinearFit:
 
     `maps` (q + 1, z, y, x): the mean, then components in descending order of the variance they explain, orthogonal and
     of equal norm, so that distances between latent points are proportional to distances between maps; scaled so that
-    the first component of z has unit variance. `latent_mean`, `latent_std` (n, q); `variance` (q,) of each component in
-    units of map intensity squared, summed over voxels; `reproducibility` (q,) as in `reproducibility`.
+    the first component of z has unit variance. `latent_mean`, `latent_std` (n, q); `latent_split` (2, n, q), the means
+    by the even, then by the odd coefficients alone; `split_score` (n, q), see `split_scores`; `nuisances` and `prior`
+    of each particle by the maps of its own half set; `log_likelihood` (n,) as in `JointPosterior`; `variance` (q,) of
+    each component in units of map intensity squared, summed over voxels; `reproducibility` (q,) as in the function.
     """
 
     maps: Float32[Tensor, "c z y x"]
     latent_mean: Float32[Tensor, "n q"]
     latent_std: Float32[Tensor, "n q"]
-    contrast: Float32[Tensor, " n"]
+    latent_split: Float32[Tensor, "two n q"]
+    split_score: Float32[Tensor, "n q"]
+    nuisances: Nuisances
+    prior: NuisancePrior
+    log_likelihood: Float32[Tensor, " n"]
     variance: Float32[Tensor, " q"]
     reproducibility: Float32[Tensor, " q"]
 
@@ -131,21 +148,31 @@ def fit_halves(
         resume: a state that `report` was given earlier, to continue from; the result is the same.
         report: called with the state and the mean log-likelihood after each step.
     """
-    state = resume if resume is not None else _random_start(start_map, schedule, zdim)
+    state = resume if resume is not None else _random_start(start_map, schedule, zdim, len(store))
     for step, radius in enumerate(schedule.half_steps):
         if step < state.step:
             advance(schedule.work(store, radius), "resuming")
             continue
         problem = schedule.problem(radius, zdim)
-        maps, likelihood = [], 0.0
+        maps, likelihood, priors = [], 0.0, []
+        located = state.located.copy()
         for half in (0, 1):
             model = Subspace(padded_grid(2 * radius), rebox(state.maps[half], 2 * radius))
             own = (store.half == half).nonzero().squeeze(1) if subset is None else subset[store.half[subset] == half]
             label = f"linear: step {step + 1} of {schedule.steps}, radius {radius}, half {half + 1}"
-            model, posterior = em_iteration(_pass(store, radius, own, advance, label), model, problem)
+            model, posterior = joint_em_iteration(
+                _pass(store, radius, own, advance, label),
+                model,
+                problem,
+                disk=store.disk.within(radius),
+                prior=state.priors[half],
+                known=located,
+            )
+            located.put(own, posterior, copies=store.copies)
+            priors.append(state.priors[half].learnt(posterior.nuisances, posterior.shown(state.priors[half].empty)))
             maps.append(model.maps)
             likelihood += float(posterior.log_likelihood.double().sum())
-        state = HalfState(step + 1, torch.stack(maps))
+        state = HalfState(step + 1, torch.stack(maps), located, (priors[0], priors[1]))
         report(state, likelihood / (len(store) if subset is None else len(subset)))
     return state
 
@@ -158,22 +185,50 @@ def merge_and_finish(
     report: Callable[[int, float], None],
     advance: Advance = _no_progress,
 ) -> LinearFit:
-    """Fit one model to all particles, starting from what the half sets share, and infer all latent points."""
+    """Fit one model to all particles, starting from what the half sets share, and infer all latent points.
+
+    The nuisances that are reported are of the half sets' own maps: poses found with maps of all particles would let the
+    half sets agree on their noise.
+    """
     radius = schedule.radii[-1]
     zdim = halves.maps.shape[1] - 1
     problem = schedule.problem(radius, zdim)
+    disk = store.disk.within(radius)
+    everyone = torch.arange(len(store))
+    own = halves.located.copy()
+    for half in (0, 1):
+        subset = (store.half == half).nonzero().squeeze(1)
+        posterior = infer_jointly(
+            _pass(store, radius, subset, advance, f"linear: poses of half set {half + 1}"),
+            Subspace(padded_grid(2 * radius), halves.maps[half]),
+            disk=disk,
+            whitening=schedule.whitening,
+            prior=halves.priors[half],
+            known=own,
+            iterations=LOCATE,
+        )
+        own.put(subset, posterior, copies=store.copies)
     model = Subspace(padded_grid(2 * radius), merged(halves.maps))
+    prior = halves.priors[0].averaged(halves.priors[1])
+    known = Located(torch.zeros(len(store), zdim), own.copy().nuisances)  # latent points are of other components
     for step in range(schedule.final_iterations):
         label = f"linear: step {len(schedule.half_steps) + step + 1} of {schedule.steps}, all particles"
-        model, posterior = em_iteration(_pass(store, radius, None, advance, label), model, problem)
+        batches = _pass(store, radius, None, advance, label)
+        model, posterior = joint_em_iteration(
+            batches, model, problem, disk=disk, prior=prior, known=known, iterations=1 if step else 2
+        )
+        known.put(everyone, posterior, copies=store.copies)
+        prior = prior.learnt(posterior.nuisances, posterior.shown(prior.empty))
         report(step + 1, float(posterior.log_likelihood.double().mean()))
-    posterior = infer(
-        _pass(store, radius, None, advance, "linear: latent coordinates"),
-        model,
-        whitening=schedule.whitening,
-        estimate_contrast=schedule.estimate_contrast,
+    batches = _pass(store, radius, None, advance, "linear: latent coordinates")
+    posterior = infer_jointly(
+        batches, model, disk=disk, whitening=schedule.whitening, prior=prior, known=known, iterations=LOCATE
     )
-    return in_reported_basis(model.maps, posterior, halves.maps)
+    known.put(everyone, posterior, copies=store.copies)
+    batches = _pass(store, radius, None, advance, "linear: latent coordinates from half of the coefficients")
+    split = infer_from_halves(batches, model, disk=disk, whitening=schedule.whitening, prior=prior, known=known)
+    fit = in_reported_basis(model.maps, posterior, split=split, halves=halves.maps, prior=prior)
+    return replace(fit, nuisances=own.nuisances)
 
 
 def merged(halves: Float32[Tensor, "two c z y x"]) -> Float32[Tensor, "c z y x"]:
@@ -186,11 +241,17 @@ def merged(halves: Float32[Tensor, "two c z y x"]) -> Float32[Tensor, "c z y x"]
 
 
 def in_reported_basis(
-    maps: Float32[Tensor, "c z y x"], posterior: LatentPosterior, halves: Float32[Tensor, "two c z y x"]
+    maps: Float32[Tensor, "c z y x"],
+    posterior: JointPosterior,
+    *,
+    split: tuple[JointPosterior, JointPosterior],
+    halves: Float32[Tensor, "two c z y x"],
+    prior: NuisancePrior,
 ) -> LinearFit:
     """Rotate a fit to orthogonal components of equal norm, ordered by their variance over the particles."""
-    centre = posterior.mean.mean(0)
-    second = posterior.second_moment() - torch.outer(centre, centre)
+    shown = posterior.shown(prior.empty)
+    centre = (posterior.mean * shown[:, None]).sum(0) / shown.sum()
+    second = posterior.second_moment(shown) - torch.outer(centre, centre)
     spread = torch.linalg.cholesky(second.double())
     columns = maps[1:].flatten(1).double()
     # U S U^T = W diag(values^2) W^T with S = spread spread^T: the maps' covariance over the particles
@@ -201,16 +262,41 @@ def in_reported_basis(
     turn = (sign / scale)[:, None] * (basis @ columns.T)
     mean_map = maps[0] + torch.tensordot(centre, maps[1:], dims=1)
     components = (sign * scale)[:, None] * basis
-    latent = (posterior.mean - centre).double() @ turn.T
-    variance = torch.einsum("kq,nqr,kr->nk", turn, posterior.covariance.double(), turn)
+
+    def turned(found: JointPosterior) -> tuple[Float32[Tensor, "n q"], Float32[Tensor, "n q"]]:
+        latent = (found.mean - centre).double() @ turn.T
+        variance = torch.einsum("kq,nqr,kr->nk", turn, found.covariance.double(), turn)
+        return latent.float(), variance.sqrt().float()
+
+    latent, std = turned(posterior)
     return LinearFit(
         torch.cat([mean_map[None], components.unflatten(1, maps.shape[1:]).float()]),
-        latent.float(),
-        variance.sqrt().float(),
-        posterior.contrast,
+        latent,
+        std,
+        torch.stack([turned(half)[0] for half in split]),
+        split_scores(split, turn),
+        posterior.nuisances,
+        prior,
+        posterior.log_likelihood,
         (values**2).float(),
         reproducibility(basis.float(), halves[:, 1:].flatten(2)),
     )
+
+
+def split_scores(split: tuple[JointPosterior, JointPosterior], turn: Float64[Tensor, "k q"]) -> Float32[Tensor, "n k"]:
+    """What even and odd coefficients say of each coordinate, less one another, in units of what they should differ by.
+
+    The prior, which draws both to the same place, is taken out: `C^-1 - I` is what an image alone knows. Scores are
+    normal with a deviation of 1 where the noise is what the model takes it for.
+    """
+    difference, spread = torch.zeros_like(split[0].mean).double(), 0.0
+    for sign, half in zip((1, -1), split, strict=True):
+        covariance = half.covariance.double()
+        known = torch.linalg.inv(torch.eye(len(covariance[0])) * (1 + LEAST_KNOWN) - covariance)
+        difference += sign * (known @ half.mean[..., None].double())[..., 0]
+        spread = spread + covariance @ known
+    deviation = torch.einsum("kq,nqr,kr->nk", turn, spread, turn).sqrt()
+    return ((difference @ turn.T) / deviation).float()
 
 
 def reproducibility(
@@ -241,7 +327,7 @@ def _left_singular(rows: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:
     return vectors, values.to(rows), right
 
 
-def _random_start(start_map: Float32[Tensor, "z y x"], schedule: Schedule, zdim: int) -> HalfState:
+def _random_start(start_map: Float32[Tensor, "z y x"], schedule: Schedule, zdim: int, n: int) -> HalfState:
     """The consensus map, and components of white noise shaped by the prior, independent for each half set.
 
     A start shared by the half sets would remain in both where the data carry no information, and pass for agreement.
@@ -249,7 +335,7 @@ def _random_start(start_map: Float32[Tensor, "z y x"], schedule: Schedule, zdim:
     radius = schedule.radii[0]
     generator = torch.Generator().manual_seed(schedule.seed)
     grid = padded_grid(2 * radius)
-    mask = schedule.mask_at(radius)
+    mask = schedule.problem(radius, zdim).mask
     shell = grid.radius.round().long()
     inside = grid.radius < radius
     power = COMPONENT_POWER / (grid.padding**3 * schedule.mean_precision[shell.clamp(max=radius)])
@@ -257,8 +343,8 @@ def _random_start(start_map: Float32[Tensor, "z y x"], schedule: Schedule, zdim:
     for _ in range(2):
         rows = grid.from_volumes(torch.randn(zdim, *(2 * radius,) * 3, generator=generator) * mask)
         rows = rows * (inside * START_AMPLITUDE * (power / rows[inside].abs().square().mean()).sqrt())[:, None]
-        halves.append(torch.cat([rebox(start_map, 2 * radius)[None], grid.to_volumes(rows)]) * mask)
-    return HalfState(0, torch.stack(halves))
+        halves.append(torch.cat([rebox(start_map, 2 * radius)[None], grid.to_volumes(rows) * mask]))
+    return HalfState(0, torch.stack(halves), Located.unknown(n, zdim), (schedule.nuisances, schedule.nuisances))
 
 
 def _pass(

@@ -18,11 +18,10 @@ from cryomorph.training.check_options import check_training
 from cryomorph.training.consensus import noise_whitening
 from cryomorph.training.resolve import resolve_training
 from cryomorph.training.session import Method, Session
-from cryomorph.training.stages.consensus import consensus
+from cryomorph.training.stages.consensus import consensus, image_noise
 from cryomorph.training.stages.encode import encode
 from cryomorph.training.stages.joint import joint
 from cryomorph.training.stages.linear import linear
-from cryomorph.training.stages.refine_poses import refine_poses
 from cryomorph.training.stages.teach_encoder import teach_encoder
 from cryomorph.training.stages.warm_start import random_start, warm_start
 from cryomorph.volumes.grid import rebox
@@ -57,7 +56,7 @@ def build(session: Session[ResolvedConvVolume]) -> Heterogeneous:
         encoder,
         prior_std=start.prior_std,
         whitening=noise_whitening(store, session.consensus, config.training.noise),
-        poses=PoseTable(len(store)) if config.refines_against_model else None,
+        poses=PoseTable(len(store)) if config.training.refine_poses else None,
         smoothness=Smoothness(network.tv, network.l1, store.box) if network.tv or network.l1 else None,
         pose_spread_deg=config.training.pose_spread,
     )
@@ -91,7 +90,7 @@ def resolve(config: ConvVolumeConfig[None], store: ParticleStore, device: torch.
 CONV_VOLUME = Method[ResolvedConvVolume](
     "conv-volume",
     {
-        "default": (refine_poses, consensus, linear, warm_start, teach_encoder, joint, encode),
+        "default": (consensus, image_noise, linear, warm_start, teach_encoder, joint, encode),
         "paper": (consensus, random_start, joint, encode),
     },
     build,

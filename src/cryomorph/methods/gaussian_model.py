@@ -73,7 +73,7 @@ def build(session: Session[ResolvedGaussians]) -> Heterogeneous:
         encoder,
         prior_std=start.prior_std,
         whitening=whitening,
-        poses=PoseTable(len(store)) if config.refines_against_model else None,
+        poses=PoseTable(len(store)) if config.training.refine_poses else None,
         objective=objective,
         pose_spread_deg=config.training.pose_spread,
     )

@@ -18,11 +18,10 @@ from cryomorph.representations.gaussians import Gaussians
 from cryomorph.training.check_options import check_training
 from cryomorph.training.resolve import resolve_training
 from cryomorph.training.session import Method, Session
-from cryomorph.training.stages.consensus import consensus
+from cryomorph.training.stages.consensus import consensus, image_noise
 from cryomorph.training.stages.encode import encode
 from cryomorph.training.stages.joint import joint
 from cryomorph.training.stages.linear import linear
-from cryomorph.training.stages.refine_poses import refine_poses
 from cryomorph.training.stages.teach_encoder import teach_encoder
 from cryomorph.training.stages.warm_start import random_start, warm_start
 from cryomorph.training.start import keep_clear
@@ -137,7 +136,7 @@ def write_extras(session: Session[ResolvedGaussians]) -> None:
 GAUSSIANS = Method[ResolvedGaussians](
     "gaussians",
     {
-        "default": (refine_poses, consensus, linear, neutral, warm_start, teach_encoder, joint, encode),
+        "default": (consensus, image_noise, linear, neutral, warm_start, teach_encoder, joint, encode),
         "paper": (consensus, neutral, random_start, joint, encode),
     },
     build,

@@ -19,11 +19,10 @@ from cryomorph.training.consensus import Consensus, noise_whitening
 from cryomorph.training.distillation import DistillationTargets
 from cryomorph.training.resolve import resolve_training
 from cryomorph.training.session import Method, Session
-from cryomorph.training.stages.consensus import consensus
+from cryomorph.training.stages.consensus import consensus, image_noise
 from cryomorph.training.stages.encode import encode
 from cryomorph.training.stages.joint import joint
 from cryomorph.training.stages.linear import linear
-from cryomorph.training.stages.refine_poses import refine_poses
 from cryomorph.training.stages.warm_start import random_start, warm_start
 from cryomorph.volumes.grid import shell_amplitude
 
@@ -72,7 +71,7 @@ def build_model(
         encoder,
         prior_std=start.prior_std,
         whitening=noise_whitening(store, consensus, config.training.noise),
-        poses=PoseTable(len(store)) if config.refines_against_model else None,
+        poses=PoseTable(len(store)) if config.training.refine_poses else None,
         pose_spread_deg=config.training.pose_spread,
     )
 
@@ -104,7 +103,7 @@ def resolve(config: NeuralFieldConfig[None], store: ParticleStore, device: torch
 NEURAL_FIELD = Method[ResolvedNeuralField](
     "neural-field",
     {
-        "default": (refine_poses, consensus, linear, warm_start, joint, encode),
+        "default": (consensus, image_noise, linear, warm_start, joint, encode),
         "paper": (consensus, random_start, joint, encode),
     },
     build,

@@ -111,7 +111,7 @@ def _linearised(
 ) -> tuple[Float32[Tensor, "b m2"], Float32[Tensor, "b m2 p"]]:
     """Residual `X - C V` and the derivatives of `C V` at each particle's point, as real numbers."""
     z, offset = unknowns.split(here)
-    moved = batch.moved(offset, disk) if unknowns.pose else batch
+    moved = batch.moved(offset, disk.frequency / disk.box) if unknowns.pose else batch
     with torch.autocast(z.device.type, torch.bfloat16, enabled=half_precision):
         slices, columns = representation.tangents(
             z, moved.rotation, disk, latent=unknowns.fixed_z is None, pose=unknowns.pose

@@ -25,9 +25,11 @@ from cryomorph.io.output_folder import Contents, OutputFolder
 from cryomorph.particles.contrast import TRIAL_BOX, Contrast, decide_contrast
 from cryomorph.particles.manifest import COEFFICIENTS, FORMAT, MANIFEST, Manifest
 from cryomorph.particles.metadata import Particles, read_particles, write_particles
-from cryomorph.particles.store import ParticleStore
+from cryomorph.particles.noise import LEAST_LEVEL, level_of
+from cryomorph.particles.store import LEVEL, ParticleStore
+from cryomorph.particles.table import StarTable
 from cryomorph.physics.disk import FourierDisk, fourier_disk
-from cryomorph.physics.noise import outside_power
+from cryomorph.physics.noise import outside_power, typical_power
 
 DEFAULT_BOX = 128
 SAMPLE = 3000
@@ -65,6 +67,8 @@ def prepare(
         bad = _write_coefficients(particles, disk, progress, (-1.0 if contrast.inverted else 1.0) / noise, workers)
         _refuse_bad(particles, bad, skip_bad=skip_bad)
         _write_metadata(particles, ~bad, progress.folder, noise, seed)
+        level = progress.level[~bad]
+        np.save(progress.folder / LEVEL, level.clip(min=LEAST_LEVEL * max(1.0, float(np.median(level)))))
         _finish(particles, progress, contrast, bad, box)
         output.commit()
     return ParticleStore.open(folder.absolute())
@@ -109,6 +113,7 @@ class _Progress:
     folder: Path
     done: Bool[np.ndarray, " blocks"]
     bad: Bool[np.ndarray, " n"]
+    level: Float32[np.ndarray, " n"]
     block: int
     header: int
 
@@ -117,18 +122,19 @@ class _Progress:
         block = max(1, BLOCK_BYTES // (4 * int(str(plan["source_box"])) ** 2))
         blocks = -(-n // block)
         state = cls._interrupted(folder, plan)
-        if state is not None and len(state) == blocks + n:
+        if state is not None and len(state) == blocks + 5 * n:
             header = _header_length(folder / COEFFICIENTS)
-            done = state[:blocks].astype(bool)
+            done, bad = state[:blocks].astype(bool), state[blocks : blocks + n].astype(bool)
             say(f"going on with {folder}: {done.sum()} of {blocks} blocks are there")
-            return cls(folder, done, state[blocks:].astype(bool), block, header)
+            return cls(folder, done, bad, state[blocks + n :].view(np.float32).copy(), block, header)
         shutil.rmtree(folder)
         folder.mkdir()
         header = _reserve(folder / COEFFICIENTS, n, size)
-        np.zeros(blocks + n, dtype=np.uint8).tofile(folder / STATE)
+        np.zeros(blocks + 5 * n, dtype=np.uint8).tofile(folder / STATE)
         with atomic_path(folder / PLAN) as path:
             path.write_text(json.dumps(plan))
-        return cls(folder, np.zeros(blocks, dtype=bool), np.zeros(n, dtype=bool), block, header)
+        done, bad, level = np.zeros(blocks, dtype=bool), np.zeros(n, dtype=bool), np.zeros(n, dtype=np.float32)
+        return cls(folder, done, bad, level, block, header)
 
     @staticmethod
     def _interrupted(folder: Path, plan: dict[str, object]) -> UInt8[np.ndarray, " state"] | None:
@@ -141,13 +147,15 @@ class _Progress:
         except (OSError, ValueError):
             return None
 
-    def record(self, number: int, rows: slice, bad: Bool[np.ndarray, " b"]) -> None:
-        """Note a block that is on disk, after its coefficients."""
-        self.bad[rows] = bad
+    def record(self, number: int, rows: slice, bad: Bool[np.ndarray, " b"], level: Float32[np.ndarray, " b"]) -> None:
+        """Note a block that is on disk, after its coefficients: which images are bad, and the noise of each."""
+        self.bad[rows], self.level[rows] = bad, level
         self.done[number] = True
         with (self.folder / STATE).open("r+b") as file:
             file.seek(len(self.done) + rows.start)
             file.write(bad.astype(np.uint8).tobytes())
+            file.seek(len(self.done) + len(self.bad) + 4 * rows.start)
+            file.write(level.tobytes())
             file.seek(number)
             file.write(b"\x01")
 
@@ -205,8 +213,9 @@ def _look_at_sample(
     """Noise amplitude of each shell and the contrast, from up to `SAMPLE` images spread over the set."""
     n = len(particles)
     spread = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
-    power, squares = torch.zeros(disk.box // 2 + 1), 0.0
+    squares = 0.0
     trial = fourier_disk(min(disk.box, TRIAL_BOX)).size  # coefficients that the contrast is decided from
+    power: list[Tensor] = []
     kept: list[Tensor] = []
     chosen: list[np.ndarray] = []
     size = max(1, BLOCK_BYTES // (4 * particles.box**2))
@@ -215,7 +224,7 @@ def _look_at_sample(
         good = ~_is_bad(images)
         if not good.any():
             continue
-        power += outside_power(images[good], disk) * int(good.sum())
+        power.append(outside_power(images[good], disk))
         coefficients = disk.from_images(images[good])
         squares += float(coefficients.abs().square().mean(1).double().sum())
         kept.append(coefficients[:, :trial].clone())
@@ -226,7 +235,7 @@ def _look_at_sample(
         )
     index = torch.from_numpy(np.concatenate(chosen))
     # a noiseless set has no noise to divide by: its own root mean square keeps float16 in range
-    noise = (power / len(index)).sqrt()
+    noise = typical_power(torch.cat(power)).sqrt()
     rms = (squares / len(index)) ** 0.5
     if noise.mean() < 1e-3 * rms:
         warn("the images' corners hold no noise: they are divided by their own root mean square instead")
@@ -263,30 +272,28 @@ def _write_coefficients(
     scale = factor[disk.shell]
     descriptor = os.open(progress.folder / COEFFICIENTS, os.O_WRONLY)
 
-    def one(number: int) -> tuple[int, slice, Bool[np.ndarray, " b"]]:
+    def one(number: int) -> tuple[int, slice, Bool[np.ndarray, " b"], Float32[np.ndarray, " b"]]:
         rows = slice(number * progress.block, min(len(particles), (number + 1) * progress.block))
         images = torch.from_numpy(particles.read(np.arange(rows.start, rows.stop)))
         bad = _is_bad(images)
         images[bad] = 0
-        stored = _as_stored(disk.from_images(images), scale)
-        _write_all(descriptor, stored.numpy().data, progress.header + rows.start * disk.size * 4)
-        return number, rows, bad.numpy()
+        coefficients = disk.from_images(images) * scale
+        _write_all(descriptor, _as_stored(coefficients).numpy().data, progress.header + rows.start * disk.size * 4)
+        return number, rows, bad.numpy(), level_of(coefficients, disk).numpy()
 
     todo = np.flatnonzero(~progress.done).tolist()
     try:
         finished = _in_parallel(one, todo, workers or os.cpu_count() or 1)
-        for number, rows, bad in track(finished, f"preparing {len(particles)} images", total=len(todo)):
-            progress.record(number, rows, bad)
+        for number, rows, bad, level in track(finished, f"preparing {len(particles)} images", total=len(todo)):
+            progress.record(number, rows, bad, level)
     finally:
         os.close(descriptor)
     return progress.bad
 
 
-def _as_stored(
-    coefficients: Complex64[Tensor, "b size"], scale: Float32[Tensor, " size"]
-) -> Float16[Tensor, "b size two"]:
+def _as_stored(coefficients: Complex64[Tensor, "b size"]) -> Float16[Tensor, "b size two"]:
     """Scaled coefficients as the file holds them; what float16 cannot hold becomes the most that it can."""
-    return torch.view_as_real(coefficients * scale).clamp(-65504, 65504).half()
+    return torch.view_as_real(coefficients).clamp(-65504, 65504).half()
 
 
 def _write_all(descriptor: int, content: memoryview, offset: int) -> None:
@@ -342,9 +349,22 @@ def _write_metadata(
     if kept.pose is not None:
         np.save(folder / "rotation.npy", kept.pose.rotation.numpy())
         np.save(folder / "shift_A.npy", kept.pose.shift_A.numpy())
+    np.save(folder / "group.npy", optics_group(kept))
     if kept.ctf is not None:
         np.save(folder / "ctf.npy", np.stack([getattr(kept.ctf, f).numpy() for f in kept.ctf.__dataclass_fields__], 1))
     write_particles(kept, folder / _metadata_name(particles))
+
+
+def optics_group(particles: Particles) -> Int64[np.ndarray, " n"]:
+    """Number of each particle's optics group, from 0 in ascending order of what the file calls them."""
+    table = particles.table
+    if isinstance(table, StarTable) and "rlnOpticsGroup" in table.particles:
+        called = table.particles["rlnOpticsGroup"].astype(int).to_numpy()
+    elif isinstance(table, np.ndarray) and "ctf/exp_group_id" in (table.dtype.names or ()):
+        called = table["ctf/exp_group_id"]
+    else:
+        return np.zeros(len(particles), dtype=np.int64)
+    return np.unique(called, return_inverse=True)[1].astype(np.int64)
 
 
 def _metadata_name(particles: Particles) -> str:

@@ -17,11 +17,13 @@ from torch import Tensor
 from cryomorph.config.errors import InputError
 from cryomorph.io.npy import damaged, map_npy, read_array
 from cryomorph.particles.manifest import AGAIN, COEFFICIENTS, Manifest
+from cryomorph.particles.noise import NoiseModel
 from cryomorph.physics.ctf import Ctf, evaluate_ctf
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.pose import Pose, rotation_from_rotvec, shift_phase
 from cryomorph.physics.symmetry import expand_pose, point_group
 
+LEVEL = "level.npy"
 ORTHONORMAL = 1e-2  # by which `R R^T` of a rotation may differ from the identity
 
 
@@ -69,14 +71,19 @@ class Batch:
         """The same particles with the first `count` coefficients of each image."""
         return replace(self, image=self.image[:, :count], ctf=self.ctf[:, :count])
 
-    def moved(self, offset: Float32[Tensor, "b 5"], disk: FourierDisk) -> Batch:
+    def at(self, kept: Bool[Tensor, " size"]) -> Batch:
+        """The same particles without the other coefficients of the disk."""
+        kept = kept[: self.image.shape[1]]
+        return replace(self, image=self.image[:, kept], ctf=self.ctf[:, kept])
+
+    def moved(self, offset: Float32[Tensor, "b 5"], cycles: Float32[Tensor, "m 2"]) -> Batch:
         """The same particles with their poses turned by `exp(offset[:3])` and their shifts longer by `offset[3:]`.
 
         Args:
             offset: a rotation vector in radians about the image's axes, then `(x, y)` in pixels.
-            disk: the coefficients that the batch holds.
+            cycles: frequencies of the coefficients that the batch holds, in cycles per pixel.
         """
-        phase = shift_phase(disk.frequency.to(offset) / disk.box, offset[:, 3:])
+        phase = shift_phase(cycles.to(offset), offset[:, 3:])
         rotation = rotation_from_rotvec(offset[:, :3]) @ self.rotation
         return replace(self, image=self.image * phase, rotation=rotation)
 
@@ -93,6 +100,10 @@ class ParticleStore:
     manifest: Manifest
     refined: Pose | None = None
     """Poses to use instead of the source's own; of all copies."""
+    measured: NoiseModel | None = None
+    """Noise of every image, where it is known better than when the store was made."""
+    contrast: Float32[Tensor, " n"] | None = None
+    """Amplitude of every particle, where it is known to differ: it multiplies the CTF."""
     symmetry: str = "C1"
     """Point group by which every particle of the source was expanded."""
 
@@ -188,6 +199,36 @@ class ParticleStore:
         """The same particles with other poses."""
         return replace(self, refined=pose)
 
+    def with_noise(self, noise: NoiseModel) -> ParticleStore:
+        """The same particles with a noise of their own, which batches are divided by."""
+        return replace(self, measured=noise)
+
+    def with_contrast(self, contrast: Float32[Tensor, " n"]) -> ParticleStore:
+        """The same particles with amplitudes of their own, which multiply the CTF of batches."""
+        return replace(self, contrast=contrast)
+
+    @cached_property
+    def noise(self) -> NoiseModel | None:
+        """Noise of every image: as measured, or its level when the store was made; None where that was not measured."""
+        if self.measured is not None or not (self.folder / LEVEL).is_file():
+            return self.measured
+        level = self._floats(LEVEL, self.manifest.n).repeat_interleave(self.copies)
+        if not bool((level > 0).all()):
+            raise InputError(f"{self.folder / LEVEL} has values that are not above 0: {AGAIN}")
+        return NoiseModel(torch.ones(int(self.group.max()) + 1, self.box // 2 + 1), level, self.group)
+
+    def require_noise(self) -> NoiseModel:
+        """The noise of every image, of level 1 where it was not measured."""
+        shells, groups = self.box // 2 + 1, int(self.group.max()) + 1
+        return self.noise or NoiseModel(torch.ones(groups, shells), torch.ones(len(self)), self.group)
+
+    @cached_property
+    def group(self) -> Int64[Tensor, " n"]:
+        """Optics group of each particle, from 0; one group where the store does not tell."""
+        if not (self.folder / "group.npy").is_file():
+            return torch.zeros(len(self), dtype=torch.int64)
+        return torch.from_numpy(self._whole("group.npy", self.manifest.n)).repeat_interleave(self.copies)
+
     def unposed(self) -> ParticleStore:
         """The same particles with identity poses: as they lie in their images."""
         return self.with_pose(Pose(torch.eye(3).repeat(len(self), 1, 1), torch.zeros(len(self), 2)))
@@ -256,11 +297,21 @@ class ParticleStore:
         pose = self.require_pose()[index]
         frequency = self.disk.frequency[:count] / self.box
         image = self.coefficients(index, count) * shift_phase(frequency, pose.shift_A / self.pixel_A)
-        return Batch(index, image, self.transfer(index, count), pose.rotation)
+        ctf = self._transfer(index, count)
+        if self.noise is not None:
+            whitening = self.noise.whitening(index, self.disk.shell[:count])
+            image, ctf = image * whitening, ctf * whitening
+        return Batch(index, image, ctf, pose.rotation)
 
     def transfer(self, index: Int64[Tensor, " b"], count: int | None = None) -> Float32[Tensor, "b m"]:
         """CTF of particles divided by the noise amplitude: what multiplies a slice to give a stored image."""
-        inverse = 1 / self.noise_amplitude[self.disk.shell[:count]]
+        found = self._transfer(index, count)
+        return found if self.noise is None else found * self.noise.whitening(index, self.disk.shell[:count])
+
+    def _transfer(self, index: Int64[Tensor, " b"], count: int | None = None) -> Float32[Tensor, "b m"]:
+        inverse = (1 / self.noise_amplitude[self.disk.shell[:count]]).expand(len(index), -1)
+        if self.contrast is not None:
+            inverse = inverse * self.contrast[index, None]
         if self.ctf is None:
-            return inverse.expand(len(index), -1).contiguous()
+            return inverse.contiguous()
         return evaluate_ctf(self.ctf[index], self.disk.frequency[:count] / (self.box * self.pixel_A)) * inverse

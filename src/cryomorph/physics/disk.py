@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
-from jaxtyping import Complex, Float, Int64
+from jaxtyping import Bool, Complex, Float, Int64
 from torch import Tensor
 
 from cryomorph.config.errors import InputError
+
+EVEN_SHELLS = 2  # in each band of those that are taken together
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ class FourierDisk:
     def shell(self) -> Int64[Tensor, " size"]:
         """The shell of each coefficient: `|k|` rounded to the nearest integer, from 1 to `box/2`."""
         return self.frequency.double().norm(dim=1).round().long()
+
+    @cached_property
+    def even(self) -> Bool[Tensor, " size"]:
+        """Every other pair of shells: coefficients whose noise says nothing of that of the others.
+
+        A coefficient of a slice is interpolated between neighbours, so that single shells would share some.
+        """
+        return (self.shell // EVEN_SHELLS) % 2 == 0
 
     @property
     def size(self) -> int:

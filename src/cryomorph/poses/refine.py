@@ -13,13 +13,11 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from cryomorph.encoders.poses import PoseTable
-from cryomorph.encoders.table import TableEncoder
 from cryomorph.models.gauss_newton import Unknowns, gauss_newton
 from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.particles.loader import ParticleLoader
 from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.disk import FourierDisk
-from cryomorph.representations.linear import LinearSubspace
 
 POINTS = 1 << 13  # coefficients per batch
 ITERATIONS = 2  # a shift by a pixel is not linear: a single step can make a rotation worse
@@ -39,8 +37,7 @@ class Offsets:
     """The best offset (k, 5) of each particle from its given pose: three radians and two pixels; and its covariance.
 
     `split` (2, k, 5) are the best offsets by each half of the coefficients, in alternate blocks of shells. Because of
-    the priors, the product of the two underestimates the square of the true offset by the factor `kept` (k, 5), and the
-    unknown latent point adds `leaked` (k, 5) to it.
+    the priors, the product of the two underestimates the square of the true offset by the factor `kept` (k, 5).
     """
 
     particle: Int64[Tensor, " k"]
@@ -48,17 +45,15 @@ class Offsets:
     covariance: Float32[Tensor, "k 5 5"]
     split: Float32[Tensor, "2 k 5"]
     kept: Float32[Tensor, "k 5"]
-    leaked: Float32[Tensor, "k 5"]
 
     @staticmethod
     def cat(parts: list[Offsets]) -> Offsets:
         """Concatenate the offsets of several sets of particles."""
         split = torch.cat([part.split for part in parts], dim=1)
-        particle, best, covariance, kept, leaked = (
-            torch.cat([getattr(part, name) for part in parts])
-            for name in ("particle", "best", "covariance", "kept", "leaked")
+        particle, best, covariance, kept = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("particle", "best", "covariance", "kept")
         )
-        return Offsets(particle, best, covariance, split, kept, leaked)
+        return Offsets(particle, best, covariance, split, kept)
 
 
 def refine_poses(
@@ -88,57 +83,18 @@ def refine_poses(
     return shrink(model.poses, found, all_reduce_sum=all_reduce_sum)
 
 
-def refine_across_halves(
-    maps: Float32[Tensor, "two c z y x"],
-    store: ParticleStore,
-    poses: PoseTable,
-    *,
-    whitening: Float32[Tensor, " size"],
-) -> dict[str, float]:
-    """As `refine_poses`, comparing the particles of each half set with the linear maps of the other half set.
-
-    No image is compared with a map that it contributed to: there, the image's own noise, back-projected at its old
-    pose, would hold the pose in place. The latent point is unknown too; its uncertainty is part of the pose's.
-
-    Args:
-        maps: mean and components, for standard normal latent points, of half set 0 and of half set 1.
-        whitening: factor of each coefficient that corrects the stored noise amplitude.
-    """
-    zdim = maps.shape[1] - 1
-    zeros = torch.zeros(len(store), zdim)
-    found = []
-    for half in (0, 1):
-        subspace = LinearSubspace(maps[1 - half])
-        model = Heterogeneous(
-            subspace,
-            TableEncoder(zeros, zeros + 1),
-            prior_std=torch.ones(zdim),
-            whitening=whitening,
-            poses=poses,
-        )
-        disk = store.disk.within(subspace.box / 2)
-        subset = (store.half == half).nonzero().squeeze(1)
-        found.append(best_offsets(model, store, subset, disk=disk, free_latent=True))
-    return shrink(poses, Offsets.cat(found))
-
-
 def best_offsets(
     model: Heterogeneous,
     store: ParticleStore,
     subset: Int64[Tensor, " k"],
     *,
     disk: FourierDisk,
-    free_latent: bool = False,
     half_precision: bool = False,
 ) -> Offsets:
-    """The offset of each particle from its pose in the model's table that fits its image best.
-
-    Args:
-        free_latent: estimate the latent point too, with the model's prior, instead of taking the encoder's.
-    """
+    """The offset of each particle from its pose in the model's table that fits its image best."""
     poses = model.poses or PoseTable(len(store)).to(model.prior_std.device)
     best, split = torch.zeros(len(subset), 5), torch.zeros(2, len(subset), 5)
-    kept, leaked = torch.zeros(len(subset), 5), torch.zeros(len(subset), 5)
+    kept = torch.zeros(len(subset), 5)
     covariance = torch.zeros(len(subset), 5, 5)
     first = (disk.radius / BLOCK).long() % 2 == 0
     done = 0
@@ -148,31 +104,27 @@ def best_offsets(
         seen = batch.within(disk.size).whitened(model.whitening)
         prior = seen.rotation.new_tensor([WEAK_PRIOR[0]] * 3 + [WEAK_PRIOR[1]] * 2).expand(len(batch), -1)
         start = poses.of(batch)
-        if free_latent:
-            prior = torch.cat([model.prior_std.expand(len(batch), -1), prior], dim=1)
-            start = torch.cat([z, start], dim=1)
         whole, *halves = (
             gauss_newton(
                 model.representation,
                 images,
                 start,
-                unknowns=Unknowns(prior, fixed_z=None if free_latent else z, pose=True),
+                unknowns=Unknowns(prior, fixed_z=z, pose=True),
                 disk=disk,
-                iterations=ITERATIONS + free_latent,
+                iterations=ITERATIONS,
                 half_precision=half_precision,
             )
             for images in (seen, seen.only(first.to(z.device)), seen.only(~first.to(z.device)))
         )
         rows = slice(done, done + len(batch))
-        best[rows], covariance[rows] = whole.value[:, -5:].cpu(), whole.covariance[:, -5:, -5:].cpu()
-        split[:, rows] = torch.stack([half.value[:, -5:].cpu() for half in halves])
-        # the most probable value of x ~ N(0, P^-1) is (1 - C P) x plus noise, for the offset and for the latent point
-        one, other = (half.covariance[:, -5:] / prior[:, None].square() for half in halves)
+        best[rows], covariance[rows] = whole.value.cpu(), whole.covariance.cpu()
+        split[:, rows] = torch.stack([half.value.cpu() for half in halves])
+        # the most probable value of x ~ N(0, P^-1) is (1 - C P) x plus noise
+        one, other = (half.covariance / prior[:, None].square() for half in halves)
         still = torch.eye(5).to(one)
-        kept[rows] = ((still - one[..., -5:]) * (still - other[..., -5:])).sum(2).cpu()
-        leaked[rows] = (one * other * prior[:, None].square())[..., :-5].sum(2).cpu()
+        kept[rows] = ((still - one) * (still - other)).sum(2).cpu()
         done += len(batch)
-    return Offsets(subset, best, covariance, split, kept, leaked)
+    return Offsets(subset, best, covariance, split, kept)
 
 
 def shrink(poses: PoseTable, found: Offsets, *, all_reduce_sum: AllReduce = _single_process) -> dict[str, float]:
@@ -210,15 +162,15 @@ def shared_width(
 ) -> float:
     """Width of the pose errors on which the two halves of every image's coefficients agree.
 
-    `w^2 = sum_i t_i (<e_i1, e_i2> - leaked_i) / sum_i t_i kept_i`: the noise of image and map differs between the two
-    halves, the error of the pose does not.
+    `w^2 = sum_i t_i <e_i1, e_i2> / sum_i t_i kept_i`: the noise of image and map differs between the two halves, the
+    error of the pose does not.
 
     Args:
         part: which of the five numbers of an offset: rotations or shifts.
         trust: weight `t` of each particle.
     """
     product = (found.split[0, :, part].double() * found.split[1, :, part].double()).sum(1)
-    above = _average(product - found.leaked[:, part].sum(1), trust, all_reduce_sum)
+    above = _average(product, trust, all_reduce_sum)
     return max(above / max(_average(found.kept[:, part].double().sum(1), trust, all_reduce_sum), 1e-12), 0.0) ** 0.5
 
 

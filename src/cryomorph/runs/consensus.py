@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cryomorph.volumes.backproject import Reconstruction
 
-CONSENSUS, CURVES, SPECTRA = "consensus", "fsc.csv", "spectra.safetensors"
+CONSENSUS, CORRECTED, CURVES, SPECTRA = "consensus", "corrected_consensus", "fsc.csv", "spectra.safetensors"
 OPTIONAL = "phase_randomised"  # no phases are randomised where the FSC never falls below 0.8
 MAPS = ("map", "half1", "half2", "mask")
 AGAIN = "train again with --overwrite"

@@ -20,11 +20,12 @@ from cryomorph.config.errors import InputError
 from cryomorph.config.renamed import current_keys
 from cryomorph.io.atomic import atomic_path
 from cryomorph.io.json_file import read_json, write_json
+from cryomorph.io.npy import read_array
 from cryomorph.io.output_folder import Contents, OutputFolder
 from cryomorph.particles.expand import copies_of
 from cryomorph.particles.manifest import Manifest
-from cryomorph.runs.consensus import CONSENSUS, CURVES, SPECTRA, FscCurves, Spectra, save_reconstruction
-from cryomorph.runs.latents import MEAN, STD, read_latents, write_latents
+from cryomorph.runs.consensus import CONSENSUS, CORRECTED, CURVES, SPECTRA, FscCurves, Spectra, save_reconstruction
+from cryomorph.runs.latents import AGAIN, LATENT_SPLIT, MEAN, STD, read_latents, write_latents
 from cryomorph.runs.metrics import append_metrics, read_metrics
 from cryomorph.runs.provenance import PROVENANCE, Provenance
 
@@ -43,6 +44,8 @@ RUN = Contents("run", marker=CONFIG, signs=(PROVENANCE,), whole=True)
 CHECKPOINTS = "checkpoints/{name}epoch-*.safetensors"
 HOW = ("training.device", "training.precision", "training.compile", "training.checkpoint_minutes")
 """Options that say how to compute, not what: a resumed run may be given others."""
+ASSUMED = {"contrast": False, "fix_poses": True}
+"""What a run does whose config, of an earlier version, does not say."""
 PUT_BACK = "put it back, or train again with --overwrite"
 
 
@@ -79,9 +82,11 @@ class RunFolder:
         run.config()  # damaged, it is better said now than where a report needs it
         if run.is_complete:
             return run
-        from cryomorph.runs.snapshot import last_snapshot, with_refined
+        from cryomorph.runs.corrections import with_contrast, with_corrected
+        from cryomorph.runs.snapshot import last_snapshot
 
-        snapshot = last_snapshot(found, with_refined(run.path, run.store()))
+        store = with_contrast(run.path, with_corrected(run.path, run.given_store()))
+        snapshot = last_snapshot(found, store)
         warn(f"{path} is not finished: this is what {snapshot.name} holds")
         return replace(run, snapshot=snapshot)
 
@@ -136,7 +141,8 @@ class RunFolder:
             self.output.rollback()
 
     def _require_same(self, config: dict[str, Any]) -> None:
-        before, now = leaves(self.config()), leaves(config)
+        now = leaves(config)
+        before = {key: value for key, value in ASSUMED.items() if key in now} | leaves(self.config())
         changed = sorted(key for key in {*before, *now} - {*HOW} if before.get(key) != now.get(key))
         if changed:
             key = changed[0]
@@ -201,16 +207,18 @@ class RunFolder:
     def given_store(self) -> ParticleStore:
         """The particle store of the run, expanded by its symmetry, with the poses that it was given."""
         from cryomorph.particles.store import ParticleStore
+        from cryomorph.runs.image_noise import with_noise
 
         self.manifest()
-        return ParticleStore.open(self.store_path).expanded(self.symmetry)
+        return with_noise(self.path, ParticleStore.open(self.store_path).expanded(self.symmetry))
 
     def store(self) -> ParticleStore:
-        """The particle store of the run, with its poses as the run refined them."""
+        """The particle store of the run, with the noise, contrasts and refined poses that the run found."""
         from cryomorph.physics.pose import Pose
         from cryomorph.runs.checkpoint import load_tensors, require_finite
+        from cryomorph.runs.corrections import with_contrast
 
-        store = self.given_store()
+        store = with_contrast(self.path, self.given_store())
         if self.snapshot is not None and self.snapshot.pose is not None:
             return store.with_pose(self.snapshot.pose)
         path = self.path / REFINED
@@ -248,6 +256,13 @@ class RunFolder:
         n = self.manifest().n * self.copies
         mean = read_latents(self.path / MEAN, particles=n)
         return mean, read_latents(self.path / STD, particles=n, zdim=mean.shape[1])
+
+    def latent_split(self) -> Float32[np.ndarray, "three n q"] | None:
+        """Linear latent points by all, by the even, and by the odd coefficients of each image; None in old runs."""
+        path = self.path / LATENT_SPLIT
+        if not path.is_file():
+            return None
+        return read_array(path, (3, len(self.latent_mean()), None), kind="float", again=AGAIN)
 
     def save_latent(self, mean: Float32[Tensor, "n q"], std: Float32[Tensor, "n q"]) -> None:
         """Write the latent means and standard deviations."""
@@ -304,17 +319,29 @@ class RunFolder:
 
     # the consensus
 
-    def save_consensus(self, result: Reconstruction, noise: Float32[Tensor, " shells"]) -> None:
-        """Write the consensus: maps, FSC table and plot, and what later stages need of it."""
-        folder = self.path / CONSENSUS
+    def save_consensus(
+        self, result: Reconstruction, noise: Float32[Tensor, " shells"], *, corrected: bool = False
+    ) -> None:
+        """Write the consensus, of the given or the corrected poses: maps, FSC table and plot, and spectra."""
+        folder = self.path / (CORRECTED if corrected else CONSENSUS)
         folder.mkdir(exist_ok=True)
         save_reconstruction(result, folder)
         Spectra(result.precision, noise).write(folder)
 
     @property
     def has_consensus(self) -> bool:
-        """Whether the consensus is there, whole."""
+        """Whether the consensus of the given poses is there, whole."""
         return (self.path / CONSENSUS / SPECTRA).is_file()
+
+    @property
+    def has_corrected_consensus(self) -> bool:
+        """Whether the consensus of the corrected poses is there, whole."""
+        return (self.path / CORRECTED / SPECTRA).is_file()
+
+    @property
+    def consensus_path(self) -> Path:
+        """Folder of the consensus: of the corrected poses, where the run corrected any."""
+        return self.path / (CORRECTED if self.has_corrected_consensus else CONSENSUS)
 
     @property
     def _box(self) -> int | None:
@@ -327,16 +354,16 @@ class RunFolder:
 
         from cryomorph.io.mrc import read_finite_map
 
-        path = self.path / CONSENSUS / f"{name}.mrc"
+        path = self.consensus_path / f"{name}.mrc"
         return torch.tensor(read_finite_map(path, self._box, again="train again with --overwrite"))
 
     def consensus_fsc(self) -> FscCurves:
         """The consensus's FSC curves."""
-        return FscCurves.read(self.path / CONSENSUS / CURVES, shells=None if self._box is None else self._box // 2)
+        return FscCurves.read(self.consensus_path / CURVES, shells=None if self._box is None else self._box // 2)
 
     def spectra(self) -> Spectra:
         """Precision and noise of the consensus by shell."""
-        return Spectra.read(self.path / CONSENSUS, shells=None if self._box is None else self._box // 2 + 1)
+        return Spectra.read(self.consensus_path, shells=None if self._box is None else self._box // 2 + 1)
 
     # logs
 

@@ -11,6 +11,8 @@ from cryomorph.io.atomic import atomic_path
 from cryomorph.io.npy import read_array
 
 MEAN, STD = "latent_mean.npy", "latent_std.npy"
+CONTRAST, LOG_LIKELIHOOD = "contrast.npy", "log_likelihood.npy"
+LATENT_SPLIT = "latent_split.npy"  # latent points by the even, and by the odd coefficients of each image alone
 AGAIN = "train again with --overwrite"
 
 

@@ -22,8 +22,6 @@ from cryomorph.particles.store import ParticleStore
 from cryomorph.physics.pose import Pose
 from cryomorph.runs.checkpoint import again, load_tensors
 
-REFINED_FIRST = "checkpoints/poses.safetensors"
-
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -58,21 +56,6 @@ def last_snapshot(checkpoints: Sequence[Path], store: ParticleStore) -> Snapshot
                 raise
             warn(str(error))
     raise InputError("no checkpoint was given")
-
-
-def with_refined(run: Path, store: ParticleStore) -> ParticleStore:
-    """The store of given poses with those that were refined before the training, where that was asked."""
-    path = run / REFINED_FIRST
-    if not path.is_file():
-        return store
-    table = PoseTable(len(store))
-    offset = load_tensors(path)[0]["offset"]
-    if offset.shape != table.offset.shape:
-        raise InputError(
-            f"{path} has offsets of shape {tuple(offset.shape)}, the run {len(store)} particles: {again(path)}"
-        )
-    table.offset = torch.as_tensor(offset)
-    return store.with_pose(table.corrected(store.require_pose(), store.pixel_A))
 
 
 def read_snapshot(checkpoint: Path, store: ParticleStore) -> Snapshot:

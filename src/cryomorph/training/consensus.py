@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from cryomorph.particles.noise import NoiseModel
 from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.folder import RunFolder
+from cryomorph.runs.image_noise import NOISE, save_noise, with_noise
 from cryomorph.volumes.backproject import Reconstruction, reconstruct, residual_noise
+from cryomorph.volumes.image_noise import noise_by_group
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class Consensus:
         nothing = torch.zeros(store.box // 2 + 1)
         return cls(torch.zeros(store.box, store.box, store.box), nothing, nothing + 1)
 
+    def whitened(self, noise: NoiseModel) -> Consensus:
+        """The same for a store with a noise model, whose images have a noise of 1 in every shell."""
+        return Consensus(self.map, self.precision / noise.mean_power(), torch.ones_like(self.noise))
+
     @property
     def noise_power(self) -> Float32[Tensor, " shells"]:
         """Noise power by shell, in units of the store's.
@@ -45,6 +52,20 @@ class Consensus:
         return noise
 
 
+def measure_noise(run: RunFolder, store: ParticleStore) -> ParticleStore:
+    """The store with the noise of every image: read if the run has it, otherwise measured and written."""
+    if not (run.path / NOISE).is_file():
+        halves = torch.stack([run.consensus_map("half1"), run.consensus_map("half2")])
+        found = noise_by_group(store, halves, torch.from_numpy(run.consensus_fsc().unmasked))
+        if not found.outside:
+            run.warn(
+                "the images' surroundings have another noise than the particles (a window, or corners set to a "
+                "constant): the noise is what the consensus leaves of the images"
+            )
+        save_noise(run.path, found.noise)
+    return with_noise(run.path, store)
+
+
 def reconstruct_consensus(run: RunFolder, store: ParticleStore) -> Consensus:
     """The consensus of a run: read if it is there, otherwise reconstructed in half sets and written with its FSC."""
     if not run.has_consensus:
@@ -55,6 +76,27 @@ def reconstruct_consensus(run: RunFolder, store: ParticleStore) -> Consensus:
             f"consensus: {result.fsc.resolved(0.143)} at FSC 0.143, {result.fsc.resolved(0.5)} at 0.5; "
             f"{perf_counter() - begin:.1f} s"
         )
+    return _read(run)
+
+
+def correct_consensus(run: RunFolder, store: ParticleStore) -> Consensus:
+    """The consensus with the poses, contrasts and noise that the run found, each half set's by its own maps.
+
+    It replaces that of the given poses wherever maps are shown or compared.
+    """
+    if not run.has_corrected_consensus:
+        begin = perf_counter()
+        result = reconstruct(store, description="consensus at the corrected poses")
+        run.save_consensus(result, residual_noise(store, result), corrected=True)
+        run.log(
+            f"consensus at the corrected poses: {result.fsc.resolved(0.143)} at FSC 0.143; "
+            f"{perf_counter() - begin:.1f} s"
+        )
+    # the store's images have a noise of 1 as measured: what is left beyond it is not noise
+    return replace(_read(run), noise=torch.ones(store.box // 2 + 1))
+
+
+def _read(run: RunFolder) -> Consensus:
     spectra = run.spectra()
     return Consensus(run.consensus_map(), spectra.precision, spectra.noise)
 

@@ -80,6 +80,18 @@ def rows_in_band(grid: PaddedGrid) -> tuple[Int64[Tensor, " k"], Int64[Tensor, "
 
 
 @dataclass(frozen=True)
+class Crossed:
+    """Particles chosen twice: `by_even`, from their even coefficients alone, and `by_odd`; ascending numbers.
+
+    The first give their odd coefficients to a map, the second their even ones: the noise that a particle was chosen by
+    does not come into it. What is chosen by an image's noise and averaged agrees with itself whatever the truth.
+    """
+
+    by_even: Int64[Tensor, " k"]
+    by_odd: Int64[Tensor, " l"]
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """A Wiener-filtered map `[z, y, x]`, its half maps, and their agreement.
 
@@ -108,12 +120,12 @@ def accumulate_halves(batches: Iterable[Batch], half: Int64[Tensor, " n"], box: 
 def reconstruct(
     store: ParticleStore,
     *,
-    subset: Int64[Tensor, " k"] | None = None,
+    subset: Int64[Tensor, " k"] | Crossed | None = None,
     radius: int | None = None,
     mask: Float32[Tensor, "z y x"] | None = None,
     description: str = "back-projecting",
 ) -> Reconstruction:
-    """Back-project a store, or some of its particles, in half sets.
+    """Back-project a store, or some of its particles, in half sets, each image weighted by its noise.
 
     Args:
         subset: ascending numbers of the particles to use (default: all).
@@ -121,8 +133,12 @@ def reconstruct(
         mask: for the FSC, of the maps' box (default: made from the map).
     """
     radius = store.box // 2 if radius is None else radius
-    loader = ParticleLoader(store, batch_size_for(store.disk.count(radius)), radius=radius, subset=subset)
-    sums = accumulate_halves(track(loader, description, total=len(loader)), store.half, 2 * radius)
+    size, even = batch_size_for(store.disk.count(radius)), store.disk.even
+    parts = [(subset.by_even, ~even), (subset.by_odd, even)] if isinstance(subset, Crossed) else [(subset, None)]
+    loaders = [(ParticleLoader(store, size, radius=radius, subset=some), kept) for some, kept in parts]
+    batches = (batch if kept is None else batch.only(kept) for loader, kept in loaders for batch in loader)
+    total = sum(len(loader) for loader, _ in loaders)
+    sums = accumulate_halves(track(batches, description, total=total), store.half, 2 * radius)
     return from_halves(sums, store.pixel_A * store.box / (2 * radius), mask)
 
 

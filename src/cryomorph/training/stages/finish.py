@@ -8,9 +8,11 @@ from torch import Tensor
 from cryomorph.config.training import ResolvedMethod
 from cryomorph.encoders.table import TableEncoder
 from cryomorph.io.mrc import write_map
-from cryomorph.models.heterogeneous import Heterogeneous
 from cryomorph.models.registry import network_kind
 from cryomorph.particles.metadata import rewrite_poses
+from cryomorph.particles.store import ParticleStore
+from cryomorph.physics.pose import Pose
+from cryomorph.runs.folder import RunFolder
 from cryomorph.training.device import release
 from cryomorph.training.measure import measure_trained
 from cryomorph.training.session import Session
@@ -21,8 +23,11 @@ def finish(session: Session[ResolvedMethod], mean: Float32[Tensor, "n zdim"], st
     run, model = session.run, session.model.cpu()
     release(model.representation)
     run.save_latent(mean, std)
-    if session.config.training.refine_poses:
-        write_poses(session, model)
+    pose = session.store.require_pose()
+    if model.poses is not None:
+        pose = model.poses.corrected(pose, session.store.pixel_A)
+    if model.poses is not None or session.store.refined is not None:
+        write_poses(run, session.store, pose)
     if not session.config.zdim:
         volume = model.representation.volume(mean[0], session.store.box)
         write_map(run.path / "map.mrc", volume.numpy(), session.store.pixel_A)
@@ -35,12 +40,9 @@ def finish(session: Session[ResolvedMethod], mean: Float32[Tensor, "n zdim"], st
     run.save_model(model.representation, extra, encoder=kind, latents="gradient" if session.reestimated else "table")
 
 
-def write_poses(session: Session[ResolvedMethod], model: Heterogeneous) -> None:
+def write_poses(run: RunFolder, store: ParticleStore, pose: Pose) -> None:
     """Write the refined poses, into particles.star too."""
-    run, store, manifest = session.run, session.store, session.store.manifest
-    pose = store.require_pose()
-    if model.poses is not None:
-        pose = model.poses.corrected(pose, store.pixel_A)
+    manifest = store.manifest
     run.save_pose(pose)
     source, target = store.folder / manifest.metadata, run.path / manifest.metadata
     rewrite_poses(source, target, pose, pixel_A=manifest.source_pixel_A, copies=store.copies)

@@ -12,6 +12,7 @@ from torch import Tensor
 from cryomorph.config.console import progress
 from cryomorph.config.linear import LinearConfig
 from cryomorph.config.training import ResolvedMethod
+from cryomorph.latents.joint_em import Located
 from cryomorph.latents.linear_fit import (
     HalfState,
     LinearFit,
@@ -20,11 +21,14 @@ from cryomorph.latents.linear_fit import (
     growing_radii,
     merge_and_finish,
 )
+from cryomorph.latents.nuisance import NuisancePrior, Nuisances
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.linear import LinearSubspace
 from cryomorph.runs.checkpoint import load_tensors, save_tensors
+from cryomorph.runs.corrections import OFFSET, with_contrast, with_corrected
 from cryomorph.runs.folder import RunFolder
-from cryomorph.training.consensus import Consensus
+from cryomorph.runs.latents import CONTRAST, LATENT_SPLIT, LOG_LIKELIHOOD
+from cryomorph.training.consensus import Consensus, correct_consensus
 from cryomorph.training.linear_start import LinearStart, first_targets
 from cryomorph.training.session import Session
 from cryomorph.volumes.grid import lowpass
@@ -33,6 +37,7 @@ from cryomorph.volumes.masks import auto_mask, read_mask, spherical_mask
 MASK_LOWPASS_A = 20.0
 MASK_THRESHOLD = 0.05  # of the maximum of the low-passed consensus
 CHECKPOINT = "checkpoints/linear.safetensors"
+DEVIATION = "nuisance_deviation"  # of contrasts, rotations and shifts, as the fit learnt them
 
 
 def linear(session: Session[ResolvedMethod]) -> None:
@@ -46,12 +51,28 @@ def linear(session: Session[ResolvedMethod]) -> None:
     path = session.run.linear_start
     with session.parallel.rank_zero_first():
         if not path.is_file():
-            fit = fit_subspace(session.run, session.store, consensus, config=linear_options(config))
+            fit = fit_subspace(session.run, session.store, session.consensus, config=linear_options(config))
+            save_fit(session.run, fit, contrast=config.contrast)
             kept = {"maps": fit.maps, "mean": fit.latent_mean, "std": fit.latent_std}
-            save_tensors(path, kept | {"reproducibility": fit.reproducibility, "variance": fit.variance})
+            if not config.fix_poses:
+                kept[OFFSET] = fit.nuisances.offset
+            kept |= {DEVIATION: fit.prior.tensor(), "variance": fit.variance}
+            save_tensors(path, kept | {"reproducibility": fit.reproducibility})
     tensors = load_tensors(path)[0]
     session.linear = LinearStart(LinearSubspace(tensors["maps"]), tensors["mean"], tensors["std"])
+    session.store = with_contrast(session.run.path, with_corrected(session.run.path, session.store))
     session.targets = first_targets(session.linear, config.zdim, seed=config.seed)
+    if DEVIATION in tensors:
+        with session.parallel.rank_zero_first():
+            session.consensus = correct_consensus(session.run, session.store)
+
+
+def save_fit(run: RunFolder, fit: LinearFit, *, contrast: bool) -> None:
+    """Write what a fit says of each particle besides its latent point and its pose."""
+    if contrast:
+        run.save_array(CONTRAST, fit.nuisances.contrast.numpy())
+    run.save_array(LATENT_SPLIT, torch.cat([fit.latent_mean[None], fit.latent_split]).numpy())
+    run.save_array(LOG_LIKELIHOOD, fit.log_likelihood.numpy())
 
 
 def linear_options(config: ResolvedMethod) -> LinearConfig:
@@ -62,6 +83,8 @@ def linear_options(config: ResolvedMethod) -> LinearConfig:
         zdim=config.linear_zdim,
         max_radius=config.linear_radius,
         mask=config.mask,
+        contrast=config.contrast,
+        fix_poses=config.fix_poses,
         seed=config.seed,
     )
 
@@ -72,7 +95,10 @@ def fit_subspace(run: RunFolder, store: ParticleStore, consensus: Consensus, *, 
     schedule = linear_schedule(store, consensus, config=config)
 
     def after_half_step(state: HalfState, likelihood: float) -> None:
-        save_tensors(run.path / CHECKPOINT, {"maps": state.maps}, step=str(state.step))
+        found = state.located.nuisances
+        kept = {"maps": state.maps, "z": state.located.z, "nuisances": found.value, "variance": found.variance}
+        kept["priors"] = torch.stack([prior.tensor() for prior in state.priors])
+        save_tensors(run.path / CHECKPOINT, kept, step=str(state.step))
         run.record(stage="linear-halves", step=state.step, log_likelihood=likelihood, seconds=perf_counter() - begin)
 
     def after_step(step: int, likelihood: float) -> None:
@@ -121,15 +147,27 @@ def linear_schedule(
     """
     last = min(store.box // 2, config.max_radius)
     noise = consensus.noise_power
+    mask = heterogeneity_mask(config.mask, consensus.map, store.pixel_A)
     return Schedule(
         radii=(last,) if warm else growing_radii(last),
         iterations=1 if warm else config.iterations,
         final_iterations=config.final_iterations,
         mean_precision=consensus.precision / noise,
         whitening=noise.rsqrt()[store.disk.shell],
-        mask=heterogeneity_mask(config.mask, consensus.map, store.pixel_A),
-        estimate_contrast=config.contrast,
+        mask=mask,
+        mean_mask=mask if config.mask == "sphere" else torch.maximum(mask, density_mask(consensus.map, store.pixel_A)),
+        nuisances=nuisance_prior(config),
         seed=config.seed,
+    )
+
+
+def nuisance_prior(config: LinearConfig) -> NuisancePrior:
+    """The deviations that a fit starts from, 0 of what it takes as given."""
+    start, refined = NuisancePrior(), not config.fix_poses
+    return NuisancePrior(
+        contrast=start.contrast if config.contrast else 0.0,
+        rotation_rad=start.rotation_rad if refined else 0.0,
+        shift_px=start.shift_px if refined else 0.0,
     )
 
 
@@ -144,13 +182,17 @@ def heterogeneity_mask(option: str, consensus: Float32[Tensor, "z y x"], pixel_A
         InputError: a mask of another box, or with values beyond 0 and 1.
     """
     box = len(consensus)
-    sphere = spherical_mask(box, 0.84 * box / 2, 0.16 * box / 2)
     if option == "sphere":
-        return sphere
-    if option == "auto":
-        low = lowpass(consensus, pixel_A, max(MASK_LOWPASS_A, 3 * pixel_A))
-        return auto_mask(low, pixel_A, threshold=MASK_THRESHOLD * float(low.max())) * sphere
-    return read_mask(Path(option), box)
+        return spherical_mask(box, 0.84 * box / 2, 0.16 * box / 2)
+    return density_mask(consensus, pixel_A) if option == "auto" else read_mask(Path(option), box)
+
+
+def density_mask(consensus: Float32[Tensor, "z y x"], pixel_A: float) -> Float32[Tensor, "z y x"]:
+    """The surroundings of the consensus's density, within the sphere that all views see."""
+    box = len(consensus)
+    low = lowpass(consensus, pixel_A, max(MASK_LOWPASS_A, 3 * pixel_A))
+    inside = auto_mask(low, pixel_A, threshold=MASK_THRESHOLD * float(low.max()))
+    return inside * spherical_mask(box, 0.84 * box / 2, 0.16 * box / 2)
 
 
 def _last_state(run: RunFolder) -> HalfState | None:
@@ -158,5 +200,9 @@ def _last_state(run: RunFolder) -> HalfState | None:
     if not path.is_file():
         return None
     tensors, facts = load_tensors(path)
+    if "z" not in tensors:  # of a version that estimated no nuisances
+        return None
     run.log(f"resumed after step {facts['step']}")
-    return HalfState(int(facts["step"]), torch.as_tensor(tensors["maps"]))
+    located = Located(tensors["z"], Nuisances(tensors["nuisances"], tensors["variance"]))
+    first, second = (NuisancePrior(*row) for row in tensors["priors"].tolist())
+    return HalfState(int(facts["step"]), torch.as_tensor(tensors["maps"]), located, (first, second))

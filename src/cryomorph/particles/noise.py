@@ -1,0 +1,58 @@
+"""The noise of every image: the spectrum of its optics group, and its own level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Complex64, Float32, Int64
+from torch import Tensor
+
+from cryomorph.physics.disk import FourierDisk
+
+LEAST_LEVEL = 0.05  # of the noise's power, relative to the median image and to the noise outside the particle
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """Noise power of a coefficient, in units of the store's: `power` (g, shells) of an optics group times `level` (n,).
+
+    Shells go from 0 to `box / 2`; `group` (n,) numbers the optics groups from 0.
+    """
+
+    power: Float32[Tensor, "g shells"]
+    level: Float32[Tensor, " n"]
+    group: Int64[Tensor, " n"]
+
+    def whitening(self, index: Int64[Tensor, " b"], shell: Int64[Tensor, " m"]) -> Float32[Tensor, "b m"]:
+        """What gives the coefficients of some particles a noise of variance 1."""
+        return (self.power[self.group[index]][:, shell] * self.level[index, None]).rsqrt()
+
+    def mean_power(self) -> Float32[Tensor, " shells"]:
+        """The power of a white noise that weights all images together as theirs does: the harmonic mean by group."""
+        share = torch.bincount(self.group, minlength=len(self.power)).to(self.power) / len(self.group)
+        return (share[:, None] / self.power).sum(0).reciprocal()
+
+
+def robust_level(power: Float32[Tensor, "b m"]) -> Float32[Tensor, " b"]:
+    """Mean of exponentially distributed powers by their median: a few that are too large change nothing."""
+    return power.median(dim=1).values / torch.log(torch.tensor(2.0))
+
+
+def robust_power(
+    image_power: Float32[Tensor, "n shells"], count: Int64[Tensor, " shells"]
+) -> Float32[Tensor, " shells"]:
+    """Mean power in each shell by the median over images; a mean of `count` powers is gamma-distributed."""
+    # Wilson and Hilferty's approximation of the median of a gamma distribution of mean 1
+    expected = (1 - 1 / (9 * count.clamp(min=1).float())) ** 3
+    return image_power.median(dim=0).values / expected
+
+
+def power_of(image: Complex64[Tensor, "b m"]) -> Float32[Tensor, "b m"]:
+    """Squared modulus of every coefficient."""
+    return torch.view_as_real(image).square().sum(-1)
+
+
+def level_of(image: Complex64[Tensor, "b size"], disk: FourierDisk) -> Float32[Tensor, " b"]:
+    """Noise power of each image in its upper half of the band, where the noise outweighs the particle."""
+    return robust_level(power_of(image[:, disk.count(disk.box / 4) :]))
