@@ -15,8 +15,8 @@ from cryomorph.config.prepare import ImageSource
 class BackprojectConfig:
     """Reconstruct one map from all particles, or from a subset, with half maps, FSC, mask and sharpening.
 
-    Writes map.mrc (Wiener-filtered), half1.mrc and half2.mrc (unfiltered), mask.mrc, sharpened.mrc, fsc.csv, fsc.png
-    and noise.csv into the output folder.
+    Writes map.mrc (Wiener-filtered), half1.mrc and half2.mrc (unfiltered), mask.mrc, sharpened.mrc (their average,
+    sharpened and weighted by the FSC), fsc.csv, fsc.png and noise.csv into the output folder.
     """
 
     particles: tyro.conf.Positional[Path]
