@@ -56,7 +56,7 @@ def _reconstruct(config: BackprojectConfig, store: ParticleStore, folder: Path) 
     from cryomorph.volumes.sharpen import sharpen_halves
 
     store.require_pose()
-    mask = None if config.mask is None else read_mask(config.mask, store.box)
+    mask = None if config.mask is None else read_mask(config.mask, store.box, store.pixel_A)
     result = reconstruct(store, mask=mask)
     noise = residual_noise(store, result)
     if config.flip_hand:

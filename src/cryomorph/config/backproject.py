@@ -26,7 +26,7 @@ class BackprojectConfig:
     images: Annotated[ImageSource, tyro.conf.arg(name="")] = field(default_factory=ImageSource)
     """Where the images are and how to read them."""
     mask: Path | None = None
-    """Mask for the FSC, an MRC map of the working box (default: made from the map)."""
+    """Mask for the FSC, an MRC map of any box and pixel size (default: made from the map)."""
     bfactor: float | None = None
     """B-factor for sharpening in Angstrom^2, negative to sharpen (default: from a Guinier fit)."""
     flip_hand: bool = False

@@ -103,7 +103,7 @@ class MethodConfig(Generic[Open]):
     warm_steps: int | Open = UNSET
     """Steps of fitting the model to the linear maps before training on images."""
     mask: str = "auto"
-    """Where the linear maps may differ: a mask file in the working box, sphere, or auto."""
+    """Where the linear maps may differ: a mask file of any box and pixel size, sphere, or auto."""
     images: Annotated[ImageSource, tyro.conf.arg(name="")] = field(default_factory=ImageSource)
     """Where the images are and how to read them."""
     seed: int = 0

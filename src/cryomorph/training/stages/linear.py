@@ -141,7 +141,7 @@ def heterogeneity_mask(option: str, consensus: Float32[Tensor, "z y x"], pixel_A
     the margin leaves room to move.
 
     Raises:
-        InputError: a mask of another box, or with values beyond 0 and 1.
+        InputError: a mask that does not fit the box, or with values beyond 0 and 1.
     """
     box = len(consensus)
     sphere = spherical_mask(box, 0.84 * box / 2, 0.16 * box / 2)
@@ -150,7 +150,7 @@ def heterogeneity_mask(option: str, consensus: Float32[Tensor, "z y x"], pixel_A
     if option == "auto":
         low = lowpass(consensus, pixel_A, max(MASK_LOWPASS_A, 3 * pixel_A))
         return auto_mask(low, pixel_A, threshold=MASK_THRESHOLD * float(low.max())) * sphere
-    return read_mask(Path(option), box)
+    return read_mask(Path(option), box, pixel_A, quiet=True)
 
 
 def _last_state(run: RunFolder) -> HalfState | None:
