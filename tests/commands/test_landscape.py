@@ -230,7 +230,11 @@ def test_bad_input_is_refused_in_one_sentence(tiny_run, tmp_path, capsys):
     run = tiny_run.path
     refused("not a run folder", capsys, tmp_path)
     refused(
-        r"8 x 8 x 8 voxels, expected the box of the maps \(--box\), 16", capsys, run, "--mask", tmp_path / "mask.mrc"
+        r"8 voxels a side of 2 A, the box of the maps \(--box\) has 16 of 16 A: expected about the same field of view",
+        capsys,
+        run,
+        "--mask",
+        tmp_path / "mask.mrc",
     )
     refused("--states 101: the sketch of 400 particles has 100 maps", capsys, run, "--states", 101)
     refused("--states 30: there are only 20 maps", capsys, run, "--states", 30, "--sketch", 20)

@@ -231,8 +231,8 @@ def test_wrong_options_are_refused(run, tmp_path, capsys, argv, said):
 
 def test_wrong_masks_and_models_are_refused(run, mask, tmp_path, capsys):
     out = ["-o", str(tmp_path / "m")]
-    write_map(tmp_path / "small.mrc", np.ones((8, 8, 8)), 16.0)
-    refused([str(run), *out, "--region", str(tmp_path / "small.mrc")], "expected the working box, 16", capsys)
+    write_map(tmp_path / "small.mrc", np.ones((8, 8, 8)), 8.0)
+    refused([str(run), *out, "--region", str(tmp_path / "small.mrc")], "the working box has 16 of 16 A", capsys)
     corner, whole = np.zeros((16, 16, 16)), np.ones((16, 16, 16))
     corner[0, 0, 0] = 1
     for volume, which in ((corner, "none"), (whole, "all")):

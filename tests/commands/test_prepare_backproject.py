@@ -16,6 +16,7 @@ from cryomorph.io.star import read_star, write_star
 from cryomorph.particles.metadata import Particles
 from cryomorph.particles.store import ParticleStore
 from cryomorph.volumes.backproject import mirror
+from cryomorph.volumes.masks import spherical_mask
 from fixtures.stacks import write_stack
 
 WRITTEN = {"map.mrc", "half1.mrc", "half2.mrc", "mask.mrc", "sharpened.mrc", "fsc.csv", "fsc.png", "noise.csv"}
@@ -114,6 +115,16 @@ def test_hand_mask_and_bfactor(star, tmp_path, capsys):
         first, second = (read_map(tmp_path / folder / name)[0].copy() for folder in "ab")
         np.testing.assert_allclose(mirror(torch.from_numpy(first)).numpy(), second, atol=1e-4 * abs(first).max())
     np.testing.assert_array_equal(read_map(tmp_path / "a" / "mask.mrc")[0], mask)
+
+
+def test_a_mask_of_twice_the_box_is_resampled(star, tmp_path, capsys):
+    """As RELION has it, whose images are not cropped: 32 voxels of 8 A for a working box of 16."""
+    fine = spherical_mask(32, 8.0, 5.0).numpy()
+    write_map(tmp_path / "fine.mrc", fine, 8.0)
+    assert run("backproject", star, "-o", tmp_path / "a", "--mask", tmp_path / "fine.mrc") == 0
+    said = capsys.readouterr().err
+    assert "fine.mrc is resampled: it has 32 voxels a side of 8 A, the working box has 16 of 16 A" in said
+    np.testing.assert_allclose(read_map(tmp_path / "a" / "mask.mrc")[0], fine[::2, ::2, ::2], atol=1e-6)
 
 
 def test_moved_files_are_found(star, tmp_path, capsys, fails):
@@ -274,9 +285,9 @@ def test_outputs_that_are_in_use(star, tmp_path, fails):
 
 
 def test_a_mask_of_another_box(star, tmp_path, fails):
-    write_map(tmp_path / "mask.mrc", np.ones((12, 12, 12), np.float32), 16.0)
+    write_map(tmp_path / "mask.mrc", np.ones((12, 12, 12), np.float32), 2.0)
     message = fails("backproject", star, "-o", tmp_path / "out", "--mask", tmp_path / "mask.mrc")
-    assert "mask.mrc has 12 x 12 x 12 voxels, expected the working box, 16" in message
+    assert "mask.mrc has 12 voxels a side of 2 A, the working box has 16 of 16 A: expected about" in message
 
 
 def full(*_):

@@ -349,7 +349,10 @@ def test_decode_refuses(analysed, tmp_path, capsys):
         ("all labels are below 0", ("--labels", tmp_path / "none.npy")),
         (r"has shape \(399,\), the run has 400 particles", ("--labels", tmp_path / "short.npy")),
         ("reconstructed maps have the working box, 16", (*s, "--reconstruct", "--box", 24)),
-        ("24 x 24 x 24 voxels, expected the working box, 16", (*s, "--reconstruct", "--mask", tmp_path / "mask.mrc")),
+        (
+            "has 16 of 16 A, which leaves out",
+            (*s, "--reconstruct", "--mask", tmp_path / "mask.mrc"),
+        ),
         ("values from 7 to 7, expected a mask", (*s, "--reconstruct", "--mask", tmp_path / "wild.mrc")),
         ("--mask is for the FSC", (*s, "--mask", tmp_path / "mask.mrc")),
     ):

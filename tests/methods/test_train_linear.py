@@ -361,7 +361,10 @@ def test_masks_of_every_kind(tiny_run, tmp_path):
 @pytest.mark.parametrize(
     ("mask", "said"),
     [
-        (np.ones((8, 8, 8)), "has 8 x 8 x 8 voxels, expected the working box, 16"),
+        (
+            np.ones((6, 6, 6)),
+            "has 6 voxels a side of 16 A, the working box has 16 of 16 A: expected about",
+        ),
         (np.full((16, 16, 16), 2.0), "has values from 2 to 2, expected a mask from 0 to 1"),
         (np.full((16, 16, 16), -0.5), "has values from -0.5 to -0.5, expected a mask from 0 to 1"),
         (np.zeros((16, 16, 16)), "has values from 0 to 0, expected a mask from 0 to 1"),
@@ -377,7 +380,7 @@ def test_masks_that_are_none_are_refused(tiny_run, tmp_path, mask, said):
 def test_a_wrong_mask_neither_starts_nor_replaces_a_run(whole, config, tmp_path):
     shutil.copytree(whole.path, tmp_path / "run", symlinks=True)
     write_map(tmp_path / "mask.mrc", np.ones((8, 8, 8), np.float32), 1.0)
-    with pytest.raises(InputError, match="expected the working box"):
+    with pytest.raises(InputError, match="the working box has 16 of 16 A"):
         train(replace(config, output=tmp_path / "run", overwrite=True, mask=str(tmp_path / "mask.mrc")))
     assert RunFolder.open(tmp_path / "run").latent_mean().shape == whole.latent_mean().shape
     inside = str(tmp_path / "run" / "consensus" / "mask.mrc")

@@ -16,6 +16,7 @@ from cryomorph.volumes.masks import (
     mask_at,
     mask_threshold,
     read_mask,
+    resample_mask,
     soften,
     spherical_mask,
 )
@@ -105,16 +106,69 @@ def test_empty_masks_and_bad_maps_are_refused():
         soften(torch.ones(8, 8, 8, dtype=torch.bool), 1.0, dilate_A=-1.0)
 
 
+def ball(box, pixel_A, *, centre_A=(6.0, -9.0, 3.0), radius_A=12.0, edge_A=24.0):
+    """A ball off the origin with a cosine edge, sampled at the voxels `[z, y, x]` of a grid; origin at `box // 2`."""
+    axis = (np.arange(box) - box // 2) * pixel_A
+    z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
+    distance = np.sqrt((x - centre_A[0]) ** 2 + (y - centre_A[1]) ** 2 + (z - centre_A[2]) ** 2)
+    return 0.5 + 0.5 * np.cos(np.pi * ((distance - radius_A) / edge_A).clip(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("mask", "needed"),
+    [
+        ((64, 1.5), (32, 3.0)),  # cropped in Fourier space
+        ((32, 3.0), (64, 1.5)),  # and back
+        ((65, 1.5), (32, 3.0)),  # an odd box has its origin at its middle
+        ((63, 1.5), (32, 3.0)),
+        ((60, 1.6), (36, 2.7)),  # another field of view, and no voxel but the origin in common
+        ((48, 2.0), (64, 2.0)),  # a margin
+        ((80, 1.5), (32, 3.0)),  # a larger box whose rim is empty
+    ],
+)
+def test_a_mask_of_another_grid_lies_where_it_did(tmp_path, capsys, mask, needed):
+    """Against the same ball sampled on the grid that is needed: interpolation errs by 0.013, a voxel off by 0.2."""
+    (given, given_A), (box, pixel_A) = mask, needed
+    write_map(tmp_path / "mask.mrc", ball(given, given_A), given_A)
+    found = read_mask(tmp_path / "mask.mrc", box, pixel_A).numpy()
+    np.testing.assert_allclose(found, ball(box, pixel_A), atol=0.015)
+    said = capsys.readouterr().err
+    assert f"mask.mrc is resampled: it has {given} voxels a side of {given_A:g} A" in said
+    assert f"the working box has {box} of {pixel_A:g} A" in said
+    assert ("0 beyond its own field of view" in said) == (given * given_A < 0.99 * box * pixel_A)
+
+
+def test_a_mask_is_exact_where_both_grids_have_a_voxel():
+    mask = torch.rand(32, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(resample_mask(mask, 2.0, box=16, pixel_A=4.0), mask[::2, ::2, ::2])
+    torch.testing.assert_close(resample_mask(mask, 2.0, box=64, pixel_A=1.0)[::2, ::2, ::2], mask)
+    full = resample_mask(torch.ones(16, 16, 16), 4.0, box=64, pixel_A=1.0)
+    assert full.min() == 1
+
+
+def test_a_mask_of_the_same_grid_or_of_an_unknown_one_is_taken_as_it_is(tmp_path, capsys):
+    values = np.random.default_rng(0).uniform(size=(16, 16, 16)).astype(np.float32)
+    for header_A in (0.0, 1.0, 3.0, 3.02):  # 0 and 1 are what programs write that do not know it
+        write_map(tmp_path / "mask.mrc", values, header_A)
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.mrc", 16, 3.0), values)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_mask_that_does_not_fit_is_refused_in_one_sentence(tmp_path):
-    write_map(tmp_path / "mask.mrc", np.ones((16, 16, 16)), 2.0)
-    assert read_mask(tmp_path / "mask.mrc", 16).sum() == 16**3
-    with pytest.raises(InputError, match=r"mask.mrc has 16 x 16 x 16 voxels, expected the working box, 32") as said:
-        read_mask(tmp_path / "mask.mrc", 32)
-    assert "\n" not in str(said.value)
+    def refused(said, values, header_A, *, box=32, pixel_A=2.0):
+        write_map(tmp_path / "mask.mrc", values, header_A)
+        with pytest.raises(InputError, match=said) as found:
+            read_mask(tmp_path / "mask.mrc", box, pixel_A)
+        assert "\n" not in str(found.value) and "mask.mrc" in str(found.value)
+
+    ones = np.ones((16, 16, 16))
+    refused("16 voxels a side, the working box has 32, and its header has no pixel size", ones, 0.0)
+    refused("of 1.9 A, the working box has 32 of 2 A: expected about the same field of view", ones, 1.9)
+    refused("of 9 A, the working box has 32 of 2 A: expected about the same field of view", ones, 9.0)
+    refused(r"leaves out 6\d % of the mask: expected one inside the box", ones, 5.6)
+    refused("16 x 16 x 8 voxels, expected a cube", ones[..., :8], 4.0)
     for value in (7.0, 0.0, -1.0, np.nan):
-        write_map(tmp_path / "map.mrc", np.full((16, 16, 16), value), 2.0)
-        with pytest.raises(InputError, match="expected a mask from 0 to 1"):
-            read_mask(tmp_path / "map.mrc", 16)
+        refused("expected a mask from 0 to 1", np.full((16, 16, 16), value), 4.0)
 
 
 def test_a_mask_s_value_between_its_voxels_and_beyond_its_box():

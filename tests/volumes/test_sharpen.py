@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from cryomorph.config.errors import InputError
-from cryomorph.volumes.fsc import fsc, shell_sum
+from cryomorph.volumes.fsc import fsc, half_map_fsc, shell_sum
 from cryomorph.volumes.grid import apply_gain, frequency_grid, lowpass
-from cryomorph.volumes.sharpen import fsc_weight, fsc_weighted, guinier_bfactor, sharpen
+from cryomorph.volumes.masks import soften, spherical_mask
+from cryomorph.volumes.sharpen import fsc_weight, fsc_weighted, guinier_bfactor, sharpen, sharpen_halves
 
 BOX, PIXEL_A = 64, 1.3
 
@@ -33,6 +34,37 @@ def test_fsc_weight_takes_the_noise_out_of_the_fit():
     weighted = guinier_bfactor(mean, PIXEL_A, 3.3, fsc=curve)
     assert weighted == pytest.approx(-150, rel=0.1)
     assert abs(plain + 150) > 2 * abs(weighted + 150)
+
+
+def halves_of_a_ball(bfactor_A2, noise, *, seed):
+    """Half maps of a ball of white density that fades with a B-factor, in white noise, and a mask around the ball."""
+    ball = spherical_mask(BOX, 20.0) > 0.5
+    signal = faded(white(seed) * ball, bfactor_A2)
+    halves = [signal + noise * float(signal[ball].std()) * white(100 * seed + number) for number in (1, 2)]
+    return *halves, soften(ball, PIXEL_A, dilate_A=5.0, edge_A=6.0)
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0, 2.0])
+@pytest.mark.parametrize("bfactor_A2", [60.0, 120.0])
+def test_the_bfactor_of_noisy_half_maps(bfactor_A2, noise):
+    """Within 10 % at three noise levels, with a solvent full of noise that the mask leaves out."""
+    half1, half2, mask = halves_of_a_ball(bfactor_A2, noise, seed=3)
+    report = half_map_fsc(half1, half2, mask, pixel_A=PIXEL_A)
+    found = sharpen_halves(half1, half2, report, mask=mask)
+    assert found.bfactor_A2 == pytest.approx(-bfactor_A2, rel=0.1)
+
+
+def test_half_maps_are_averaged_without_a_filter_and_weighted_once():
+    """Coefficients on an axis, whose radius is that of their shell: the average's, times the two factors."""
+    half1, half2, mask = halves_of_a_ball(80.0, 1.0, seed=4)
+    report = half_map_fsc(half1, half2, mask, pixel_A=PIXEL_A)
+    found = sharpen_halves(half1, half2, report, mask=mask, bfactor_A2=-50.0)
+    shell = torch.arange(1, int(BOX * PIXEL_A / report.resolution_0143_A) - 1)  # below the low-pass
+    curve = report.best[shell]
+    gain = (2 * curve / (1 + curve)).sqrt() * torch.exp(12.5 * (shell / (BOX * PIXEL_A)) ** 2)
+    sharp, average = (torch.fft.rfftn(volume)[0, 0, shell] for volume in (found.map, (half1 + half2) / 2))
+    assert found.bfactor_A2 == -50.0 and len(shell) > 15
+    torch.testing.assert_close(sharp, average * gain, rtol=1e-3, atol=1e-2)
 
 
 def test_sharpening_undoes_the_fading_within_the_resolution():

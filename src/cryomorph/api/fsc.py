@@ -14,6 +14,7 @@ from cryomorph.api.map import Map
 from cryomorph.config.errors import InputError
 from cryomorph.io.atomic import check_output
 from cryomorph.volumes.fsc import FscReport, half_map_fsc
+from cryomorph.volumes.masks import fit_mask, read_mask
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,21 +76,25 @@ def fsc(a: Map | str | Path, b: Map | str | Path, mask: Map | str | Path | None 
     """Correlate two maps, given as maps or as MRC files.
 
     Args:
-        mask: correlate inside this soft mask (0 to 1), and correct for what the mask itself correlates.
+        mask: correlate inside this soft mask (0 to 1, resampled to the maps' grid where it has another), and correct
+            for what the mask itself correlates.
         seed: of the random phases by which that is measured.
 
     Raises:
-        InputError: the maps or the mask differ in box or pixel size, or the mask is none.
+        InputError: the maps differ in box or pixel size, or the mask is none or does not cover them.
     """
     import torch
 
-    given = [map if isinstance(map, Map) else Map.load(map) for map in (a, b, mask) if map is not None]
-    for other in given[1:]:
-        if other.box != given[0].box or abs(other.pixel_A / given[0].pixel_A - 1) > SAME_PIXEL:
-            raise InputError(
-                f"maps of {given[0].box} voxels of {given[0].pixel_A:g} A and of {other.box} of {other.pixel_A:g} A: "
-                "expected the same; resample one of them"
-            )
-    tensors = [torch.tensor(map.array) for map in given]
-    inside = tensors[2] if len(tensors) > 2 else None
-    return Fsc(half_map_fsc(tensors[0], tensors[1], inside, pixel_A=given[0].pixel_A, seed=seed))
+    first, second = (map if isinstance(map, Map) else Map.load(map) for map in (a, b))
+    if second.box != first.box or abs(second.pixel_A / first.pixel_A - 1) > SAME_PIXEL:
+        raise InputError(
+            f"maps of {first.box} voxels of {first.pixel_A:g} A and of {second.box} of {second.pixel_A:g} A: expected "
+            "the same; resample one of them"
+        )
+    inside = None
+    if isinstance(mask, Map):
+        inside = fit_mask(torch.tensor(mask.array), mask.pixel_A, box=first.box, pixel_A=first.pixel_A)
+    elif mask is not None:
+        inside = read_mask(Path(mask), first.box, first.pixel_A, whose="the maps' box")
+    half1, half2 = (torch.tensor(map.array) for map in (first, second))
+    return Fsc(half_map_fsc(half1, half2, inside, pixel_A=first.pixel_A, seed=seed))

@@ -53,23 +53,19 @@ def _reconstruct(config: BackprojectConfig, store: ParticleStore, folder: Path) 
     from cryomorph.runs.consensus import save_reconstruction
     from cryomorph.volumes.backproject import mirrored, reconstruct, residual_noise
     from cryomorph.volumes.masks import read_mask
-    from cryomorph.volumes.sharpen import guinier_bfactor, sharpen
+    from cryomorph.volumes.sharpen import sharpen_halves
 
     store.require_pose()
-    mask = None if config.mask is None else read_mask(config.mask, store.box)
+    mask = None if config.mask is None else read_mask(config.mask, store.box, store.pixel_A)
     result = reconstruct(store, mask=mask)
     noise = residual_noise(store, result)
     if config.flip_hand:
         result = mirrored(result)
-    report = result.fsc
-    bfactor = config.bfactor
-    if bfactor is None:
-        bfactor = guinier_bfactor(result.map, report.pixel_A, report.resolution_0143_A, fsc=report.best)
-    sharpened = sharpen(result.map, bfactor, report.pixel_A, resolution_A=report.resolution_0143_A)
+    sharpened = sharpen_halves(result.half1, result.half2, result.fsc, mask=result.mask, bfactor_A2=config.bfactor)
     save_reconstruction(result, folder)
-    write_map(folder / SHARPENED, sharpened.numpy(), report.pixel_A)
+    write_map(folder / SHARPENED, sharpened.map.numpy(), result.fsc.pixel_A)
     _write_noise(folder / NOISE, store, result, residual=noise)
-    say(f"{config.output}: {len(store)} particles; B-factor {bfactor:.0f} A^2")
+    say(f"{config.output}: {len(store)} particles; B-factor {sharpened.bfactor_A2:.0f} A^2")
     return result
 
 

@@ -58,7 +58,8 @@ def decode_selections(config: DecodeConfig, run: RunFolder) -> None:
     Raises:
         InputError: particles, labels or a mask that do not fit the run, or an output folder in use.
     """
-    mask = None if config.mask is None else read_mask(config.mask, run.store().box)
+    store = run.store()
+    mask = None if config.mask is None else read_mask(config.mask, store.box, store.pixel_A)
     index, labels = _asked(config, run)
     read = (config.run, config.selection, config.labels, config.mask)
     with OutputFolder(config.output, MAPS, inputs=read, overwrite=config.overwrite) as output:

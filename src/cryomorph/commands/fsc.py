@@ -49,14 +49,14 @@ def _check(config: FscConfig) -> None:
 def _correlate(config: FscConfig) -> FscReport:
     from cryomorph.volumes.fsc import half_map_fsc
     from cryomorph.volumes.load import load_map, load_map_like
-    from cryomorph.volumes.masks import fsc_mask
+    from cryomorph.volumes.masks import fsc_mask, read_mask
     from cryomorph.volumes.sharpen import fsc_weighted
 
     a = load_map(config.map_a, config.pixel_A)
     b = load_map_like(config.map_b, a, config.pixel_A)
     mask = None
     if config.mask is not None:
-        mask = load_map_like(config.mask, a, config.pixel_A).volume
+        mask = read_mask(config.mask, len(a.volume), a.pixel_A, given_A=config.pixel_A, whose="the maps' box")
     elif config.auto_mask:
         mask = fsc_mask(fsc_weighted(a.volume, b.volume), a.pixel_A)
     return half_map_fsc(a.volume, b.volume, mask, pixel_A=a.pixel_A, seed=config.seed)

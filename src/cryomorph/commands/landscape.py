@@ -38,7 +38,7 @@ def landscape(config: LandscapeConfig) -> Path:
 
     Raises:
         InputError: the run has no model yet, is damaged or has no latent space, it has too few particles for what is
-            asked, the mask is of another box, or the output folder is in use or holds something else.
+            asked, the mask does not fit the box, or the output folder is in use or holds something else.
     """
     device = choose_device(config.device)
     run = RunFolder.open(config.run, unfinished=True)
@@ -51,7 +51,9 @@ def landscape(config: LandscapeConfig) -> Path:
         store = run.store()
         box = config.box if config.box is not None else min(store.box, LARGEST_BOX)
         pixel_A = store.pixel_A * store.box / box
-        mask = None if config.mask is None else read_mask(config.mask, box, whose="the box of the maps (--box)")
+        mask = None
+        if config.mask is not None:
+            mask = read_mask(config.mask, box, pixel_A, whose="the box of the maps (--box)")
         if mask is not None and config.flip_hand:
             mask = mirror(mask)  # as the maps are: everything here, pictures too, is of the other hand
         model = run.representation()

@@ -15,8 +15,8 @@ from cryomorph.config.prepare import ImageSource
 class BackprojectConfig:
     """Reconstruct one map from all particles, or from a subset, with half maps, FSC, mask and sharpening.
 
-    Writes map.mrc (Wiener-filtered), half1.mrc and half2.mrc (unfiltered), mask.mrc, sharpened.mrc, fsc.csv, fsc.png
-    and noise.csv into the output folder.
+    Writes map.mrc (Wiener-filtered), half1.mrc and half2.mrc (unfiltered), mask.mrc, sharpened.mrc (their average,
+    sharpened and weighted by the FSC), fsc.csv, fsc.png and noise.csv into the output folder.
     """
 
     particles: tyro.conf.Positional[Path]
@@ -26,7 +26,7 @@ class BackprojectConfig:
     images: Annotated[ImageSource, tyro.conf.arg(name="")] = field(default_factory=ImageSource)
     """Where the images are and how to read them."""
     mask: Path | None = None
-    """Mask for the FSC, an MRC map of the working box (default: made from the map)."""
+    """Mask for the FSC, an MRC map of any box and pixel size (default: made from the map)."""
     bfactor: float | None = None
     """B-factor for sharpening in Angstrom^2, negative to sharpen (default: from a Guinier fit)."""
     flip_hand: bool = False

@@ -34,7 +34,7 @@ class DecodeConfig:
     reconstruct: bool = False
     """Back-project the particles near each latent point instead of asking the model; of a selection, its particles."""
     mask: Path | None = None
-    """Mask for the FSC of reconstructed selections (default: made from each map)."""
+    """Mask for the FSC of reconstructed selections, of any box and pixel size (default: made from each map)."""
     box: int | None = None
     """Box of decoded maps in voxels, even (default: the working box)."""
     flip_hand: bool = False

@@ -20,7 +20,8 @@ class FscConfig:
     """Second map, of the same box and pixel size."""
 
     mask: Path | None = None
-    """Correlate within this soft mask (an MRC map from 0 to 1), and correct for the correlation it causes."""
+    """Correlate within this soft mask (an MRC map from 0 to 1 of any box and pixel size), and correct for the
+    correlation it causes."""
 
     auto_mask: bool = False
     """Make the mask from the mean of the two maps, low-passed to 15 A or to 5 pixels, whichever is larger."""

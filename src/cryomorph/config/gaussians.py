@@ -33,8 +33,9 @@ class MixtureConfig(Generic[Open]):
     """Number of rigid bodies that positions follow, blended where they meet; 0 moves each Gaussian by itself, as in the
     paper."""
     free: Path | None = None
-    """Mask file in the working box: Gaussians outside it stay fixed. Or a text file of the Gaussians that may change,
-    one 0-based number per line, as numbered in gaussians.cif of a run with the same particles, options and seed."""
+    """Mask file of any box and pixel size: Gaussians outside it stay fixed. Or a text file of the Gaussians that may
+    change, one 0-based number per line, as numbered in gaussians.cif of a run with the same particles, options and
+    seed."""
     objective: Literal["likelihood", "frc"] | Open = UNSET
     """Objective: the Gaussian likelihood, or the Fourier ring correlation, which ignores the scale of the images."""
     rings: Literal["noise", "equal"] | Open = UNSET

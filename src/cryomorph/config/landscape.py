@@ -33,7 +33,7 @@ class LandscapeConfig:
     """Linkage of the hierarchical clustering: average distance between maps, which preserves rare states, or Ward's
     criterion, which favours states of similar size."""
     mask: Path | None = None
-    """Compare maps only within this mask, an MRC file in the box of the maps (default: where any representative map
+    """Compare maps only within this mask, an MRC file of any box and pixel size (default: where any representative map
     exceeds half of its maximum, extended by two voxels)."""
     box: int | None = None
     """Box of the maps in voxels, even (default: the run's own, at most 64): states and motions are visible at low

@@ -32,7 +32,8 @@ class LinearConfig:
     recipe: Literal["default", "paper"] = "default"
     """Settings to start from. This method has no published settings: unlike the others, it has only the default."""
     mask: str = "auto"
-    """Where maps may differ: a mask file in the working box, sphere, or auto: around the density of the consensus."""
+    """Where maps may differ: a mask file of any box and pixel size, sphere, or auto: around the density of the
+    consensus."""
     max_radius: int = 32
     """Band limit in Fourier pixels: finer detail than box / radius pixels is left to the other methods."""
     contrast: bool = True

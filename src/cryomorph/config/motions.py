@@ -27,8 +27,8 @@ class MotionsConfig:
     """Number of eigen-motions, principal components of the Gaussians' displacements, written as pc1, pc2 and so on.
     Those with less than 0.01 % of the variance are omitted."""
     region: tuple[Path, ...] | None = None
-    """Motions of regions instead of eigen-motions, written as region1 and so on: for each mask in the working box, the
-    direction of latent space that moves its contents most and the rest least."""
+    """Motions of regions instead of eigen-motions, written as region1 and so on: for each mask (of any box and
+    pixel size), the direction of latent space that moves its contents most and the rest least."""
     combine: tuple[str, ...] | None = None
     """Also write combinations of these motions, numbered from 1: 1+2 moves along both at once, 1-2 along the first and
     backwards along the second, each over the range of the particles."""

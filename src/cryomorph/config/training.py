@@ -107,7 +107,7 @@ class MethodConfig(Generic[Open]):
     """Take the given poses as they are. By default the linear stage estimates the errors of each particle's rotation
     and shift, and the model is trained at the corrected poses."""
     mask: str = "auto"
-    """Where the linear maps may differ: a mask file in the working box, sphere, or auto."""
+    """Where the linear maps may differ: a mask file of any box and pixel size, sphere, or auto."""
     images: Annotated[ImageSource, tyro.conf.arg(name="")] = field(default_factory=ImageSource)
     """Where the images are and how to read them."""
     seed: int = 0

@@ -53,7 +53,7 @@ def build(session: Session[ResolvedGaussians]) -> Heterogeneous:
         decay=network.decay,
     )
     origin = None if neutral.particle is None or session.targets is None else session.targets.point[neutral.particle]
-    free = freedom(config, neutral.mixture, store.box)
+    free = freedom(config, neutral.mixture, store.box, pixel_A=store.pixel_A)
     model = Gaussians(shape, neutral.mixture, latent_scale=start.prior_std, origin=origin, free=free)
     whitening = noise_whitening(store, session.consensus, config.training.noise)
     weight = ring_weight(session, whitening)
@@ -130,14 +130,14 @@ def ring_bounds(store: ParticleStore, *, finest_A: float | None, coarsest_A: flo
     return bounds
 
 
-def freedom(config: ResolvedGaussians, neutral: Mixture, box: int) -> Float32[Tensor, " n"] | None:
+def freedom(config: ResolvedGaussians, neutral: Mixture, box: int, *, pixel_A: float) -> Float32[Tensor, " n"] | None:
     """How far each Gaussian follows a change, 0 to 1; None for all of it.
 
     The value of the mask at the Gaussian, or 1 for those in the list. For a symmetric molecule without either, 1 for
     the Gaussians of one unit.
 
     Raises:
-        InputError: a mask of another box, or numbers of Gaussians that do not exist.
+        InputError: a mask that does not fit the box, or numbers of Gaussians that do not exist.
     """
     path, position = config.network.free, neutral.position[0]
     if path is None:
@@ -148,7 +148,7 @@ def freedom(config: ResolvedGaussians, neutral: Mixture, box: int) -> Float32[Te
         free = torch.zeros(len(position))
         free[numbers] = 1
         return free
-    value = mask_at(read_mask(path, box), position).float()
+    value = mask_at(read_mask(path, box, pixel_A, quiet=True), position).float()
     if not bool((value > INSIDE).any()):
         raise InputError(f"--free {path} contains no Gaussian: nothing could change; give a mask around what may move")
     return value

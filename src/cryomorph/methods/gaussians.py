@@ -72,12 +72,12 @@ def check_options(config: GaussiansConfig[None]) -> None:
 
 
 def accept(config: GaussiansConfig[None], store: ParticleStore) -> None:
-    """Refuse resolutions that the images do not contain, and a mask of another box."""
+    """Refuse resolutions that the images do not contain, and a mask that does not fit the box."""
     resolution, free = config.network.resolution, config.network.free
     if resolution is not None and resolution < 1.98 * store.pixel_A:
         raise InputError(f"--resolution {resolution}: the images contain {2 * store.pixel_A:.2f} A at best")
     if free is not None and free.suffix not in LISTS:
-        read_mask(free, store.box)
+        read_mask(free, store.box, store.pixel_A)
     ring_bounds(store, finest_A=resolution, coarsest_A=config.network.min_resolution)
 
 

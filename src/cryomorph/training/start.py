@@ -60,11 +60,11 @@ def take_particles(
 
 
 def check_particles(store: ParticleStore, *, zdim: int, mask: str) -> None:
-    """Refuse too few particles for a latent space, and a mask of another box."""
+    """Refuse too few particles for a latent space, and a mask that does not fit the box."""
     if len(store) < max(SMALLEST_SET, 2 * zdim):
         raise InputError(f"{len(store)} particles are too few for --zdim {zdim}: give more, or a smaller --zdim")
     if mask not in NAMED_MASKS:
-        read_mask(Path(mask), store.box)
+        read_mask(Path(mask), store.box, store.pixel_A)
 
 
 def check_bounds(least: Bounds, most: Bounds) -> None:

@@ -10,12 +10,15 @@ from jaxtyping import Bool, Float, Float64
 from scipy import ndimage
 from torch import Tensor
 
-from cryomorph.config.console import warn
+from cryomorph.config.console import say, warn
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
 from cryomorph.volumes.grid import cosine_step, cubic_box, lowpass
 
 FSC_LOWPASS_A = 15.0  # before the mask of an FSC is made, or 2.5 pixels where that is coarser
+SAME_PIXEL = 0.01  # relative difference of pixel sizes that headers' rounding explains
+NO_PIXEL_A = (0.0, 1.0)  # what programs write that do not know the pixel size
+MOST_LOST = 0.01  # share of a mask that may lie outside the box
 FULL = 0.95  # mean of a mask above which it removes next to nothing
 
 
@@ -126,21 +129,98 @@ def spherical_mask(box: int, radius_px: float, edge_px: float = 0.0) -> Float[Te
     return cosine_step((k[:, None, None] ** 2 + k[:, None] ** 2 + k**2).sqrt(), radius_px, edge_px)
 
 
-def read_mask(path: Path, box: int, *, whose: str = "the working box") -> Float[Tensor, "z y x"]:
-    """Read a mask of a given box from a file.
+def read_mask(
+    path: Path,
+    box: int,
+    pixel_A: float,
+    *,
+    given_A: float | None = None,
+    whose: str = "the working box",
+    quiet: bool = False,
+) -> Float[Tensor, "z y x"]:
+    """Read a mask from a file, resampled by `fit_mask` where it has another grid than the one of `box` and `pixel_A`.
 
     Args:
-        whose: what the box is, for the error message.
+        given_A: pixel size of the file (default: the one in its header).
+        whose: what the box is, for messages.
+        quiet: do not say how it was resampled.
 
     Raises:
-        InputError: the mask has another box, or values that are not between 0 and 1.
+        InputError: the mask is no cube, has values that are not between 0 and 1, or does not fit the box.
     """
-    mask, _ = read_map(path)
-    if mask.shape != (box,) * 3:
-        raise InputError(f"{path} has {' x '.join(map(str, mask.shape))} voxels, expected {whose}, {box}")
-    if not (mask.min() >= -1e-3 and 0 < mask.max() <= 1.001):  # written so that NaN is refused too
-        raise InputError(f"{path} has values from {mask.min():g} to {mask.max():g}, expected a mask from 0 to 1")
-    return torch.tensor(mask)
+    values, header_A = read_map(path)
+    if len({*values.shape}) != 1:
+        raise InputError(f"{path} has {' x '.join(map(str, values.shape))} voxels, expected a cube: pad or crop it")
+    if not (values.min() >= -1e-3 and 0 < values.max() <= 1.001):  # written so that NaN is refused too
+        raise InputError(f"{path} has values from {values.min():g} to {values.max():g}, expected a mask from 0 to 1")
+    mask, found_A = torch.tensor(values), header_A if given_A is None else given_A
+    if len(mask) == box and found_A in NO_PIXEL_A:
+        return mask
+    if not found_A > 0:
+        raise InputError(
+            f"{path} has {len(mask)} voxels a side, {whose} has {box}, and its header has no pixel size to resample it "
+            f"by: write one with `relion_image_handler --i {path} --o new.mrc --force_header_angpix SIZE`"
+        )
+    return fit_mask(mask, found_A, box=box, pixel_A=pixel_A, name=str(path), whose=whose, quiet=quiet)
+
+
+def fit_mask(
+    mask: Float[Tensor, "z y x"],
+    given_A: float,
+    *,
+    box: int,
+    pixel_A: float,
+    name: str = "the mask",
+    whose: str = "the maps' box",
+    quiet: bool = False,
+) -> Float[Tensor, "box box box"]:
+    """A mask on the grid that is needed, resampled about the origin where its own is another one; says so.
+
+    Raises:
+        InputError: it covers less than half of the field of view or more than twice of it, or more than 1 % of the
+            mask lies outside.
+    """
+    given = cubic_box(mask)
+    if given == box and abs(given_A / pixel_A - 1) < SAME_PIXEL:
+        return mask
+    share = given * given_A / (box * pixel_A)
+    grids = f"{given} voxels a side of {given_A:g} A, {whose} has {box} of {pixel_A:.4g} A"
+    if not 0.5 <= share <= 2:
+        raise InputError(f"{name} has {grids}: expected about the same field of view; is its pixel size right?")
+    lost = 1 - float(mask[_inside(given, given_A, box * pixel_A)].sum() / mask.sum())
+    if lost > MOST_LOST:
+        raise InputError(
+            f"{name} has {grids}, which leaves out {100 * lost:.0f} % of the mask: expected one inside the box"
+        )
+    if not quiet:
+        ends = "; it is 0 beyond its own field of view" if share < 1 - SAME_PIXEL else ""
+        say(f"{name} is resampled: it has {grids}{ends}")
+    return resample_mask(mask, given_A, box=box, pixel_A=pixel_A)
+
+
+def _inside(given: int, given_A: float, extent_A: float) -> tuple[slice, slice, slice]:
+    """Voxels of a grid whose centres lie within the extent of another of the same origin."""
+    position_A = (torch.arange(given) - given // 2) * given_A
+    first, last = (position_A.abs() <= extent_A / 2).nonzero()[[0, -1], 0].tolist()
+    return (slice(first, last + 1),) * 3
+
+
+def resample_mask(
+    mask: Float[Tensor, "z y x"], given_A: float, *, box: int, pixel_A: float
+) -> Float[Tensor, "box box box"]:
+    """Sample a mask with voxels of `given_A` on another grid whose origin lies at the same place; 0 beyond its box.
+
+    Linear between voxels, so that values stay between 0 and 1, and exact where both grids have a voxel; a Fourier
+    transform, cropped, would ring at the edge. The origin is voxel `box // 2` of both (docs/conventions.md).
+    """
+    given = len(mask)
+    position = (torch.arange(box) - box // 2) * (pixel_A / given_A) + given // 2
+    covered = (position - given // 2).abs() <= given / 2 + 1e-4
+    nearest = position.clamp(0, given - 1)  # the outermost voxel's value holds up to the end of the field of view
+    weight = ((1 - (nearest[:, None] - torch.arange(given)).abs()).clamp(min=0) * covered[:, None]).to(mask)
+    for _ in range(3):  # the last axis is sampled, and comes first: after three times the order is the old one
+        mask = (mask @ weight.T).permute(2, 0, 1)
+    return mask.clamp(0, 1).contiguous()
 
 
 def mask_at(mask: Float[Tensor, "z y x"], position: Float[Tensor, "n 3"]) -> Float64[Tensor, " n"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,12 +12,43 @@ from torch import Tensor
 
 from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
+from cryomorph.volumes.fsc import FscReport, shell_sum
 from cryomorph.volumes.fsc import fsc as half_map_correlation
 from cryomorph.volumes.fsc import resolution_A as fsc_resolution_A
-from cryomorph.volumes.fsc import shell_sum
 from cryomorph.volumes.grid import apply_gain, cubic_box, frequency_grid, lowpass_gain
 
 MIN_SHELLS = 4  # for a line fit
+
+
+@dataclass(frozen=True)
+class Sharpened:
+    """A sharpened map, and the B-factor in Angstrom^2 that it was sharpened by (negative)."""
+
+    map: Float[Tensor, "z y x"]
+    bfactor_A2: float
+
+
+def sharpen_halves(
+    half1: Float[Tensor, "z y x"],
+    half2: Float[Tensor, "z y x"],
+    report: FscReport,
+    *,
+    mask: Float[Tensor, "z y x"] | None = None,
+    bfactor_A2: float | None = None,
+) -> Sharpened:
+    """Sharpen the average of two unfiltered half maps, weight it by their FSC, and low-pass it to their resolution.
+
+    Args:
+        report: of the two half maps, inside `mask` where there is one.
+        mask: the mask of the report, inside which the B-factor is fitted: the solvent's noise is not in the curve.
+        bfactor_A2: to use in place of the fitted one.
+    """
+    average = (half1 + half2) / 2
+    found_A, curve = report.resolution_0143_A, report.best
+    if bfactor_A2 is None:
+        inside = average if mask is None else average * mask
+        bfactor_A2 = guinier_bfactor(inside, report.pixel_A, found_A, fsc=curve)
+    return Sharpened(sharpen(average, bfactor_A2, report.pixel_A, fsc=curve, resolution_A=found_A), bfactor_A2)
 
 
 def fsc_weight(curve: Float[Tensor, " shells"]) -> Float[Tensor, " shells"]:
@@ -45,19 +78,24 @@ def guinier_bfactor(
 ) -> float:
     """The B-factor in Angstrom^2 that sharpens a map: four times the slope of `ln amplitude` against `1 / d^2`.
 
-    The line is fitted from `low_A` to `resolution_A`, with shells weighted by their number of coefficients, and
-    amplitudes by `fsc_weight` if a curve is given. A map that needs sharpening has a negative value, as `sharpen`
+    The line is fitted from `low_A` to `resolution_A`. A map that needs sharpening has a negative value, as `sharpen`
     expects it. With fewer than four shells in that range, the fall-off reflects the molecule's shape rather than a
     B-factor: the value is 0, with a warning.
 
-    Rosenthal and Henderson 2003 (J. Mol. Biol. 333, 721).
+    Args:
+        map: the average of two half maps without any filter, which would be fitted along with the fall-off.
+        fsc: of the two half maps. Amplitudes are multiplied by `fsc_weight`, which makes them those of the signal alone
+            (Rosenthal and Henderson 2003, J. Mol. Biol. 333, 721), and each shell of `n` coefficients counts by its
+            precision, `n FSC^2 / (1 + FSC^2)` (the inverse variance of the half maps' cross-power, relative to it);
+            without a curve by `n`.
     """
     box = cubic_box(map)
     power = shell_sum(torch.fft.rfftn(map).abs() ** 2, box).cpu()
     count = shell_sum(torch.ones(box, box, box // 2 + 1), box)
-    amplitude = (power / count).sqrt()
+    amplitude, precision = (power / count).sqrt(), count
     if fsc is not None:
         amplitude = amplitude * _checked(fsc, box)
+        precision = count * fsc.cpu().square() / (1 + fsc.cpu().square())
     per_A2 = (torch.arange(len(amplitude), dtype=torch.float64) / (box * pixel_A)) ** 2
     use = (per_A2 >= 1 / low_A**2) & (per_A2 <= 1 / resolution_A**2) & (amplitude > 0)
     if int(use.sum()) < MIN_SHELLS:
@@ -66,7 +104,7 @@ def guinier_bfactor(
             f"and at least {MIN_SHELLS} are needed; the map is not sharpened"
         )
         return 0.0
-    weight = count[use].sqrt().numpy()
+    weight = precision[use].sqrt().numpy()
     slope = np.polynomial.polynomial.polyfit(per_A2[use].numpy(), amplitude[use].log().numpy(), 1, w=weight)[1]
     return float(4 * slope)
 

@@ -41,12 +41,12 @@ def region_shares(paths: Sequence[Path], model: Gaussians, frame: FileFrame) -> 
     """How far each neutral Gaussian belongs to each mask's region.
 
     Raises:
-        InputError: a mask of another box, or one that holds no Gaussian, or all.
+        InputError: a mask that does not fit the box, or one that holds no Gaussian, or all.
     """
     position = model.neutral.position[0].detach()
     found = []
     for path in paths:
-        share = mask_at(frame.map(read_mask(path, frame.box)), position).numpy()
+        share = mask_at(frame.map(read_mask(path, frame.box, frame.pixel_A)), position).numpy()
         inside = int((share > 0.5).sum())
         if not 0 < inside < len(position):
             which = "none" if not inside else "all"

@@ -179,12 +179,12 @@ def heterogeneity_mask(option: str, consensus: Float32[Tensor, "z y x"], pixel_A
     the margin leaves room to move.
 
     Raises:
-        InputError: a mask of another box, or with values beyond 0 and 1.
+        InputError: a mask that does not fit the box, or with values beyond 0 and 1.
     """
     box = len(consensus)
     if option == "sphere":
         return spherical_mask(box, 0.84 * box / 2, 0.16 * box / 2)
-    return density_mask(consensus, pixel_A) if option == "auto" else read_mask(Path(option), box)
+    return density_mask(consensus, pixel_A) if option == "auto" else read_mask(Path(option), box, pixel_A, quiet=True)
 
 
 def density_mask(consensus: Float32[Tensor, "z y x"], pixel_A: float) -> Float32[Tensor, "z y x"]:
