@@ -12,7 +12,7 @@ from cryomorph.config.console import say
 from cryomorph.config.errors import InputError
 from cryomorph.config.select import PARTICLE_FILES
 from cryomorph.config.split import SplitConfig
-from cryomorph.io.cryodrgn import read_index
+from cryomorph.io.numbers import read_index
 from cryomorph.particles.subset import ParticleFile
 from cryomorph.runs.folder import RunFolder
 
