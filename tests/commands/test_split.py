@@ -58,7 +58,7 @@ def test_what_may_not(tiny_run, tmp_path):
     for name, said in (
         ("empty.npy", r"empty.npy cannot be read as indices \(No data left in file\)"),
         ("empty.txt", "empty.txt holds 0 particles: expected 2 or more"),
-        ("empty.cs", "empty.cs is not in numpy's .cs format"),
+        ("empty.cs", "empty.cs is not a whole .cs file"),
     ):
         (tmp_path / name).write_bytes(b"")
         with pytest.raises(InputError, match=said):

@@ -78,6 +78,7 @@ def prepare_source(
         source,
         datadir=images.datadir,
         strip_prefix=images.strip_prefix,
+        pixel_A=images.pixel_A,
         passthrough=images.passthrough,
         poses=images.poses,
         ctf=images.ctf,
