@@ -49,7 +49,8 @@ def decode(raw: bytes) -> np.ndarray:
 def encode(array: np.ndarray) -> bytes:
     """A structured array as a stream without compression."""
     heap, place = bytearray(b"\0"), {b"": 0}
-    columns, content = [], []
+    columns: list[list[Any]] = []
+    content: list[bytes] = []
     for name in array.dtype.names or ():
         values = array[name]
         if values.dtype.kind in "SU":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from jaxtyping import Float32, Int, Num
 from mrcfile.dtypes import HEADER_DTYPE
 
 from cryomorph.config.errors import InputError
+from cryomorph.config.shell import command
 from cryomorph.io.atomic import atomic_path
 from cryomorph.io.mrc_header import NO_ORIGIN, MrcHeader, read_header
 
@@ -43,7 +43,7 @@ class MrcStack:
         if header.compression is not None:
             raise InputError(
                 f"{path} is {header.compression}-compressed, and images are read in any order: unpack it with "
-                f"`{UNPACK[header.compression]} -k {shlex.quote(str(path))}`"
+                f"`{command(UNPACK[header.compression], '-k', path)}`"
             )
         count, ny, nx = header.shape
         if ny != nx or nx % 2:
@@ -51,8 +51,8 @@ class MrcStack:
             what = f"images of {nx} x {ny} pixels" if ny != nx else f"an odd box of {nx} pixels"
             raise InputError(
                 f"{path} has {what}; expected square images with an even box: fix it with "
-                f"`relion_image_handler --i {shlex.quote(str(path))} --o even.mrcs --new_box {even}`, or extract the "
-                "particles again"
+                f"`{command('relion_image_handler', '--i', path, '--o', 'even.mrcs', '--new_box', even)}`, or extract "
+                "the particles again"
             )
         return cls(Path(path), count, nx, header.pixel_A, header)
 

@@ -23,9 +23,21 @@ from cryomorph.config.prepare import ImageSource
 from cryomorph.io.atomic import atomic_path
 from cryomorph.io.output_folder import Contents, OutputFolder
 from cryomorph.particles.contrast import TRIAL_BOX, Contrast, decide_contrast
-from cryomorph.particles.manifest import COEFFICIENTS, FORMAT, MANIFEST, Manifest
+from cryomorph.particles.half_sets import half_sets
+from cryomorph.particles.image_outliers import OUTLIERS, image_outliers, optics_groups, summary, write_outliers
+from cryomorph.particles.image_statistics import (
+    FAULTS,
+    VANISHING,
+    ImageStatistics,
+    faults,
+    first_copies,
+    vanishing,
+)
+from cryomorph.particles.listed import listed_rows
+from cryomorph.particles.manifest import COEFFICIENTS, FORMAT, MANIFEST, SOURCE_ROW, Manifest
 from cryomorph.particles.metadata import Particles, read_particles, write_particles
-from cryomorph.particles.store import ParticleStore
+from cryomorph.particles.store import CONTRAST, ParticleStore
+from cryomorph.particles.views import is_3d
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.noise import outside_power
 
@@ -33,7 +45,7 @@ DEFAULT_BOX = 128
 SAMPLE = 3000
 BLOCK_BYTES = 4 << 20  # of images: small enough to stay in the processor's cache (benchmarks/scale.py)
 NAMED = 5
-PLAN, STATE = "plan.json", "state.bin"
+PLAN, STATE, STATISTICS = "plan.json", "state.bin", "statistics.bin"
 STORE = Contents("particle store", marker=MANIFEST, whole=True)
 
 
@@ -62,11 +74,20 @@ def prepare(
         plan = _plan(particles, box, invert=invert, seed=seed)
         progress = _Progress.start(output.scratch, plan, len(particles), disk.size)
         noise, contrast = _look_at_sample(particles, disk, invert)
-        bad = _write_coefficients(particles, disk, progress, (-1.0 if contrast.inverted else 1.0) / noise, workers)
-        _refuse_bad(particles, bad, skip_bad=skip_bad)
-        _write_metadata(particles, ~bad, progress.folder, noise, seed)
+        fault = _write_coefficients(particles, disk, progress, (-1.0 if contrast.inverted else 1.0) / noise, workers)
+        records = progress.statistics.read()
+        fault[vanishing(records, fault == 0)] = VANISHING
+        _refuse_bad(particles, fault, skip_bad=skip_bad)
+        bad = fault > 0
+        found = image_outliers(records, optics_groups(particles), ~bad)
+        write_outliers(progress.folder / OUTLIERS, found, particles, np.flatnonzero(~bad))
+        half = half_sets(particles.select(np.flatnonzero(~bad)), first_copies(records[~bad]), seed=seed)
+        _write_metadata(particles, ~bad, progress.folder, noise, half)
         _finish(particles, progress, contrast, bad, box)
         output.commit()
+    said = summary(found, len(particles), folder / OUTLIERS)
+    if said is not None:
+        warn(said)
     return ParticleStore.open(folder.absolute())
 
 
@@ -82,7 +103,7 @@ def prepare_source(
         passthrough=images.passthrough,
         poses=images.poses,
         ctf=images.ctf,
-        index=images.index,
+        index=None if images.index is None else listed_rows(images.index, source),
     )
     return prepare(
         particles,
@@ -109,9 +130,10 @@ class _Progress:
 
     folder: Path
     done: Bool[np.ndarray, " blocks"]
-    bad: Bool[np.ndarray, " n"]
+    fault: UInt8[np.ndarray, " n"]  # of each image, see `FAULTS`
     block: int
     header: int
+    statistics: ImageStatistics
 
     @classmethod
     def start(cls, folder: Path, plan: dict[str, object], n: int, size: int) -> _Progress:
@@ -122,14 +144,15 @@ class _Progress:
             header = _header_length(folder / COEFFICIENTS)
             done = state[:blocks].astype(bool)
             say(f"going on with {folder}: {done.sum()} of {blocks} blocks are there")
-            return cls(folder, done, state[blocks:].astype(bool), block, header)
+            return cls(folder, done, state[blocks:], block, header, ImageStatistics(folder / STATISTICS))
         shutil.rmtree(folder)
         folder.mkdir()
         header = _reserve(folder / COEFFICIENTS, n, size)
         np.zeros(blocks + n, dtype=np.uint8).tofile(folder / STATE)
         with atomic_path(folder / PLAN) as path:
             path.write_text(json.dumps(plan))
-        return cls(folder, np.zeros(blocks, dtype=bool), np.zeros(n, dtype=bool), block, header)
+        statistics = ImageStatistics.reserve(folder / STATISTICS, n)
+        return cls(folder, np.zeros(blocks, dtype=bool), np.zeros(n, dtype=np.uint8), block, header, statistics)
 
     @staticmethod
     def _interrupted(folder: Path, plan: dict[str, object]) -> UInt8[np.ndarray, " state"] | None:
@@ -138,17 +161,18 @@ class _Progress:
             if json.loads((folder / PLAN).read_text()) != plan:
                 return None
             _header_length(folder / COEFFICIENTS)
+            ImageStatistics(folder / STATISTICS).read()
             return np.fromfile(folder / STATE, dtype=np.uint8)
         except (OSError, ValueError):
             return None
 
-    def record(self, number: int, rows: slice, bad: Bool[np.ndarray, " b"]) -> None:
+    def record(self, number: int, rows: slice, fault: UInt8[np.ndarray, " b"]) -> None:
         """Note a block that is on disk, after its coefficients."""
-        self.bad[rows] = bad
+        self.fault[rows] = fault
         self.done[number] = True
         with (self.folder / STATE).open("r+b") as file:
             file.seek(len(self.done) + rows.start)
-            file.write(bad.astype(np.uint8).tobytes())
+            file.write(fault.tobytes())
             file.seek(number)
             file.write(b"\x01")
 
@@ -213,7 +237,7 @@ def _look_at_sample(
     size = max(1, BLOCK_BYTES // (4 * particles.box**2))
     for part in np.array_split(spread, -(-len(spread) // size)):
         images = torch.from_numpy(particles.read(part))
-        good = ~_is_bad(images)
+        good = torch.from_numpy(faults(images) == 0)
         if not good.any():
             continue
         power += outside_power(images[good], disk) * int(good.sum())
@@ -223,7 +247,8 @@ def _look_at_sample(
         chosen.append(part[good.numpy()])
     if not chosen:
         raise InputError(
-            f"{particles.source}: each of {len(spread)} images looked at holds NaN or has no variance: check the stacks"
+            f"{particles.source}: each of {len(spread)} images looked at holds NaN, huge values or no variance: check "
+            "the stacks"
         )
     index = torch.from_numpy(np.concatenate(chosen))
     # a noiseless set has no noise to divide by: its own root mean square keeps float16 in range
@@ -239,18 +264,11 @@ def _look_at_sample(
         torch.cat(kept) / noise[disk.shell[:trial]],
         disk,
         pixel_A=particles.pixel_A * particles.box / disk.box,
-        pose=None if particles.pose is None else particles.pose[index],
+        pose=None if particles.pose is None or not is_3d(particles.pose.rotation) else particles.pose[index],
         ctf=None if particles.ctf is None else particles.ctf[index],
         blob_sign=particles.blob_sign,
     )
     return noise, contrast
-
-
-def _is_bad(images: Float32[Tensor, "b y x"]) -> Bool[Tensor, " b"]:
-    """Images with a value that is not finite, or without variance."""
-    # a variance would be rounding noise where all values are one; aminmax(dim=1) takes ten times as long as both
-    low, high = images.flatten(1).amin(1), images.flatten(1).amax(1)
-    return ~torch.isfinite(high - low) | (low == high)
 
 
 def _write_coefficients(
@@ -259,28 +277,29 @@ def _write_coefficients(
     progress: _Progress,
     factor: Float32[Tensor, " shells"],
     workers: int | None,
-) -> Bool[np.ndarray, " n"]:
-    """Write every block that is not on disk yet; return which images are bad (their rows stay zero)."""
+) -> UInt8[np.ndarray, " n"]:
+    """Write every block that is not on disk yet; return what is wrong with images (the rows of those stay zero)."""
     scale = factor[disk.shell]
     descriptor = os.open(progress.folder / COEFFICIENTS, os.O_WRONLY)
 
-    def one(number: int) -> tuple[int, slice, Bool[np.ndarray, " b"]]:
+    def one(number: int) -> tuple[int, slice, UInt8[np.ndarray, " b"]]:
         rows = slice(number * progress.block, min(len(particles), (number + 1) * progress.block))
         images = torch.from_numpy(particles.read(np.arange(rows.start, rows.stop)))
-        bad = _is_bad(images)
-        images[bad] = 0
+        fault = faults(images)
+        images[torch.from_numpy(fault > 0)] = 0
+        progress.statistics.put(rows.start, images)
         stored = _as_stored(disk.from_images(images), scale)
         _write_all(descriptor, stored.numpy().data, progress.header + rows.start * disk.size * 4)
-        return number, rows, bad.numpy()
+        return number, rows, fault
 
     todo = np.flatnonzero(~progress.done).tolist()
     try:
         finished = _in_parallel(one, todo, workers or os.cpu_count() or 1)
-        for number, rows, bad in track(finished, f"preparing {len(particles)} images", total=len(todo)):
-            progress.record(number, rows, bad)
+        for number, rows, fault in track(finished, f"preparing {len(particles)} images", total=len(todo)):
+            progress.record(number, rows, fault)
     finally:
         os.close(descriptor)
-    return progress.bad
+    return progress.fault
 
 
 def _as_stored(
@@ -314,32 +333,41 @@ def _in_parallel(work, items: list[int], workers: int) -> Iterator:  # type: ign
                 future.cancel()
 
 
-def _refuse_bad(particles: Particles, bad: Bool[np.ndarray, " n"], *, skip_bad: bool) -> None:
-    if not bad.any():
+def _refuse_bad(particles: Particles, fault: UInt8[np.ndarray, " n"], *, skip_bad: bool) -> None:
+    """Refuse images that cannot be used, or say that they are left out: which, and why."""
+    if not fault.any():
         return
-    rows = np.flatnonzero(bad)
-    names = ", ".join(
-        f"particle {i} (image {particles.image_of[i] + 1} of {particles.stacks[particles.stack_of[i]].name})"
-        for i in rows[:NAMED]
-    )
-    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    parts = []
+    for number, what in enumerate(FAULTS):
+        rows = np.flatnonzero(fault == number)
+        if number and len(rows):
+            names = ", ".join(
+                f"particle {i} (image {particles.image_of[i] + 1} of {particles.stacks[particles.stack_of[i]].name})"
+                for i in rows[:NAMED]
+            )
+            more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+            parts.append(f"{len(rows)} image{'s' * (len(rows) > 1)} {what}: {names}{more}")
     if not skip_bad:
-        raise InputError(
-            f"{len(rows)} images hold NaN or have no variance: {names}{more}: give --skip-bad to leave them out"
-        )
-    warn(f"left out {len(rows)} images that hold NaN or have no variance: {names}{more}")
+        raise InputError(f"{'; '.join(parts)}: give --skip-bad to leave them out")
+    warn(f"left out: {'; '.join(parts)}")
 
 
 def _write_metadata(
-    particles: Particles, good: Bool[np.ndarray, " n"], folder: Path, noise: Float32[Tensor, " shells"], seed: int
+    particles: Particles,
+    good: Bool[np.ndarray, " n"],
+    folder: Path,
+    noise: Float32[Tensor, " shells"],
+    half: Int64[np.ndarray, " k"],
 ) -> None:
     row: Int64[np.ndarray, " k"] = np.flatnonzero(good)
     kept = particles.select(row)
     np.save(folder / "row.npy", row)
     np.save(folder / "noise_amplitude.npy", noise.numpy())
-    drawn = np.random.default_rng(seed).permutation(len(row)) % 2
-    half = drawn if kept.half is None or len(np.unique(kept.half)) < 2 else kept.half
-    np.save(folder / "half.npy", half.astype(np.int64))
+    np.save(folder / "half.npy", half)
+    if not np.array_equal(kept.row, row):
+        np.save(folder / SOURCE_ROW, kept.row)
+    if kept.contrast is not None:
+        np.save(folder / CONTRAST, kept.contrast)
     if kept.pose is not None:
         np.save(folder / "rotation.npy", kept.pose.rotation.numpy())
         np.save(folder / "shift_A.npy", kept.pose.shift_A.numpy())
@@ -370,5 +398,5 @@ def _finish(particles: Particles, progress: _Progress, contrast: Contrast, bad: 
         ignored=list(particles.ignored),
     )
     manifest.write(progress.folder)
-    for name in (PLAN, STATE):
+    for name in (PLAN, STATE, STATISTICS):
         (progress.folder / name).unlink()

@@ -15,13 +15,16 @@ from jaxtyping import Bool, Complex64, Float16, Float32, Int64
 from torch import Tensor
 
 from cryomorph.config.errors import InputError
+from cryomorph.config.shell import command
 from cryomorph.io.npy import damaged, map_npy, read_array
 from cryomorph.particles.manifest import AGAIN, COEFFICIENTS, Manifest
+from cryomorph.particles.views import distinct_views, is_3d
 from cryomorph.physics.ctf import Ctf, evaluate_ctf
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.pose import Pose, rotation_from_rotvec, shift_phase
 from cryomorph.physics.symmetry import expand_pose, point_group
 
+CONTRAST = "contrast.npy"
 ORTHONORMAL = 1e-2  # by which `R R^T` of a rotation may differ from the identity
 
 
@@ -145,6 +148,13 @@ class ParticleStore:
         return np.repeat(self._whole("row.npy", self.manifest.rows), self.copies)
 
     @cached_property
+    def contrast(self) -> Float32[Tensor, " n"] | None:
+        """Factor of each particle's projection in its image, where the source gave one; nothing applies it yet."""
+        if not (self.folder / CONTRAST).is_file():
+            return None
+        return self._floats(CONTRAST, self.manifest.n).repeat_interleave(self.copies)
+
+    @cached_property
     def pose(self) -> Pose | None:
         """Poses, or None where the source had none."""
         if self.refined is not None:
@@ -217,9 +227,25 @@ class ParticleStore:
         if self.pose is None:
             raise InputError(
                 f"{self.manifest.source} has no orientations (rlnAngleRot, rlnAngleTilt, rlnAnglePsi or "
-                "alignments3D/pose): give a refinement's output file, or find them with `cryomorph abinit`"
+                f"alignments3D/pose): give a refinement's output file, or find them with {self._find_poses}"
+            )
+        if self.refined is None and not self._is_3d:
+            views = distinct_views(self.pose.rotation[:: self.copies])
+            raise InputError(
+                f"{self.manifest.source}: its {self.manifest.n} particles are seen from "
+                f"{'one direction' if views == 1 else f'{views} directions'} (no tilts, or a classification in 2D): "
+                f"expected a 3D alignment; find one with {self._find_poses}"
             )
         return self.pose
+
+    @property
+    def _find_poses(self) -> str:
+        """The command that finds poses, to be pasted."""
+        return f"`{command('cryomorph', 'abinit', self.manifest.source, '-o', 'abinit')}`"
+
+    @cached_property
+    def _is_3d(self) -> bool:
+        return self.pose is not None and is_3d(self.pose.rotation[:: self.copies])
 
     def coefficients(self, index: Int64[Tensor, " b"], count: int | None = None) -> Complex64[Tensor, "b m"]:
         """Stored coefficients of particles, as they lie in the images: not centred, noise variance 1.
