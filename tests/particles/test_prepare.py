@@ -65,7 +65,8 @@ def blocks(monkeypatch):
 def warnings(monkeypatch):
     seen: list[str] = []
     monkeypatch.setattr(module, "warn", seen.append)
-    monkeypatch.setattr("cryomorph.particles.half_sets.warn", seen.append)
+    for name in ("half_sets", "image_faults"):
+        monkeypatch.setattr(f"cryomorph.particles.{name}.warn", seen.append)
     return seen
 
 

@@ -123,7 +123,7 @@ def summary(found: dict[str, list[Outlier]], n: int, path: Path) -> str | None:
 
 
 def write_outliers(
-    path: Path, found: dict[str, list[Outlier]], particles: Particles, kept: Int64[np.ndarray, " k"]
+    path: Path, found: dict[str, list[Outlier]], particles: Particles, *, kept: Int64[np.ndarray, " k"]
 ) -> None:
     """Write a table: each particle's number in the store, its row in the source, its image, and what is unusual.
 

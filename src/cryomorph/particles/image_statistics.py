@@ -1,6 +1,7 @@
 """Mean, deviation and extreme pixel of every image, gathered while the store is written: 16 bytes an image.
 
-They tell which images cannot be used, which are copies of others, and which are unlike the others (`image_outliers`).
+They tell which images are copies of others, which vanish beside them (`image_faults`), and which are unlike them
+(`image_outliers`).
 """
 
 from __future__ import annotations
@@ -12,31 +13,10 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64, UInt8, UInt64
+from jaxtyping import Float32, Int64, UInt64
 from torch import Tensor
 
 RECORD = np.dtype([("mean", "<f4"), ("deviation", "<f4"), ("extreme", "<f4"), ("checksum", "<u4")])
-FAULTS = (
-    "",
-    "with NaN or infinity",
-    "without variance",
-    "with values beyond 10^12",
-    "of next to nothing beside the others",
-)
-NOT_FINITE, CONSTANT, TOO_LARGE, VANISHING = 1, 2, 3, 4
-LARGEST = 1e12  # above it, squares of sums leave what float32 can hold
-VANISHED = 1e-6  # deviation, relative to the median of all images
-
-
-def faults(images: Float32[Tensor, "b y x"]) -> UInt8[np.ndarray, " b"]:
-    """What is wrong with each image, as a place in `FAULTS`; 0 for nothing."""
-    # a variance would be rounding noise where all values are one; aminmax(dim=1) takes ten times as long as both
-    low, high = images.flatten(1).amin(1), images.flatten(1).amax(1)
-    found = torch.zeros(len(images), dtype=torch.uint8)
-    found[(low < -LARGEST) | (high > LARGEST)] = TOO_LARGE
-    found[low == high] = CONSTANT
-    found[~torch.isfinite(high - low)] = NOT_FINITE
-    return found.numpy()
 
 
 @dataclass(frozen=True)
@@ -70,13 +50,6 @@ class ImageStatistics:
     def read(self) -> np.ndarray:
         """All records."""
         return np.fromfile(self.path, RECORD)
-
-
-def vanishing(records: np.ndarray, good: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Images whose deviation is next to nothing beside that of the others."""
-    if not good.any():
-        return np.zeros(len(good), dtype=bool)
-    return good & (records["deviation"] < VANISHED * np.median(records["deviation"][good]))
 
 
 def first_copies(records: np.ndarray) -> Int64[np.ndarray, " n"] | None:

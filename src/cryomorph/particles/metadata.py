@@ -167,7 +167,7 @@ def _assemble(
     pose, pixel_A = None, size.image_A
     if metadata.rotation is not None and metadata.shift is not None:
         unit_A = {"angstrom": 1.0, "pixel": size.shift_A, "box": box * pixel_A}[metadata.shift_in]
-        check_shifts(metadata.shift * unit_A, box * pixel_A, metadata.row, source)
+        check_shifts(metadata.shift * unit_A, metadata.row, source, extent_A=box * pixel_A)
         pose = Pose(metadata.rotation.float(), torch.from_numpy(metadata.shift * unit_A).float())
     if metadata.ctf is not None:
         check_ctf(metadata.ctf, metadata.row, source)

@@ -81,7 +81,7 @@ def check_ctf(ctf: Ctf, row: Int64[np.ndarray, " n"], path: Path) -> None:
 
 
 def check_shifts(
-    shift_A: Float64[np.ndarray, "n 2"], extent_A: float, row: Int64[np.ndarray, " n"], path: Path
+    shift_A: Float64[np.ndarray, "n 2"], row: Int64[np.ndarray, " n"], path: Path, *, extent_A: float
 ) -> None:
     """Refuse shifts that are longer than the box: the particle would not be in its image.
 

@@ -24,15 +24,9 @@ from cryomorph.io.atomic import atomic_path
 from cryomorph.io.output_folder import Contents, OutputFolder
 from cryomorph.particles.contrast import TRIAL_BOX, Contrast, decide_contrast
 from cryomorph.particles.half_sets import half_sets
+from cryomorph.particles.image_faults import VANISHING, faults, refuse_faults, vanishing
 from cryomorph.particles.image_outliers import OUTLIERS, image_outliers, optics_groups, summary, write_outliers
-from cryomorph.particles.image_statistics import (
-    FAULTS,
-    VANISHING,
-    ImageStatistics,
-    faults,
-    first_copies,
-    vanishing,
-)
+from cryomorph.particles.image_statistics import ImageStatistics, first_copies
 from cryomorph.particles.listed import listed_rows
 from cryomorph.particles.manifest import COEFFICIENTS, FORMAT, MANIFEST, SOURCE_ROW, Manifest
 from cryomorph.particles.metadata import Particles, read_particles, write_particles
@@ -44,7 +38,6 @@ from cryomorph.physics.noise import outside_power
 DEFAULT_BOX = 128
 SAMPLE = 3000
 BLOCK_BYTES = 4 << 20  # of images: small enough to stay in the processor's cache (benchmarks/scale.py)
-NAMED = 5
 PLAN, STATE, STATISTICS = "plan.json", "state.bin", "statistics.bin"
 STORE = Contents("particle store", marker=MANIFEST, whole=True)
 
@@ -77,10 +70,10 @@ def prepare(
         fault = _write_coefficients(particles, disk, progress, (-1.0 if contrast.inverted else 1.0) / noise, workers)
         records = progress.statistics.read()
         fault[vanishing(records, fault == 0)] = VANISHING
-        _refuse_bad(particles, fault, skip_bad=skip_bad)
+        refuse_faults(particles, fault, skip_bad=skip_bad)
         bad = fault > 0
         found = image_outliers(records, optics_groups(particles), ~bad)
-        write_outliers(progress.folder / OUTLIERS, found, particles, np.flatnonzero(~bad))
+        write_outliers(progress.folder / OUTLIERS, found, particles, kept=np.flatnonzero(~bad))
         half = half_sets(particles.select(np.flatnonzero(~bad)), first_copies(records[~bad]), seed=seed)
         _write_metadata(particles, ~bad, progress.folder, noise, half)
         _finish(particles, progress, contrast, bad, box)
@@ -331,25 +324,6 @@ def _in_parallel(work, items: list[int], workers: int) -> Iterator:  # type: ign
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _refuse_bad(particles: Particles, fault: UInt8[np.ndarray, " n"], *, skip_bad: bool) -> None:
-    """Refuse images that cannot be used, or say that they are left out: which, and why."""
-    if not fault.any():
-        return
-    parts = []
-    for number, what in enumerate(FAULTS):
-        rows = np.flatnonzero(fault == number)
-        if number and len(rows):
-            names = ", ".join(
-                f"particle {i} (image {particles.image_of[i] + 1} of {particles.stacks[particles.stack_of[i]].name})"
-                for i in rows[:NAMED]
-            )
-            more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
-            parts.append(f"{len(rows)} image{'s' * (len(rows) > 1)} {what}: {names}{more}")
-    if not skip_bad:
-        raise InputError(f"{'; '.join(parts)}: give --skip-bad to leave them out")
-    warn(f"left out: {'; '.join(parts)}")
 
 
 def _write_metadata(
