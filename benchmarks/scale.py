@@ -56,6 +56,7 @@ def profile(source: Path, box: int, images: int) -> None:
     import torch
 
     from cryomorph.particles import prepare
+    from cryomorph.particles.image_faults import faults
     from cryomorph.particles.metadata import read_particles
     from cryomorph.physics.disk import fourier_disk
 
@@ -72,7 +73,7 @@ def profile(source: Path, box: int, images: int) -> None:
             clock = [time.perf_counter()]
             given = torch.from_numpy(particles.read(np.arange(first, min(first + block, images))))
             clock.append(time.perf_counter())
-            prepare._is_bad(given)
+            faults(given)
             clock.append(time.perf_counter())
             coefficients = disk.from_images(given)
             clock.append(time.perf_counter())

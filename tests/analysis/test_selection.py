@@ -347,7 +347,7 @@ def test_configs_that_make_no_sense(options, said):
 
 
 def test_numbers_are_read_back_by_all_who_read_them(tmp_path):
-    from cryomorph.io.cryodrgn import read_index
+    from cryomorph.io.numbers import read_index
 
     for name in ("a.txt", "a.npy"):
         write_numbers(tmp_path / name, np.array([3, 5]), "0-based particle numbers of run")

@@ -216,7 +216,7 @@ def test_bad_images_are_refused_or_left_out(star, fails, capsys, command, value)
     assert "particle 6 (image 7 of particles.mrcs)" in message and "--skip-bad" in message
     assert run(command, star, "-o", output, "--skip-bad") == 0
     said = capsys.readouterr().err
-    assert "warning: left out 1 images" in said and "399 particles" in said
+    assert "warning: left out: 1 image with" in said and "399 particles" in said
 
 
 @COMMANDS

@@ -10,9 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cryomorph.commands.split import divide, source_of
+from cryomorph.analysis.selection import select
+from cryomorph.commands.split import divide, source_of, split
+from cryomorph.commands.train import train
 from cryomorph.config.errors import InputError
+from cryomorph.config.linear import LinearConfig
+from cryomorph.config.prepare import ImageSource
+from cryomorph.config.select import Criteria
 from cryomorph.config.split import SplitConfig
+from cryomorph.io.star import read_star
+from cryomorph.particles.listed import listed_rows
+from cryomorph.particles.subset import ParticleFile
 
 
 @given(st.integers(2, 300), st.floats(0.001, 0.999), st.integers(0, 9))
@@ -45,6 +53,32 @@ def test_what_may_be_divided(tiny_run, tiny_set, tmp_path):
     assert source_of(config(tmp_path / "index.npy", tmp_path)).numbers.tolist() == [4, 9]
 
 
+def test_lists_of_a_runs_particles_are_turned_into_rows_of_its_file(tiny_set, tmp_path):
+    """Numbers of a run of a part of a file, through select, split and analyze, back to the rows that they are."""
+    source, folder = tiny_set / "particles.star", tmp_path / "my run"
+    rows = np.arange(50, 350, 3)
+    np.savetxt(tmp_path / "half.txt", rows, fmt="%d")
+    images = ImageSource(index=tmp_path / "half.txt")
+    run = train(LinearConfig(source, folder, images=images, zdim=1, iterations=1))
+    chosen = select(run, Criteria(nearest=30, to_particle=0))
+    chosen.save(tmp_path / "chosen.star")
+    split(SplitConfig(tmp_path / "chosen.txt", (tmp_path / "a.txt", tmp_path / "b.txt")))
+    (folder / "analysis").mkdir()
+    np.savetxt(folder / "analysis" / "outliers.txt", chosen.index, fmt="%d")
+    for name in (tmp_path / "chosen.txt", folder / "analysis" / "outliers.txt"):
+        assert listed_rows(name, source).tolist() == rows[chosen.index].tolist()
+        assert listed_rows(name, folder / "particles.star").tolist() == chosen.index.tolist()
+    expected = read_star(tmp_path / "chosen.star")["particles"]["rlnImageName"].tolist()
+    found = ParticleFile.open(source).table.select(listed_rows(tmp_path / "chosen.txt", source))
+    assert found.particles["rlnImageName"].tolist() == expected
+    parts = [listed_rows(tmp_path / f"{part}.txt", source) for part in "ab"]
+    assert sorted(np.concatenate(parts).tolist()) == rows[chosen.index].tolist()
+    with pytest.raises(InputError, match=r"which was made from rows of .*particles.star, not of .*other.star"):
+        listed_rows(tmp_path / "chosen.txt", tmp_path / "other.star")
+    (tmp_path / "old.txt").write_text("# 0-based particle numbers of /gone/run\n3\n")
+    assert listed_rows(tmp_path / "old.txt", source).tolist() == [3]  # with a warning
+
+
 def test_what_may_not(tiny_run, tmp_path):
     (tmp_path / "one.txt").write_text("3\n")
     for source, suffix, said in (
@@ -58,7 +92,7 @@ def test_what_may_not(tiny_run, tmp_path):
     for name, said in (
         ("empty.npy", r"empty.npy cannot be read as indices \(No data left in file\)"),
         ("empty.txt", "empty.txt holds 0 particles: expected 2 or more"),
-        ("empty.cs", "empty.cs is not in numpy's .cs format"),
+        ("empty.cs", "empty.cs is not a whole .cs file"),
     ):
         (tmp_path / name).write_bytes(b"")
         with pytest.raises(InputError, match=said):

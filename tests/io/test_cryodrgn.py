@@ -11,7 +11,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from cryomorph.config.errors import InputError
-from cryomorph.io.cryodrgn import read_config, read_ctf, read_index, read_latent, read_poses
+from cryomorph.io.cryodrgn import read_config, read_ctf, read_latent, read_poses
+from cryomorph.io.numbers import read_index
 
 ROTATION = Rotation.random(5, random_state=0).as_matrix().astype(np.float32)
 
@@ -115,7 +116,7 @@ def test_wrong_poses(tmp_path, value, message):
 def test_other_wrong_files(tmp_path):
     with pytest.raises(InputError, match=r"expected \(n, 9\)"):
         read_ctf(dump(tmp_path / "ctf.pkl", np.zeros((2, 8))))
-    for wrong in (np.zeros(3), np.zeros((2, 2), int), np.array([-1]), np.array([True])):
+    for wrong in (np.full(3, 0.5), np.zeros((2, 2), int), np.array([-1]), np.array([True])):
         with pytest.raises(InputError, match="expected"):
             read_index(dump(tmp_path / "ind.pkl", wrong))
     with pytest.raises(InputError, match=r"collections\.OrderedDict"):

@@ -1,10 +1,14 @@
 """cryoSPARC's .cs files: columns, passthroughs, refusals."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from cryomorph.config.errors import InputError
-from cryomorph.io.cryosparc import add_columns, merge_passthrough, read_cs, write_cs
+from cryomorph.io.cryosparc import add_columns, is_stream, merge_passthrough, read_cs, write_cs
+
+MADE = Path(__file__).parents[1] / "fixtures" / "cryosparc_tools"
 
 
 def table(**columns):
@@ -51,6 +55,48 @@ def test_columns_are_replaced_in_place_or_added():
     assert array["a"].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("name", ["stream.cs", "plain_stream.cs"])
+def test_streams_of_cryosparc_tools_are_its_numpy_files(tmp_path, name):
+    expected, found = read_cs(MADE / "numpy.cs"), read_cs(MADE / name)
+    assert is_stream(MADE / name) and not is_stream(MADE / "numpy.cs")
+    write_cs(tmp_path / "again.cs", found, like=MADE / name)
+    write_cs(tmp_path / "numpy.cs", found, like=MADE / "numpy.cs")
+    assert is_stream(tmp_path / "again.cs") and not is_stream(tmp_path / "numpy.cs")
+    for array in (found, read_cs(tmp_path / "again.cs"), read_cs(tmp_path / "numpy.cs")):
+        assert array.dtype.names == expected.dtype.names
+        for column in expected.dtype.names:
+            assert array[column].dtype.kind == expected[column].dtype.kind
+            np.testing.assert_array_equal(array[column], expected[column])
+
+
+@pytest.mark.parametrize("name", ["stream.cs", "plain_stream.cs"])
+def test_a_stream_that_is_damaged_is_named(tmp_path, name):
+    whole = (MADE / name).read_bytes()
+    for cut in (6, 20, 400, len(whole) // 2, len(whole) - 200):
+        (tmp_path / "cut.cs").write_bytes(whole[:cut])
+        with pytest.raises(InputError, match=r"cut\.cs is not a whole"):
+            read_cs(tmp_path / "cut.cs")
+    for at in np.random.default_rng(0).integers(10, len(whole), 100):  # any byte: read, or refused in a sentence
+        (tmp_path / "wrong.cs").write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        try:
+            read_cs(tmp_path / "wrong.cs")
+        except InputError as error:
+            assert "wrong.cs" in str(error)
+
+
+def test_an_empty_stream(tmp_path):
+    empty = read_cs(MADE / "numpy.cs")[:0]
+    write_cs(tmp_path / "empty.cs", empty, like=MADE / "stream.cs")
+    assert read_cs(tmp_path / "empty.cs").dtype.names == empty.dtype.names
+
+
+def test_a_header_of_hundreds_of_columns(tmp_path):
+    array = np.zeros(3, [("uid", "u8")] + [(f"alignments_class3D_{i}/class_posterior", "f4") for i in range(2000)])
+    array["alignments_class3D_1999/class_posterior"] = [1, 2, 3]
+    write_cs(tmp_path / "many.cs", array)
+    np.testing.assert_array_equal(read_cs(tmp_path / "many.cs"), array)
+
+
 def test_refusals(tmp_path):
     group = tmp_path / "P1_J2_particles.csg"
     group.write_text(
@@ -61,11 +107,11 @@ def test_refusals(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_cs(tmp_path / "none.cs")
     (tmp_path / "new.cs").write_bytes(b"\x94CSDAT" + bytes(100))
-    with pytest.raises(InputError, match=r"not in numpy's .cs format .*format=1"):
+    with pytest.raises(InputError, match=r"not a whole .cs file .*neither of cryoSPARC's formats.*cryosparc-tools"):
         read_cs(tmp_path / "new.cs")
     with (tmp_path / "objects.cs").open("wb") as file:
         np.save(file, np.array([{"a": 1}], dtype=object))
-    with pytest.raises(InputError, match="not in numpy's"):
+    with pytest.raises(InputError, match="not a whole"):
         read_cs(tmp_path / "objects.cs")
     with (tmp_path / "plain.cs").open("wb") as file:
         np.save(file, np.zeros(3))

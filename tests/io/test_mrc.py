@@ -1,5 +1,7 @@
 """MRC files against mrcfile, and against headers that mrcfile refuses."""
 
+import bz2
+import gzip
 import pickle
 import struct
 
@@ -10,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cryomorph.config.errors import InputError
+from cryomorph.io.cube import read_cube
 from cryomorph.io.mrc import MrcStack, StackWriter, read_map, write_map
 from fixtures.stacks import write_stack
 
@@ -130,6 +133,72 @@ def test_map_round_trip_is_seen_by_mrcfile(tmp_path):
     back, pixel_A = read_map(tmp_path / "m.mrc")
     assert pixel_A == 1.37
     np.testing.assert_array_equal(back, volume)
+
+
+@pytest.mark.parametrize("pack", [gzip, bz2])
+def test_compressed_maps_are_unpacked_and_stacks_name_the_command(tmp_path, pack):
+    volume = np.random.default_rng(0).normal(size=(4, 4, 4)).astype(np.float32)
+    write_map(tmp_path / "m.mrc", volume, 1.5)
+    path = tmp_path / "my map.mrc.packed"
+    path.write_bytes(pack.compress((tmp_path / "m.mrc").read_bytes()))
+    found, pixel_A = read_map(path)
+    np.testing.assert_array_equal(found, volume)
+    assert pixel_A == 1.5
+    with pytest.raises(InputError, match=r"-compressed.*`(gunzip|bunzip2) -k '.*my map.mrc.packed'`"):
+        MrcStack.open(path)
+    path.write_bytes(pack.compress((tmp_path / "m.mrc").read_bytes()[:-8]))
+    with pytest.raises(InputError, match="claims 256 bytes of data in its header but stores 248"):
+        read_map(path)
+    path.write_bytes(pack.compress((tmp_path / "m.mrc").read_bytes())[:-20])
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        read_map(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "what"), [(b"\x89HDF\r\n", "an HDF5 file"), (b"II*\0", "a TIFF file"), (b"PK\x03\x04", "a zip archive")]
+)
+def test_files_of_other_formats_are_named(tmp_path, start, what):
+    (tmp_path / "x.mrc").write_bytes(start + b"\xff" * 2000)
+    with pytest.raises(InputError, match=f"x.mrc is {what}: convert"):
+        read_map(tmp_path / "x.mrc")
+    spider = np.zeros(256, ">f4")
+    spider[[0, 1, 4, 11, 12, 21, 22]] = [1, 8, 1, 8, 32, 32 * 32, 32]
+    (tmp_path / "x.spi").write_bytes(spider.tobytes() + bytes(256))
+    with pytest.raises(InputError, match="a SPIDER file"):
+        read_map(tmp_path / "x.spi")
+
+
+def test_bytes_are_signed_unless_the_file_says_otherwise(tmp_path):
+    values = np.arange(64, dtype=np.uint8).reshape(4, 4, 4) * 4  # 0 to 252
+
+    def stored(**changed):
+        path = raw_mrc(tmp_path / "b.mrcs", values.view(np.int8))
+        content = bytearray(path.read_bytes())
+        for at, kind, number in changed.values():
+            struct.pack_into(kind, content, at, number)
+        path.write_bytes(content)
+        return MrcStack.open(path).read(np.arange(4))
+
+    as_signed, as_unsigned = values.view(np.int8).astype(np.float32), values.astype(np.float32)
+    stamp = (152, "<i", 1146047817)
+    np.testing.assert_array_equal(stored(), as_signed)
+    np.testing.assert_array_equal(stored(low=(76, "<f", 0.0), high=(80, "<f", 252.0)), as_unsigned)
+    np.testing.assert_array_equal(stored(low=(76, "<f", -128.0), high=(80, "<f", 124.0)), as_signed)
+    np.testing.assert_array_equal(stored(stamp=stamp), as_unsigned)
+    np.testing.assert_array_equal(stored(stamp=stamp, flags=(156, "<i", 1), high=(80, "<f", 252.0)), as_signed)
+
+
+def test_the_origin_of_a_map(tmp_path):
+    volume = np.zeros((4, 4, 4), np.float32)
+    write_map(tmp_path / "m.mrc", volume, 1.5, origin_A=(-3.0, 4.5, 60.0))
+    with mrcfile.open(tmp_path / "m.mrc") as mrc:
+        assert mrc.header.origin.tolist() == (-3, 4.5, 60)
+    assert read_cube(tmp_path / "m.mrc").origin_A == (-3, 4.5, 60)
+    with mrcfile.open(tmp_path / "m.mrc", "r+") as mrc:  # the older convention: start of columns, rows, sections
+        mrc.header.origin = (0, 0, 0)
+        mrc.header.mapc, mrc.header.mapr, mrc.header.maps = 3, 1, 2
+        mrc.header.nxstart, mrc.header.nystart, mrc.header.nzstart = 7, 8, -2
+    assert read_cube(tmp_path / "m.mrc").origin_A == (12, -3, 10.5)
 
 
 def test_a_map_without_pixel_size(tmp_path):

@@ -86,6 +86,24 @@ def test_old_headers_blank_names_and_tabs(tmp_path):
     assert read_star(windows)["images"]["rlnImageName"].tolist() == ["1@a.mrcs"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks_of_editors_are_skipped(tmp_path, encoding):
+    (tmp_path / "pc.star").write_bytes(TWO_BLOCKS.replace("\n", "\r\n").encode(encoding))
+    plain = read_star(write(tmp_path, TWO_BLOCKS))
+    found = read_star(tmp_path / "pc.star")
+    assert list(found) == list(plain)
+    pd.testing.assert_frame_equal(found["particles"], plain["particles"])
+    (tmp_path / "pc.star").write_bytes("data_optics\nloop_\n_a\n1\n".encode(encoding))
+    assert list(read_star(tmp_path / "pc.star")) == ["optics"]  # in the first line
+
+
+def test_bytes_that_are_not_utf8_are_written_again(tmp_path):
+    raw = b"data_p\n\nloop_\n_a #1\n_b #2\nProbe\xe9 1\n\xff\xfe 2\n\n"
+    (tmp_path / "latin.star").write_bytes(b"\n" + raw)
+    write_star(tmp_path / "again.star", read_star(tmp_path / "latin.star"))
+    assert (tmp_path / "again.star").read_bytes() == b"\n" + raw
+
+
 def test_a_data_value_is_no_block(tmp_path):
     table = read_star(write(tmp_path, "data_\nloop_\n_a\n_b\ndata_x/m.mrc 1\n"))[""]
     assert table.to_numpy().tolist() == [["data_x/m.mrc", "1"]]

@@ -115,6 +115,78 @@ def test_passthrough_fills_what_the_file_lacks(make, tmp_path):
         make(array, passthrough=tmp_path / "pass.cs")
 
 
+def test_passthroughs_fill_one_after_another(make, tmp_path):
+    array = example()
+    write_cs(tmp_path / "blob.cs", drop(array[::-1], [*CTF, *POSE]))
+    write_cs(tmp_path / "ctf.cs", drop(array, ["blob/path", "blob/idx", *POSE]))
+    particles = make(
+        drop(array, ["blob/path", "blob/idx", *CTF]), passthrough=[tmp_path / "blob.cs", tmp_path / "ctf.cs"]
+    )
+    np.testing.assert_array_equal(particles.read(np.arange(4)), IMAGES[[3, 0, 1, 2]])
+    assert particles.ctf.defocus_u_A.tolist() == [1e4, 2e4, 3e4, 4e4]
+
+
+def several_classes(shared_pixel):
+    """The example with its alignments as class `[2, 0, 1, 2]` of three, the other classes being wrong."""
+    best, n = np.array([2, 0, 1, 2]), np.arange(4)
+    array, name = drop(example(), POSE), "alignments3D_multi"
+    shape = {"pose": (3, 3), "shift": (3, 2), "class_posterior": (3,), "alpha": (3,), "psize_A": (3,), "split": ()}
+    if shared_pixel:
+        shape["psize_A"] = ()
+    new = np.zeros(4, array.dtype.descr + [(f"{name}/{part}", "f4", size) for part, size in shape.items()])
+    for column in array.dtype.names:
+        new[column] = array[column]
+    new[f"{name}/psize_A"] = 5.9
+    new[f"{name}/class_posterior"], new[f"{name}/class_posterior"][n, best] = 0.1, 0.8
+    for part in ("pose", "shift"):
+        new[f"{name}/{part}"], new[f"{name}/{part}"][n, best] = 0.3, example()[f"alignments3D/{part}"]
+    new[f"{name}/alpha"][n, best] = [1.1, 0.9, 1, 0.5]
+    new[f"{name}/split"] = example()["alignments3D/split"]
+    return new
+
+
+@pytest.mark.parametrize("shared_pixel", [True, False])
+def test_the_most_probable_of_several_classes(make, tmp_path, shared_pixel):
+    one, several = make(example()), make(several_classes(shared_pixel))
+    np.testing.assert_allclose(several.pose.rotation, one.pose.rotation, atol=1e-6)
+    np.testing.assert_allclose(several.pose.shift_A, one.pose.shift_A, rtol=1e-6)
+    assert several.half.tolist() == one.half.tolist()
+    np.testing.assert_allclose(several.contrast, [1.1, 0.9, 1, 0.5], rtol=1e-6)
+    write_particles(several, tmp_path / "out.cs", pose=several.pose)  # one alignment, which has priority when read
+    again = read_particles(tmp_path / "out.cs")
+    np.testing.assert_allclose(again.pose.rotation, one.pose.rotation, atol=1e-6)
+    broken = several_classes(shared_pixel)
+    broken["alignments3D_multi/psize_A"][1] = 0
+    with pytest.raises(InputError, match=r"alignments3D_multi/psize_A is 0 in row 1 \(0-based\)"):
+        make(broken)
+
+
+def test_contrasts_of_the_particles(make):
+    assert make(example()).contrast is None
+    alpha = np.array([0.8, 1.2, 1, 0.9], np.float32)
+    array = recfunctions.append_fields(example(), "alignments3D/alpha", alpha, usemask=False)
+    assert make(array).contrast.tolist() == alpha.tolist()
+    assert make(array, index=np.array([2, 0])).contrast.tolist() == alpha[[2, 0]].tolist()
+    assert make(array).select(np.array([3])).contrast.tolist() == alpha[[3]].tolist()
+    array["alignments3D/alpha"] = 1  # never estimated
+    assert make(array).contrast is None
+
+
+def test_a_pixel_size_of_shifts_that_is_zero(make):
+    array = example()
+    array["alignments3D/psize_A"][2] = 0
+    with pytest.raises(InputError, match=r"alignments3D/psize_A is 0 in row 2 \(0-based\)"):
+        make(array)
+
+
+def test_a_pixel_size_that_is_given(make, tmp_path):
+    particles = make(example(), pixel_A=3.1)
+    assert particles.pixel_A == 3.1
+    np.testing.assert_allclose(particles.pose.shift_A[0], [5.9, 11.8], rtol=1e-6)  # their unit is stated apart
+    write_particles(particles, tmp_path / "out.cs")
+    np.testing.assert_allclose(read_cs(tmp_path / "out.cs")["blob/psize_A"], 3.1, rtol=1e-6)
+
+
 def test_columns_that_are_missing(make):
     assert make(drop(example(), POSE)).pose is None
     assert make(drop(example(), CTF)).ctf is None

@@ -163,12 +163,16 @@ def test_what_is_no_number_is_named(make, value):
         make({**FULL, "rlnAngleTilt": ["1", "2", value]}, index=np.array([2, 0]))
 
 
-def test_missing_columns(make):
+def test_missing_columns(make, caplog):
     assert make(without(FULL, *CTF), without(OPTICS, *MICROSCOPE)).ctf is None
     with pytest.raises(InputError, match="part of the CTF columns, missing: rlnDefocusV, rlnVoltage:"):
         make(without(FULL, "rlnDefocusV"), without(OPTICS, "rlnVoltage"))
     assert make(without(FULL, *ANGLES, *ORIGINS_A)).pose is None
     assert make(without(FULL, "rlnAngleRot", "rlnAngleTilt")).pose is None  # a 2D alignment's psi and origins
+    with caplog.at_level("WARNING"):
+        centred = make(without(FULL, *ORIGINS_A))  # as Warp and M write them
+    assert not centred.pose.shift_A.any() and "no origins (rlnOriginXAngst, rlnOriginYAngst)" in caplog.text
+    np.testing.assert_allclose(centred.pose.rotation, make(FULL).pose.rotation)
     for missing in ("rlnAngleRot", "rlnAnglePsi", "rlnOriginYAngst"):
         with pytest.raises(InputError, match=f"part of the pose columns, missing: {missing}:"):
             make(without(FULL, missing))
@@ -202,6 +206,106 @@ def test_optics_that_the_model_lacks_are_named_once(make, warnings):
     assert make(FULL, optics, index=np.array([1])).ignored == ("anisotropic magnification",)
     with pytest.raises(InputError, match="rlnOddZernike holds"):
         make(FULL, {**optics, "rlnOddZernike": ["[0,x]", "[0,0]"]})
+
+
+@pytest.mark.parametrize("mark", ["'", '"'])
+def test_quoted_numbers_are_numbers(make, mark):
+    def quoted(columns):
+        return {name: [f"{mark}{value}{mark}" for value in values] for name, values in columns.items()}
+
+    plain, found = make(FULL), make(quoted(FULL), quoted(OPTICS))
+    np.testing.assert_array_equal(found.pose.shift_A, plain.pose.shift_A)
+    np.testing.assert_array_equal(found.ctf.voltage_kV, plain.ctf.voltage_kV)
+    assert found.half.tolist() == plain.half.tolist() and found.pixel_A == plain.pixel_A
+    assert make({**FULL, **quoted(GROUPS)}).ctf.voltage_kV.tolist() == [200, 300, 200]
+
+
+@pytest.mark.parametrize(
+    ("block", "column", "value", "message"),
+    [
+        ("optics", "rlnVoltage", "300000", r"the voltage is 300000 kV in row 0 \(0-based\) and in 1 more"),
+        ("optics", "rlnVoltage", "0", "the voltage is 0 kV"),
+        ("optics", "rlnSphericalAberration", "2.7e7", "the spherical aberration is 2.7e[+]07 mm"),
+        ("optics", "rlnAmplitudeContrast", "7", "the amplitude contrast is 7 in row 0"),
+        ("optics", "rlnImagePixelSize", "1e30", "the pixel size is 1e[+]30 A.*--pixel-A"),
+        ("particles", "rlnDefocusU", "1.5e300", r"the defocus is inf A in row 1 \(0-based\)"),
+        (
+            "particles",
+            "rlnOriginXAngst",
+            "1e30",
+            r"row 1 \(0-based\) is \(1e[+]30, 0.25\) A, longer than its image of 10 A",
+        ),
+        ("particles", "rlnOriginYAngst", "1e300", r"row 1 \(0-based\) is \(-2, 1e[+]300\) A"),
+        ("particles", "rlnOriginYAngst", "11", "longer than its image"),
+    ],
+)
+def test_numbers_that_cannot_be_are_named(make, block, column, value, message):
+    particles, optics = dict(FULL), dict(OPTICS)
+    if block == "optics":
+        optics[column] = [value if column == "rlnImagePixelSize" else optics[column][0], value]
+    else:
+        particles[column] = [particles[column][0], value, particles[column][2]]
+    with pytest.raises(InputError, match=message):
+        make(particles, optics)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("rlnDefocusU", ["1.5", "1.6", "1.7"], "not micrometres"),
+        ("rlnDefocusU", ["15000", "16000", "400000"], "the defocus is 400000 A in row 2"),
+        ("rlnVoltage", ["30", "30"], "the voltage is 30 kV"),
+        ("rlnImagePixelSize", ["0.05", "0.05"], "the pixel size is 0.05 A"),
+    ],
+)
+def test_numbers_that_are_hardly_meant_are_warned_of(make, caplog, column, values, message):
+    columns, optics = dict(without(FULL, *ORIGINS_A)), dict(OPTICS)
+    (columns if column in columns else optics)[column] = values
+    if column == "rlnDefocusU" and float(values[0]) < 10:
+        columns["rlnDefocusV"] = values
+    make(columns, optics)
+    assert message in caplog.text
+
+
+def test_a_pixel_size_that_is_given_is_written_too(make, tmp_path):
+    particles = make(FULL, pixel_A=1.3)
+    assert particles.pixel_A == 1.3
+    np.testing.assert_allclose(particles.pose.shift_A[0], [1.5, 3])
+    write_particles(particles, tmp_path / "out.star")
+    assert read_particles(tmp_path / "out.star").pixel_A == 1.3
+    optics = read_star(tmp_path / "out.star")["optics"]
+    assert list(optics.columns) == list(OPTICS) and optics["rlnVoltage"].tolist() == OPTICS["rlnVoltage"]
+    columns = {**NAMES, **ANGLES, "rlnOriginX": ["1", "2", "3"], "rlnOriginY": ["0"] * 3}
+    old = make(columns, optics=None, pixel_A=1.3)
+    np.testing.assert_allclose(old.pose.shift_A[1], [2.6, 0], rtol=1e-6)
+    write_particles(old, tmp_path / "out.star")
+    again = read_particles(tmp_path / "out.star")
+    assert again.pixel_A == pytest.approx(1.3)
+    np.testing.assert_allclose(again.pose.shift_A, old.pose.shift_A, rtol=1e-6)
+    with pytest.raises(InputError, match="--pixel-A -1: expected a number above 0"):
+        make(FULL, pixel_A=-1.0)
+
+
+def test_images_that_were_scaled_or_cropped_after_the_refinement(make, tmp_path, caplog):
+    stated = {**OPTICS, "rlnImageSize": ["16", "16"], "rlnImagePixelSize": ["0.5", "0.5"]}
+    pixels = {**without(FULL, *ORIGINS_A), "rlnOriginX": ["1", "2", "3"], "rlnOriginY": ["0"] * 3}
+    with pytest.raises(InputError, match=r"box of 16 at 0.5 A, its images have 8.*scaled \(1 A\) or cropped \(0.5 A\)"):
+        make(FULL, stated)  # the header says 7 A
+    write_stack(tmp_path / "s.mrcs", np.ones((3, 8, 8), np.float32), 1.0)
+    with pytest.raises(InputError, match="--pixel-A"):
+        make(FULL, stated)  # which programs write that do not know
+    scaled = make(FULL, stated, pixel_A=1.0)
+    assert scaled.pixel_A == 1.0 and "they were scaled, and 1 A is used" in caplog.text
+    old = without(stated, "rlnOpticsGroup")
+    old = {**pixels, **{name: [values[0]] * 3 for name, values in old.items()}}
+    of_relion_30 = make(without(old, "rlnOpticsGroup"), optics=None, pixel_A=1.0)
+    np.testing.assert_allclose(of_relion_30.pose.shift_A[:, 0], [0.5, 1, 1.5])  # pixels of the refinement
+    write_particles(of_relion_30, tmp_path / "out.star")
+    again = read_particles(tmp_path / "out.star")
+    assert (again.pixel_A, again.box) == (1, 8)
+    np.testing.assert_allclose(again.pose.shift_A, of_relion_30.pose.shift_A)
+    write_stack(tmp_path / "s.mrcs", np.ones((3, 8, 8), np.float32), 0.5)
+    assert make(FULL, stated).pixel_A == 0.5 and "they were cropped" in caplog.text
 
 
 def test_quoted_image_names(make, tmp_path):

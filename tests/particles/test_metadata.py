@@ -23,7 +23,7 @@ SHIFT = np.linspace(-0.2, 0.3, 12).reshape(6, 2).astype(np.float32)
 def warnings(monkeypatch):
     seen = []
     monkeypatch.setattr(module, "warn", seen.append)
-    monkeypatch.setattr("cryomorph.particles.locate.warn", seen.append)
+    monkeypatch.setattr("cryomorph.particles.pixel_size.warn", seen.append)
     return seen
 
 
@@ -91,6 +91,24 @@ def test_where_images_are_looked_for(tmp_path, stacks, monkeypatch):
         read_particles(star, datadir=tmp_path / "none")
 
 
+def test_two_files_of_one_name_are_never_taken_for_one(tmp_path, stacks):
+    (tmp_path / "data" / "day2").mkdir()
+    write_stack(tmp_path / "data" / "day2" / "a.mrcs", IMAGES[4:], 1.5)
+    star = star_file(tmp_path, ["1@sub/a.mrcs", "1@day2/a.mrcs"])
+    found = read_particles(star, datadir=tmp_path / "data")
+    np.testing.assert_array_equal(found.read(np.arange(2)), IMAGES[[0, 4]])
+    with pytest.raises(InputError, match=r"names sub/a.mrcs and day2/a.mrcs, and for both .*sub/a.mrcs was found"):
+        read_particles(star, datadir=stacks)
+    same = star_file(tmp_path, ["1@data/sub/a.mrcs", "2@./data//sub/a.mrcs"])  # one file, written in two ways
+    np.testing.assert_array_equal(read_particles(same).read(np.arange(2)), IMAGES[[0, 1]])
+
+
+def test_a_format_behind_the_name(stacks):
+    (stacks / "a.mrcs").rename(stacks / "a.mrc")
+    particles = read_particles(star_file(stacks, ["2@a.mrc:mrcs"]))
+    np.testing.assert_array_equal(particles.read(np.arange(1)), IMAGES[[1]])
+
+
 def test_images_that_do_not_fit_their_rows(stacks, warnings):
     with pytest.raises(InputError, match=r"row 1 \(0-based\) names image 3 \(from 1\) of .*b.mrcs, which has 2 images"):
         read_particles(star_file(stacks, ["1@a.mrcs", "3@b.mrcs"]))
@@ -102,7 +120,9 @@ def test_images_that_do_not_fit_their_rows(stacks, warnings):
     assert read_particles(star_file(stacks, ["c.mrcs"])).image_of.tolist() == [0]
     assert not warnings
     stated = read_particles(star_file(stacks, ["1@a.mrcs"], "_rlnImageSize\n", "16"))
-    assert stated.box == 8 and "states a box of 16, its images have 8" in warnings[0]
+    assert (
+        stated.box == 8 and "states a box of 16 at 1.5 A, its images have 8 at 1.5 A: they were cropped" in warnings[0]
+    )
     write_stack(stacks / "a.mrcs", np.zeros((4, 4, 4), np.float32), 1.0)
     with pytest.raises(InputError, match=r"a.mrcs has box 4, expected 8"):
         stated.read(np.array([0]))

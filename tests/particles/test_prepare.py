@@ -1,5 +1,6 @@
 """Making a store: what is refused, what is left out, and runs that are killed and go on."""
 
+import csv
 import errno
 import os
 import signal
@@ -14,6 +15,8 @@ import torch
 
 from cryomorph.config.errors import InputError
 from cryomorph.particles import prepare as module
+from cryomorph.particles.image_outliers import OUTLIERS
+from cryomorph.particles.manifest import SOURCE_ROW
 from cryomorph.particles.metadata import Particles, read_particles
 from cryomorph.particles.prepare import prepare, working_box
 from cryomorph.particles.store import ParticleStore
@@ -62,6 +65,8 @@ def blocks(monkeypatch):
 def warnings(monkeypatch):
     seen: list[str] = []
     monkeypatch.setattr(module, "warn", seen.append)
+    for name in ("half_sets", "image_faults"):
+        monkeypatch.setattr(f"cryomorph.particles.{name}.warn", seen.append)
     return seen
 
 
@@ -235,14 +240,17 @@ def test_bad_images_are_named_and_refused(spoiled, tmp_path, blocks):
     with pytest.raises(InputError) as error:
         prepare(spoiled, tmp_path / "s")
     message = str(error.value)
-    assert message.startswith("4 images hold NaN or have no variance: particle 3 (image 4 of p.mrcs), particle 8 (")
-    assert "particle 17 (image 18 of p.mrcs), particle 18 (" in message and "--skip-bad" in message
+    assert message.startswith("2 images with NaN or infinity: particle 3 (image 4 of p.mrcs), particle 8 (")
+    assert (
+        "2 images without variance: particle 17 (image 18 of p.mrcs), particle 18 (" in message
+        and "--skip-bad" in message
+    )
     assert left_over(tmp_path) == []
 
 
 def test_bad_images_are_left_out_when_asked(spoiled, tmp_path, blocks, warnings):
     store = prepare(spoiled, tmp_path / "s", skip_bad=True)
-    assert "left out 4 images" in warnings[0] and "particle 17 (image 18 of p.mrcs)" in warnings[0]
+    assert warnings[0].startswith("left out: 2 images with NaN") and "particle 17 (image 18 of p.mrcs)" in warnings[0]
     good = np.delete(np.arange(N), [3, 8, 17, 18])
     assert store.row.tolist() == good.tolist() and store.manifest.left_out == [3, 8, 17, 18]
     assert (len(store), store.manifest.rows) == (N - 4, N)
@@ -257,16 +265,79 @@ def test_bad_images_are_left_out_when_asked(spoiled, tmp_path, blocks, warnings)
     np.testing.assert_array_equal(kept.image_of, good)
 
 
+def test_images_that_are_huge_or_vanish_are_named(tmp_path, blocks):
+    images = some_images()
+    images[3] *= 1e18
+    images[9] *= 1e-9
+    with pytest.raises(InputError) as error:
+        prepare(write_set(tmp_path / "set", images), tmp_path / "s")
+    assert "1 image with values beyond 10^12: particle 3 (" in str(error.value)
+    assert "1 image of next to nothing beside the others: particle 9 (" in str(error.value)
+
+
+def test_images_unlike_the_others_are_listed_and_kept(tmp_path, blocks, warnings):
+    images = np.random.default_rng(1).normal(size=(N, BOX, BOX)).astype(np.float32)
+    plain = prepare(write_set(tmp_path / "plain", images), tmp_path / "a")
+    assert (plain.folder / OUTLIERS).read_text() == "particle,row,image,reason,value,usual_from,usual_to\n"
+    assert not warnings
+    images[5] *= 60
+    images[11, 3, 4] = 30
+    images[20] += 2
+    images[2, 0, 0] = np.nan
+    store = prepare(write_set(tmp_path / "set", images), tmp_path / "s", skip_bad=True)
+    said = next(message for message in warnings if "unlike the others" in message)
+    assert "3 of 40 images are unlike the others" in said and f"{tmp_path / 's' / OUTLIERS} lists them" in said
+    with (store.folder / OUTLIERS).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["particle"], row["row"], row["image"], row["reason"]) for row in rows] == [
+        ("4", "5", "6@p.mrcs", "standard deviation"),
+        ("10", "11", "12@p.mrcs", "extreme pixel"),
+        ("19", "20", "21@p.mrcs", "mean"),
+    ]
+    assert float(rows[0]["value"]) == pytest.approx(images[5].std(), rel=1e-4)
+    assert float(rows[1]["value"]) == pytest.approx((30 - images[11].mean()) / images[11].std(), rel=1e-4)
+    assert len(store) == N - 1
+
+
+def test_copies_of_an_image_are_in_one_half_set(tmp_path, blocks, warnings):
+    images = some_images()
+    images[20:] = images[:20]  # under other numbers
+    store = prepare(write_set(tmp_path / "set", images), tmp_path / "s")
+    assert store.half[:20].tolist() == store.half[20:].tolist() and 0 < store.half.sum() < N
+    assert "20 of 40 particles repeat an image (row 20 that of row 0, 0-based)" in warnings[0]
+    given = replace(write_set(tmp_path / "other", images), half=np.arange(N) // 20)
+    assert len(warnings) == 1
+    assert not prepare(given, tmp_path / "t").half.any()
+    assert "against what the file says for 20" in warnings[1]
+    assert "the half sets have 40 and 0 particles" in warnings[2]
+
+
+def test_half_sets_of_very_different_size_are_told(particles, tmp_path, blocks, warnings):
+    store = prepare(replace(particles, half=(np.arange(N) == 7).astype(np.int64)), tmp_path / "s")
+    assert store.half.sum() == 1
+    assert "the half sets have 39 and 1 particles" in warnings[0]
+
+
+def test_rows_of_the_source_and_contrasts_are_kept(particles, tmp_path, blocks):
+    whole = prepare(particles, tmp_path / "a")
+    assert whole.contrast is None and not (whole.folder / SOURCE_ROW).exists()
+    some = replace(particles, contrast=np.linspace(0.5, 1.5, N, dtype=np.float32)).select(np.array([30, 4, 5]))
+    store = prepare(some, tmp_path / "s")
+    assert store.row.tolist() == [0, 1, 2] and np.load(store.folder / SOURCE_ROW).tolist() == [30, 4, 5]
+    assert store.contrast.tolist() == some.contrast.tolist()
+    assert len(store.expanded("C2").contrast) == 6
+
+
 def test_more_bad_images_than_a_sentence_holds(tmp_path, blocks):
     images = some_images()
     images[::2] = 0
-    with pytest.raises(InputError, match=r"^20 images hold .* and 15 more: give --skip-bad"):
+    with pytest.raises(InputError, match=r"^20 images without variance: .* and 15 more: give --skip-bad"):
         prepare(write_set(tmp_path / "set", images), tmp_path / "s")
 
 
 @pytest.mark.parametrize("skip_bad", [True, False])
 def test_nothing_but_bad_images(tmp_path, skip_bad):
-    with pytest.raises(InputError, match=r"each of 40 images looked at holds NaN or has no variance: check"):
+    with pytest.raises(InputError, match=r"each of 40 images looked at holds NaN, huge values or no variance: check"):
         prepare(write_set(tmp_path / "set", np.zeros((N, BOX, BOX), np.float32)), tmp_path / "s", skip_bad=skip_bad)
     assert left_over(tmp_path) == []
 

@@ -111,6 +111,21 @@ def test_without_poses_there_are_coefficients_but_no_batches(particles, tmp_path
         store.batch(torch.arange(2))
 
 
+def test_a_2d_alignment_is_no_pose(particles, tmp_path):
+    folder = tmp_path / "my set"
+    folder.mkdir()
+    flat = replace(particles, pose=Pose(torch.eye(3).repeat(N, 1, 1), torch.zeros(N, 2)), source=folder / "p.mrcs")
+    store = prepare(flat, tmp_path / "s", invert="no")
+    with pytest.raises(
+        InputError, match=r"30 particles are seen from one direction .*`cryomorph abinit '.*/my set/p.mrcs'"
+    ):
+        store.batch(torch.arange(2))
+    with pytest.raises(InputError, match="seen from one direction"):
+        store.expanded("C4").require_pose()  # copies show nothing new
+    assert len(store.unposed().batch(torch.arange(2))) == 2  # as abinit begins
+    assert len(store.with_pose(particles.pose).batch(torch.arange(2))) == 2
+
+
 def test_metadata_survives(particles, store):
     again = ParticleStore.open(store.folder)
     torch.testing.assert_close(again.require_pose().shift_A, particles.pose.shift_A)

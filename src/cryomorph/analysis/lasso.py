@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from cryomorph.config.errors import InputError
 from cryomorph.io.npy import read_npy
+from cryomorph.io.text import read_text
 
 FEWEST_CORNERS = 3
 
@@ -25,7 +26,7 @@ def read_polygon(path: Path) -> Float[np.ndarray, "corners 2"]:
         if path.suffix == ".npy":
             found = read_npy(path)
         else:
-            rows = (line.split("#")[0].replace(",", " ").split() for line in path.read_text().splitlines())
+            rows = (line.split("#")[0].replace(",", " ").split() for line in read_text(path).split("\n"))
             found = np.array([[float(value) for value in row] for row in rows if row])
         corners = found.astype(np.float64)
     except (ValueError, TypeError) as error:

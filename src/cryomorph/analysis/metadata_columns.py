@@ -26,12 +26,15 @@ def metadata_columns(file: ParticleFile) -> dict[str, Callable[[], Values]]:
     """
     if isinstance(file.table, np.ndarray):
         return _of_cs(file.table)
+    from cryomorph.io.star import unquote
+
     particles, optics = file.table.particles, file.table.optics
     columns: dict[str, Callable[[], Values]]
     columns = {str(name): partial(_values, particles[name]) for name in particles.columns}
     if optics is not None and OPTICS_GROUP in columns and OPTICS_GROUP in optics:
-        shared = optics.drop_duplicates(OPTICS_GROUP).set_index(OPTICS_GROUP)
-        groups = particles[OPTICS_GROUP]
+        shared = optics.assign(**{OPTICS_GROUP: unquote(optics[OPTICS_GROUP])})
+        shared = shared.drop_duplicates(OPTICS_GROUP).set_index(OPTICS_GROUP)
+        groups = unquote(particles[OPTICS_GROUP])
         columns |= {
             str(name): partial(_of_group, shared[name], groups) for name in shared.columns if name not in columns
         }
@@ -64,11 +67,11 @@ def _values(tokens: pd.Series) -> Values:
     """Numbers of STAR tokens where all are numbers, whole ones as integers; text otherwise."""
     from cryomorph.io.star import unquote
 
-    plain = tokens.to_numpy(dtype=object)
+    plain = unquote(tokens).to_numpy(dtype=object)
     if not any("_" in token for token in plain):  # which Python takes for a separator of digits
         for kind in (np.int64, np.float64):
             try:
                 return plain.astype(kind)
             except (ValueError, OverflowError):
                 continue
-    return unquote(tokens).to_numpy(dtype=object)
+    return plain

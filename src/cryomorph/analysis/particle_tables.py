@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, Int64
 
 from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
+from cryomorph.config.shell import command
 from cryomorph.io.atomic import atomic_path
 from cryomorph.io.npy import read_npy
 from cryomorph.runs.folder import RunFolder
@@ -54,7 +55,7 @@ class LatentTables:
 
     @property
     def _command(self) -> str:
-        return f"cryomorph analyze {self.run.path}"
+        return command("cryomorph", "analyze", self.run.path)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class LandscapeTables:
     @property
     def command(self) -> str:
         """The command that makes the tables."""
-        return f"cryomorph landscape {self.run.path}"
+        return command("cryomorph", "landscape", self.run.path)
 
 
 def read_labels(path: Path, run: RunFolder, *, made_by: str) -> Int64[np.ndarray, " n"]:

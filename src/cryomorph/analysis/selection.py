@@ -15,15 +15,17 @@ from cryomorph.analysis.lasso import inside, read_polygon
 from cryomorph.analysis.particle_columns import ParticleColumns
 from cryomorph.analysis.selection_files import (
     check_outputs,
+    numbers_are_rows,
     particle_file,
     read_particle_numbers,
     run_files,
     say_where_images_are,
     write_selection,
 )
-from cryomorph.config.console import say
+from cryomorph.config.console import say, warn
 from cryomorph.config.errors import InputError
 from cryomorph.config.select import PARTICLE_FILES, SUFFIXES, Criteria
+from cryomorph.particles.listed import title_of
 from cryomorph.runs.folder import RunFolder
 
 Chosen = Bool[np.ndarray, " n"]
@@ -161,8 +163,13 @@ class Selection:
         if path.suffix in PARTICLE_FILES:
             folder = None if datadir is None else Path(datadir)
             source = particle_file(self.run, original_poses=original_poses, datadir=folder)
-        write_selection(path, self.index, source, title=f"0-based particle numbers of {self.run.path}")
+        write_selection(path, self.index, source, title=title_of(self.run.path))
         say(f"{path}: {self}")
+        if path.suffix == ".npy" and not numbers_are_rows(self.run):
+            warn(
+                f"{path} numbers the particles of {self.run.path}, which are not the rows of its particle file, and a "
+                ".npy does not say so: write a .txt for --index"
+            )
         if source is not None:
             say_where_images_are(path, source)
         return path

@@ -14,6 +14,7 @@ from cryomorph.config.errors import InputError
 from cryomorph.config.select import PARTICLE_FILES
 from cryomorph.io.atomic import atomic_path, check_output
 from cryomorph.io.numbers import read_numbers
+from cryomorph.particles.manifest import SOURCE_ROW
 from cryomorph.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ def particle_file(run: RunFolder, *, original_poses: bool = False, datadir: Path
     if len(found) != len(run.latent_mean()):
         raise InputError(f"{path} lists {len(found)} particles, the run has {len(run.latent_mean())}: train again")
     return found
+
+
+def numbers_are_rows(run: RunFolder) -> bool:
+    """Whether the numbers of a run's particles are the rows of the particle file that it was given."""
+    return run.copies == 1 and not run.manifest().left_out and not (run.store_path / SOURCE_ROW).is_file()
 
 
 def run_files(run: RunFolder) -> list[Path]:

@@ -16,11 +16,13 @@ from cryomorph.io.atomic import check_output
 class Map:
     """A map: `array` is `[z, y, x]`, float32, read-only, its origin at voxel `box // 2`; `pixel_A` in Angstrom.
 
+    `origin_A`, `(x, y, z)`, is where the first voxel lies in the coordinates of atomic models: kept from file to file.
     `numpy.asarray(map)` is the array.
     """
 
     array: np.ndarray
     pixel_A: float
+    origin_A: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
         array = np.ascontiguousarray(self.array, dtype=np.float32).view()
@@ -44,7 +46,8 @@ class Map:
         """
         from cryomorph.io.cube import read_cube
 
-        return cls(*read_cube(path, pixel_A))
+        cube = read_cube(path, pixel_A)
+        return cls(cube.array, cube.pixel_A, cube.origin_A)
 
     @property
     def box(self) -> int:
@@ -57,7 +60,7 @@ class Map:
 
         path = Path(path)
         check_output(path, overwrite=overwrite)
-        write_map(path, self.array, self.pixel_A)
+        write_map(path, self.array, self.pixel_A, origin_A=self.origin_A)
         return path
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001

@@ -55,7 +55,7 @@ def _align_maps(config: AlignConfig) -> None:
     if found.other_hand is not None:
         print(_row(found.other_hand, fixed))
     if config.output is not None:
-        write_map(config.output, found.aligned.numpy(), fixed.pixel_A)
+        write_map(config.output, found.aligned.numpy(), fixed.pixel_A, origin_A=fixed.origin_A)
         mirrored = "the mirror image of " if found.flipped else ""
         say(f"{config.output}: {mirrored}{config.moving}, aligned to {config.fixed}")
 

@@ -18,6 +18,7 @@ from cryomorph.commands.selection_map_files import write_state_maps
 from cryomorph.config.analyze import AnalyzeConfig
 from cryomorph.config.console import say
 from cryomorph.config.errors import InputError
+from cryomorph.config.shell import command
 from cryomorph.diagnostics.left_in_run import Absent, read_comparison, read_landscape
 from cryomorph.diagnostics.model import measurements_of
 from cryomorph.diagnostics.run_checks import RunResults, run_checks
@@ -158,7 +159,7 @@ def _results(run: RunFolder, found: RunAnalysis, landscape: LandscapeSummary | A
     """What the checks of the report look at."""
     space = found.space
     return RunResults(
-        f"cryomorph landscape {run.path}",
+        command("cryomorph", "landscape", run.path),
         reproducibility_of(run),
         linear_start_of(run),
         measurements_of(run, space.relative_std),

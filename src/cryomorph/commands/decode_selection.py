@@ -24,6 +24,7 @@ from cryomorph.commands.selection_map_files import write_decoded, write_selectio
 from cryomorph.config.console import say, track
 from cryomorph.config.decode import DecodeConfig
 from cryomorph.config.errors import InputError
+from cryomorph.config.shell import command
 from cryomorph.io.json_file import write_json
 from cryomorph.io.output_folder import Contents, OutputFolder
 from cryomorph.report.fsc_plots import states_plot
@@ -77,7 +78,7 @@ def _asked(config: DecodeConfig, run: RunFolder) -> tuple[Int[np.ndarray, " k"] 
         return np.unique(read_particle_numbers(config.selection, len(run.latent_mean()))), np.empty(0, np.int64)
     if config.labels is None:
         raise InputError("give --selection or --labels: which particles to make maps of")
-    labels = read_labels(config.labels, run, made_by=f"cryomorph analyze {run.path}")
+    labels = read_labels(config.labels, run, made_by=command("cryomorph", "analyze", run.path))
     if not (labels >= 0).any():
         raise InputError(f"{config.labels}: all labels are below 0, expected some from 0 on")
     return None, labels

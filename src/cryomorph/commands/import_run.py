@@ -19,6 +19,7 @@ from torch import Tensor
 from cryomorph.config.errors import InputError
 from cryomorph.config.import_run import ImportConfig
 from cryomorph.config.prepare import ImageSource
+from cryomorph.config.shell import command
 from cryomorph.io.cryodrgn import read_config, read_latent
 from cryomorph.particles.store import ParticleStore
 from cryomorph.representations.field_network import FieldShape
@@ -85,7 +86,8 @@ def import_cryodrgn(config: ImportConfig) -> RunFolder:
         run.save_latent(torch.from_numpy(mean), torch.from_numpy(log_variance).mul(0.5).exp())
         whitening = consensus.noise_power.rsqrt()[store.disk.shell]
         run.save_model(field, {"prior_std": torch.ones(field.zdim), "whitening": whitening}, encoder="foreign")
-        run.log(f"{len(mean)} latent points of {latent}, decoder of {weights}; next: cryomorph analyze {run.path}")
+        following = command("cryomorph", "analyze", run.path)
+        run.log(f"{len(mean)} latent points of {latent}, decoder of {weights}; next: {following}")
     return run
 
 

@@ -24,6 +24,6 @@ def mask(config: MaskConfig) -> None:
         lowpass_A=config.lowpass_A,
         largest_only=config.largest_only,
     )
-    write_map(config.output, soft.numpy(), given.pixel_A)
+    write_map(config.output, soft.numpy(), given.pixel_A, origin_A=given.origin_A)
     inside = 100 * float((soft > 0.5).float().mean())
     say(f"{config.output}: {inside:.1f} % of the box is inside")

@@ -12,7 +12,8 @@ from cryomorph.config.console import say
 from cryomorph.config.errors import InputError
 from cryomorph.config.select import PARTICLE_FILES
 from cryomorph.config.split import SplitConfig
-from cryomorph.io.cryodrgn import read_index
+from cryomorph.io.numbers import read_index
+from cryomorph.particles.listed import numbered_run, title_of
 from cryomorph.particles.subset import ParticleFile
 from cryomorph.runs.folder import RunFolder
 
@@ -21,10 +22,10 @@ LISTS = (".txt", ".npy")
 
 @dataclass(frozen=True)
 class Source:
-    """What is divided: numbers from 0, what they count, and the particle file where there is one."""
+    """What is divided: numbers from 0, a title that says what they count, and the particle file where there is one."""
 
     numbers: Int64[np.ndarray, " n"]
-    what: str
+    title: str
     file: ParticleFile | None
 
 
@@ -36,7 +37,7 @@ def split(config: SplitConfig) -> None:
         check_outputs(output, inputs=read, overwrite=config.overwrite)
     parts = divide(source.numbers, config.random, seed=config.seed)
     for output, part in zip(config.output, parts, strict=True):
-        write_selection(output, part, source.file, title=f"0-based {source.what} of {config.source}")
+        write_selection(output, part, source.file, title=source.title)
         say(f"{output}: {len(part):,} of {len(source.numbers):,} particles (seed {config.seed})")
     written = [output for output in config.output if output.suffix in PARTICLE_FILES]
     if source.file is not None and written:
@@ -53,14 +54,16 @@ def source_of(config: SplitConfig) -> Source:
     file: ParticleFile | None = None
     if path.is_dir():
         file = particle_file(RunFolder.open(path, unfinished=True), datadir=config.datadir)
-        found = Source(np.arange(len(file)), "particle numbers", file)
+        found = Source(np.arange(len(file)), title_of(path), file)
     elif not path.is_file():
         raise InputError(f"{path}: no such run folder, particle file or index file")
     elif path.suffix in LISTS:
-        found = Source(np.unique(read_index(path)), "particle numbers, a part of those", None)
+        run = numbered_run(path)
+        title = f"0-based particle numbers, a part of those of {path}" if run is None else title_of(run)
+        found = Source(np.unique(read_index(path)), title, None)
     else:
         file = ParticleFile.open(path, places=() if config.datadir is None else (config.datadir,))
-        found = Source(np.arange(len(file)), "rows", file)
+        found = Source(np.arange(len(file)), f"0-based rows of {path}", file)
     if len(found.numbers) < 2:
         raise InputError(f"{path} holds {len(found.numbers)} particles: expected 2 or more to divide")
     for output in config.output:

@@ -35,7 +35,7 @@ def load_config(cls: type[C], path: Path | str, *, fill: dict[str, Any] | None =
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

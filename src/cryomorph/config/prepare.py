@@ -19,8 +19,10 @@ class ImageSource:
     """Folder that the image paths of the particle file are relative to. Default: the particle file's folder."""
     strip_prefix: str | None = None
     """Leading part of the image paths to take away before they are looked for, for files that were moved."""
-    passthrough: Path | None = None
-    """cryoSPARC passthrough .cs file with the columns that the particle file lacks."""
+    pixel_A: float | None = None
+    """Pixel size of the images in Angstrom, in place of what the files state."""
+    passthrough: tuple[Path, ...] = ()
+    """cryoSPARC passthrough .cs files with the columns that the particle file lacks."""
     poses: Path | None = None
     """cryoDRGN pose.pkl with the orientations, for particle files without them."""
     ctf: Path | None = None

@@ -18,10 +18,17 @@ OPTIONS: dict[str, str] = {
     "apix": "pixel-A",
 }
 FIELDS: dict[str, str] = {old.replace("-", "_"): new.replace("-", "_") for old, new in OPTIONS.items()}
+LISTS = ("passthrough",)  # keys that held one value, or null
 
 
 def current_keys(config: dict[str, Any]) -> dict[str, Any]:
     """A config file's content, nested parts included, with old keys under their present names."""
-    return {
-        FIELDS.get(key, key): current_keys(value) if isinstance(value, dict) else value for key, value in config.items()
-    }
+    return {FIELDS.get(key, key): _current(key, value) for key, value in config.items()}
+
+
+def _current(key: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return current_keys(value)
+    if key in LISTS and not isinstance(value, list):
+        return [] if value is None else [value]
+    return value

@@ -8,6 +8,7 @@ from pathlib import Path
 from cryomorph.analysis.comparison import ComparisonSummary
 from cryomorph.analysis.landscape.files import FACTS, LandscapeSummary
 from cryomorph.config.errors import InputError
+from cryomorph.config.shell import command
 from cryomorph.diagnostics.check import Verdict
 from cryomorph.runs.folder import RunFolder
 
@@ -24,7 +25,7 @@ class Absent:
 
 def read_landscape(run: RunFolder) -> LandscapeSummary | Absent:
     """The run's landscape, or why there is none that can be used."""
-    folder, again = run.path / "landscape", f"`cryomorph landscape {run.path}`"
+    folder, again = run.path / "landscape", f"`{command('cryomorph', 'landscape', run.path)}`"
     if not (folder / FACTS).is_file():
         return Absent(f"This run has no landscape yet: {again} makes one, and `analyze` then shows its states.", "info")
     if older_than_model(folder / FACTS, run):
@@ -38,7 +39,7 @@ def read_landscape(run: RunFolder) -> LandscapeSummary | Absent:
 def read_comparison(run: RunFolder) -> ComparisonSummary | Absent:
     """What a comparison with another run found, or why there is none that can be used."""
     folder = run.path / COMPARISON
-    again = f"`cryomorph compare {run.path} OTHER_RUN -o {folder}`"
+    again = f"`{command('cryomorph', 'compare', run.path, 'OTHER_RUN', '-o', folder)}`"
     if not (folder / ComparisonSummary.FILE).is_file():
         return Absent(f"Train a second time with another `--seed`, then run {again}.", "missing")
     again = f"{again[:-1]} --overwrite`"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64
 
 from cryomorph.config.errors import InputError
-from cryomorph.io.npy import read_npy
+from cryomorph.io.text import read_text
 
 # What arrays are rebuilt from, under numpy 1 and 2, pickle protocols 0 to 5.
 ALLOWED = frozenset(
@@ -112,26 +111,13 @@ def read_ctf(path: str | Path) -> Float64[np.ndarray, "n 9"]:
     return array.astype(np.float64)
 
 
-def read_index(path: str | Path) -> Int64[np.ndarray, " m"]:
-    """0-based particle indices: a cryoDRGN .pkl, a .npy, or a .txt with one a line.
+def read_index_pickle(path: Path) -> np.ndarray:
+    """The array of numbers in cryoDRGN's `ind.pkl`.
 
     Raises:
-        InputError: the file cannot be read, or holds anything but one row of integers of 0 or more.
+        InputError: the file is not such a pickle.
     """
-    path = Path(path)
-    if path.suffix in (".npy", ".txt"):
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "loadtxt: input contained no data")
-                value = read_npy(path) if path.suffix == ".npy" else np.loadtxt(path, np.int64, ndmin=1)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read as indices ({error}): expected integers") from error
-    else:
-        value = _load(path)
-    array = _numeric(value, path)
-    if array.ndim != 1 or array.dtype.kind not in "iu" or (array.astype(np.int64) < 0).any():
-        raise InputError(f"{path} has type {array.dtype} and shape {array.shape}: expected one row of integers from 0")
-    return array.astype(np.int64)
+    return _numeric(_load(path), path)
 
 
 def read_latent(path: str | Path) -> tuple[Float32[np.ndarray, "n zdim"], Float32[np.ndarray, "n zdim"]]:
@@ -160,10 +146,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(read_text(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): expected cryoDRGN's config.yaml") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
     for part in ("dataset_args", "lattice_args", "model_args"):
         if not isinstance(content, dict) or not isinstance(content.get(part), dict):

@@ -3,35 +3,59 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from cryomorph.config.errors import InputError
 from cryomorph.io.atomic import atomic_path
+from cryomorph.io.cryosparc_stream import MAGIC, decode, encode
+
+LONGEST_HEADER = 1 << 22  # bytes; a file that descends from a 3D classification names hundreds of columns
 
 
 def read_cs(path: str | Path) -> np.ndarray:
-    """The structured array of a .cs file, every column as stored.
+    """The structured array of a .cs file in numpy's or in cryoSPARC's stream format, every column as stored.
 
     Raises:
-        InputError: the file is missing, is a .csg, is not in numpy's format, or has no `uid` column.
+        InputError: the file is missing, damaged, a .csg, or has no `uid` column.
     """
     path = Path(path)
     if path.suffix == ".csg":
         raise InputError(_csg_advice(path))
     try:
-        array = np.load(path, allow_pickle=False)
+        array = decode(path.read_bytes()) if is_stream(path) else _load(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error}): give the path of a .cs file") from error
-    except (ValueError, EOFError) as error:
+    except ValueError as error:
         raise InputError(
-            f"{path} is not in numpy's .cs format ({error}): save it so with cryosparc-tools, "
-            "`Dataset.load(path).save(new_path, format=1)`"
+            f"{path} is not a whole .cs file ({str(error).splitlines()[0]}): export it from cryoSPARC again, or "
+            "save it with cryosparc-tools, `Dataset.load(path).save(new_path)`"
         ) from error
     if not isinstance(array, np.ndarray) or array.dtype.names is None or "uid" not in array.dtype.names:
         raise InputError(f"{path} has no column uid: expected a cryoSPARC particle file (.cs)")
     return array
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a file is in cryoSPARC's stream format."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def _load(path: Path) -> np.ndarray:
+    """The array of a file in numpy's format; `ValueError` where it is damaged."""
+    with path.open("rb") as file:
+        magic = file.read(len(np.lib.format.MAGIC_PREFIX))
+    if magic != np.lib.format.MAGIC_PREFIX:
+        raise ValueError("it is empty" if not magic else "it is in neither of cryoSPARC's formats")
+    try:
+        return np.load(path, allow_pickle=False, max_header_size=LONGEST_HEADER)
+    except OSError:
+        raise
+    except Exception as error:  # numpy parses the header as Python: damage leads to whatever that raises
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def _csg_advice(path: Path) -> str:
@@ -84,7 +108,17 @@ def add_columns(array: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray
     return merged
 
 
-def write_cs(path: str | Path, array: np.ndarray) -> None:
-    """Write a structured array as a .cs file, atomically."""
+def write_cs(path: str | Path, array: np.ndarray, *, like: Path | None = None) -> None:
+    """Write a structured array as a .cs file, atomically.
+
+    Args:
+        like: the file that it was made from, whose format is used (default: numpy's).
+    """
+    stream = like is not None and like.is_file() and is_stream(like)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+        if stream:
+            file.write(encode(array))
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Stored array in format 2.0")  # numpy 1.9 and later read it
+            np.save(file, array, allow_pickle=False)

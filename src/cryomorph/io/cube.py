@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,20 @@ from jaxtyping import Float32
 
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import read_map
+from cryomorph.io.mrc_header import read_header
 
 
-def read_cube(path: str | Path, pixel_A: float | None = None) -> tuple[Float32[np.ndarray, "z y x"], float]:
-    """A map `[z, y, x]` and its pixel size, `pixel_A` where it is given in place of the file's.
+@dataclass(frozen=True)
+class Cube:
+    """A map `[z, y, x]`, its pixel size, and where its first voxel lies, `(x, y, z)` as `MrcHeader` has it."""
+
+    array: Float32[np.ndarray, "z y x"]
+    pixel_A: float
+    origin_A: tuple[float, float, float]
+
+
+def read_cube(path: str | Path, pixel_A: float | None = None) -> Cube:
+    """Read a map, with `pixel_A` in place of the file's where it is given.
 
     Raises:
         InputError: the file is no map, its sides differ, values are not finite, or no pixel size is known.
@@ -26,4 +37,4 @@ def read_cube(path: str | Path, pixel_A: float | None = None) -> tuple[Float32[n
         raise InputError(f"{path}: pixel size {found_A:g} A, expected one above 0; give it with --pixel-A")
     if not np.isfinite(volume).all():
         raise InputError(f"{path}: some values are not finite, expected numbers only; reconstruct the map again")
-    return volume, found_A
+    return Cube(volume, found_A, read_header(path).origin_A)

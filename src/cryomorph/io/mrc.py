@@ -13,83 +13,13 @@ import mrcfile
 import numpy as np
 from jaxtyping import Float32, Int, Num
 from mrcfile.dtypes import HEADER_DTYPE
-from mrcfile.utils import dtype_from_mode
 
 from cryomorph.config.errors import InputError
+from cryomorph.config.shell import command
 from cryomorph.io.atomic import atomic_path
+from cryomorph.io.mrc_header import NO_ORIGIN, MrcHeader, read_header
 
-REAL_MODES = (0, 1, 2, 6, 12)
-LARGEST_SIDE = 1 << 20  # a side beyond this means that the header was read in the wrong byte order
-
-
-@dataclass(frozen=True)
-class MrcHeader:
-    """Where an MRC file's data lie: `shape` (z, y, x) as stored, numpy type, byte offset, pixel size, axis order."""
-
-    path: Path
-    shape: tuple[int, int, int]
-    dtype: str
-    offset: int
-    pixel_A: float
-    axes: tuple[int, int, int]
-
-    def map(self) -> np.memmap:
-        """A read-only memory map of the data, shape (z, y, x) as stored."""
-        return np.memmap(self.path, dtype=self.dtype, mode="r", offset=self.offset, shape=self.shape)
-
-
-def read_header(path: str | Path) -> MrcHeader:
-    """Read and check an MRC header; `pixel_A` is 0.0 where the header holds none.
-
-    Raises:
-        InputError: the file is missing or no MRC file, its mode is not real, or it stores less than its header says.
-    """
-    path = Path(path)
-    header, order = _header(path)
-    nx, ny, nz, mode = _size_and_mode(header)
-    if not _plausible(header):
-        raise InputError(
-            f"{path} has an MRC header with size {nx} x {ny} x {nz} and mode {mode}; expected positive sizes and "
-            f"one of the modes {', '.join(map(str, REAL_MODES))}: convert it with the program that wrote it"
-        )
-    dtype = dtype_from_mode(mode).newbyteorder(order)
-    offset = HEADER_DTYPE.itemsize + max(int(header["nsymbt"]), 0)
-    stored = max(path.stat().st_size - offset, 0) // (dtype.itemsize * nx * ny)
-    if stored < nz:
-        raise InputError(
-            f"{path} claims {nz} sections of {ny} x {nx} in its header but stores {stored} whole ones: "
-            "the file is cut off, copy or write it again"
-        )
-    sampling, cell = int(header["mx"]), float(header["cella"]["x"])
-    known = sampling > 0 and np.isfinite(cell) and cell > 0
-    pixel_A = float(str(np.float32(cell / sampling))) if known else 0.0  # 1.05, not 1.0499999523
-    axes = (int(header["mapc"]), int(header["mapr"]), int(header["maps"]))
-    return MrcHeader(path, (nz, ny, nx), dtype.str, offset, pixel_A, axes if sorted(axes) == [1, 2, 3] else (1, 2, 3))
-
-
-def _header(path: Path) -> tuple[np.void, str]:
-    """The header in the byte order that makes sense: old programs leave its stamp empty, a few write it wrong."""
-    try:
-        with path.open("rb") as file:
-            raw = file.read(HEADER_DTYPE.itemsize)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): give the path of an MRC file") from error
-    if len(raw) < HEADER_DTYPE.itemsize:
-        raise InputError(f"{path} holds {len(raw)} bytes, fewer than the {HEADER_DTYPE.itemsize} of an MRC header")
-    likely, other = (">", "<") if raw[212:213] == b"\x11" else ("<", ">")
-    header = {order: np.frombuffer(raw, HEADER_DTYPE.newbyteorder(order))[0] for order in (likely, other)}
-    order = other if _plausible(header[other]) and not _plausible(header[likely]) else likely
-    return header[order], order
-
-
-def _size_and_mode(header: np.void) -> tuple[int, int, int, int]:
-    nx, ny, nz, mode = (int(header[name]) for name in ("nx", "ny", "nz", "mode"))
-    return nx, ny, nz, mode
-
-
-def _plausible(header: np.void) -> bool:
-    nx, ny, nz, mode = _size_and_mode(header)
-    return mode in REAL_MODES and 0 < nx < LARGEST_SIDE and 0 < ny < LARGEST_SIDE and nz > 0
+UNPACK = {"gzip": "gunzip", "bzip2": "bunzip2"}
 
 
 @dataclass(frozen=True)
@@ -107,16 +37,22 @@ class MrcStack:
         """Read the header of a stack; a single 2D image is a stack of one. `pixel_A` is 0.0 where the header has none.
 
         Raises:
-            InputError: as `read_header`; or the images are not square, or their box is odd.
+            InputError: as `read_header`; or the file is compressed, the images are not square, or their box is odd.
         """
         header = read_header(path)
+        if header.compression is not None:
+            raise InputError(
+                f"{path} is {header.compression}-compressed, and images are read in any order: unpack it with "
+                f"`{command(UNPACK[header.compression], '-k', path)}`"
+            )
         count, ny, nx = header.shape
         if ny != nx or nx % 2:
             even = max(nx, ny) + max(nx, ny) % 2
             what = f"images of {nx} x {ny} pixels" if ny != nx else f"an odd box of {nx} pixels"
             raise InputError(
                 f"{path} has {what}; expected square images with an even box: fix it with "
-                f"`relion_image_handler --i {path} --o even.mrcs --new_box {even}`, or extract the particles again"
+                f"`{command('relion_image_handler', '--i', path, '--o', 'even.mrcs', '--new_box', even)}`, or extract "
+                "the particles again"
             )
         return cls(Path(path), count, nx, header.pixel_A, header)
 
@@ -180,12 +116,24 @@ def read_finite_map(path: str | Path, box: int | None, *, again: str) -> Float32
     return found
 
 
-def write_map(path: str | Path, volume: Num[np.ndarray, "z y x"], pixel_A: float) -> None:
-    """Write a map `[z, y, x]` as a float32 MRC volume with its pixel size, atomically."""
+def write_map(
+    path: str | Path,
+    volume: Num[np.ndarray, "z y x"],
+    pixel_A: float,
+    *,
+    origin_A: tuple[float, float, float] = NO_ORIGIN,
+) -> None:
+    """Write a map `[z, y, x]` as a float32 MRC volume with its pixel size, atomically.
+
+    Args:
+        origin_A: where the first voxel lies, `(x, y, z)`, as `MrcHeader` has it.
+    """
     with atomic_path(path) as temporary, mrcfile.new(temporary) as mrc:
         mrc.set_data(np.ascontiguousarray(volume, dtype=np.float32))
         mrc.set_volume()
         mrc.voxel_size = pixel_A
+        for axis, position in zip("xyz", origin_A, strict=True):
+            mrc.header.origin[axis] = position
 
 
 class StackWriter:

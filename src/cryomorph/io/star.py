@@ -17,6 +17,7 @@ import pandas as pd
 
 from cryomorph.config.errors import InputError
 from cryomorph.io.atomic import atomic_path
+from cryomorph.io.text import read_text
 
 BLOCK = re.compile(r"^[ \t]*data_(\S*)[ \t]*$", re.MULTILINE)
 VERSION = re.compile(r"^#[ \t]*version[ \t]+(\S+)", re.MULTILINE)
@@ -26,6 +27,7 @@ TOKEN = re.compile(r""""[^"]*"(?=\s|$)|'[^']*'(?=\s|$)|\[[^\]]*\]|\S+""")
 def read_star(path: str | Path) -> dict[str, pd.DataFrame]:
     """Blocks of a STAR file by name (without `data_`), in file order; every value is the string in the file.
 
+    Bytes that are not UTF-8 are kept as `read_text` has them, and written again by `write_star`.
     Column names lose only their leading underscore. A block that is no loop (`_key value` lines) is a table of one row
     with `attrs["loop"]` False; `attrs["version"]` holds RELION's `# version` comment above a block, or None.
 
@@ -34,8 +36,8 @@ def read_star(path: str | Path) -> dict[str, pd.DataFrame]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path} cannot be read as a STAR file ({error}): give a text file with data_ blocks"
         ) from error
@@ -57,7 +59,7 @@ def read_star(path: str | Path) -> dict[str, pd.DataFrame]:
 
 
 def _parse_block(body: str, where: str) -> pd.DataFrame:
-    lines = [line for line in body.splitlines() if (bare := line.lstrip()) and bare[0] != "#"]
+    lines = [line for line in body.split("\n") if (bare := line.lstrip()) and bare[0] != "#"]
     loop = bool(lines) and lines[0].strip() == "loop_"
     if not loop:
         pairs = [TOKEN.findall(line) for line in lines]
@@ -105,7 +107,9 @@ def _split_on_blanks(rows: list[str], n: int) -> pd.DataFrame | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pd.errors.ParserWarning)  # longer rows show in the spare column
             table = pd.read_csv(
-                io.BytesIO("\n".join(rows).encode()),  # a StringIO holds four bytes for each character
+                # a StringIO holds four bytes for each character
+                io.BytesIO("\n".join(rows).encode(errors="surrogateescape")),
+                encoding_errors="surrogateescape",
                 sep=r"\s+",
                 header=None,
                 names=list(range(n + 1)),
@@ -139,7 +143,10 @@ def write_star(path: str | Path, blocks: dict[str, pd.DataFrame]) -> None:
     `attrs["loop"]` and `attrs["version"]` are used as `read_star` sets them.
     Every value must be one token already: `quote` makes it one.
     """
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file,
+    ):
         for name, table in blocks.items():
             version = table.attrs.get("version")
             file.write(f"\n# version {version}\n\n" if version else "\n")

@@ -32,8 +32,8 @@ def bare_stacks(
     return Metadata(files, file_of, used - first[file_of], used, total, None)
 
 
-def with_ctf(metadata: Metadata, path: Path, box: int) -> tuple[Metadata, float]:
-    """The metadata with cryoDRGN's CTF, and the images' pixel size that it implies.
+def with_ctf(metadata: Metadata, path: Path, box: int) -> Metadata:
+    """The metadata with cryoDRGN's CTF, and with the images' pixel size that it implies where they state none.
 
     Raises:
         InputError: as `read_ctf`; or the rows do not match the particles, or state different boxes or pixel sizes.
@@ -45,7 +45,9 @@ def with_ctf(metadata: Metadata, path: Path, box: int) -> tuple[Metadata, float]
         raise InputError(f"{path} has box {stated_box:g} and pixel size {stated_pixel_A:g}: expected positive numbers")
     u, v, angle, voltage, cs, contrast, phase = torch.from_numpy(values[:, 2:]).float().T.contiguous()
     ctf = Ctf(u, v, angle, voltage, cs, contrast, phase, torch.zeros_like(u), torch.ones_like(u))
-    return replace(metadata, ctf=ctf), stated_pixel_A * stated_box / box
+    if metadata.pixel_A is not None:
+        return replace(metadata, ctf=ctf)
+    return replace(metadata, ctf=ctf, pixel_A=stated_pixel_A * stated_box / box, box=box)
 
 
 def with_poses(metadata: Metadata, path: Path) -> Metadata:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ CTF_DEFAULTS = {
     "scale": ("ctf/scale", 1.0),
 }
 RADIANS = ("angle_deg", "phase_shift_deg")
-POSE, SHIFT, SHIFT_PIXEL = POSE_COLUMNS = ("alignments3D/pose", "alignments3D/shift", "alignments3D/psize_A")
+ONE, SEVERAL = "alignments3D", "alignments3D_multi"
+PARTS = ("pose", "shift", "psize_A")
+POSE, SHIFT, SHIFT_PIXEL = POSE_COLUMNS = tuple(f"{ONE}/{part}" for part in PARTS)
 ABERRATIONS = {
     "image shift term": "ctf/shift_A",
     "beam tilt": "ctf/tilt_A",
@@ -42,28 +45,31 @@ def parse_cs(
     path: Path,
     index: Int64[np.ndarray, " m"] | None,
     *,
-    passthrough: Path | None = None,
+    passthrough: tuple[Path, ...] = (),
     with_pose: bool = True,
     with_ctf: bool = True,
 ) -> Metadata:
-    """Read a .cs file, with the columns it lacks taken from a passthrough file by `uid`.
+    """Read a .cs file, with the columns it lacks taken from passthrough files by `uid`, from the first that has them.
 
-    Without `alignments3D/...` (an extraction, or the `alignments3D_multi/...` of several classes) there is no pose.
+    Poses are those of `alignments3D/...`; without, those of each particle's most probable class, of
+    `alignments3D_multi/...` (heterogeneous refinement, ab-initio reconstruction of several classes); without either
+    (an extraction) there is none.
 
     Raises:
         InputError: what is missing, not a number, mixed or not supported, with its row (0-based) and column.
     """
     array = read_cs(path)
-    if passthrough is not None:
-        array = merge_passthrough(array, read_cs(passthrough), passthrough)
+    for other in passthrough:
+        array = merge_passthrough(array, read_cs(other), other)
     row = check_index(index, len(array), path)
     total, array = len(array), array[row]
     for name in ("blob/path", "blob/idx"):
         if name not in (array.dtype.names or ()):
             raise InputError(f"{path} has no column {name}: give the file of particles, or its --passthrough as well")
     columns = _Columns(path, array, row)
+    alignment = _Alignment.of(columns)
     names, file_of = np.unique(array["blob/path"], return_inverse=True)
-    rotation, shift = _pose(columns) if with_pose else (None, None)
+    rotation, shift = alignment.pose() if with_pose and alignment else (None, None)
     box = columns.one("blob/shape", "boxes (blob/shape)")
     return Metadata(
         files=tuple((name.decode() if isinstance(name, bytes) else str(name)).removeprefix(">") for name in names),
@@ -78,11 +84,8 @@ def parse_cs(
         shift=shift,
         ctf=_ctf(columns) if with_ctf else None,
         blob_sign=columns.one("blob/sign", "contrast signs (blob/sign)"),
-        half=(
-            half_set(columns.numbers("alignments3D/split"), 0, row, where=f"{path}: alignments3D/split")
-            if columns.has("alignments3D/split")
-            else None
-        ),
+        half=None if alignment is None else alignment.half(),
+        contrast=None if alignment is None or not with_pose else alignment.contrast(),
         ignored=tuple(name for name, column in ABERRATIONS.items() if columns.has(column) and array[column].any()),
     )
 
@@ -124,13 +127,67 @@ class _Columns:
         return float(str(np.float32(value)))  # 2.95, not 2.950000047683716
 
 
-def _pose(columns: _Columns) -> tuple[Float64[torch.Tensor, "n 3 3"] | None, Float64[np.ndarray, "n 2"] | None]:
-    wanted = {name: columns.has(name) for name in POSE_COLUMNS}
-    if not require_all(wanted, columns.path, what="pose", advice="give the file that has them as --passthrough"):
-        return None, None
-    rotvec = torch.from_numpy(columns.numbers(POSE))
-    shift_A = columns.numbers(SHIFT) * columns.numbers(SHIFT_PIXEL)[:, None]
-    return rotation_from_rotvec(-rotvec), shift_A  # cryoSPARC's matrix is the transpose of ours
+@dataclass(frozen=True)
+class _Alignment:
+    """The columns of one 3D alignment, or of one for each of several classes, of which the most probable is taken."""
+
+    columns: _Columns
+    prefix: str
+    chosen: Int64[np.ndarray, " n"] | None  # each particle's class, as a place in the columns; None for one alignment
+
+    @classmethod
+    def of(cls, columns: _Columns) -> _Alignment | None:
+        """The alignment that a file holds, None where it holds none."""
+        if any(map(columns.has, POSE_COLUMNS)) or columns.has(f"{ONE}/split"):
+            return cls(columns, ONE, None)
+        name = f"{SEVERAL}/class_posterior"
+        if not columns.has(name):
+            return None
+        posterior = columns.numbers(name).reshape(len(columns.row), -1)
+        return cls(columns, SEVERAL, posterior.argmax(1))
+
+    def _numbers(self, part: str, size: tuple[int, ...] = ()) -> Float64[np.ndarray, "n ..."]:
+        """A column of which each class has `size` numbers, or all classes share them."""
+        name, n = f"{self.prefix}/{part}", len(self.columns.row)
+        values = self.columns.numbers(name)
+        if self.chosen is not None and values.ndim > 1 + len(size):
+            if int(self.chosen.max()) >= values.shape[1]:
+                raise InputError(f"{self.columns.path}: {name} has fewer classes than class_posterior: export it again")
+            values = values[np.arange(n), self.chosen]
+        if values.shape != (n, *size):
+            raise InputError(f"{self.columns.path}: {name} has shape {values.shape}, expected {(n, *size)}")
+        return values
+
+    def pose(self) -> tuple[Float64[torch.Tensor, "n 3 3"] | None, Float64[np.ndarray, "n 2"] | None]:
+        """Rotations, and shifts in Angstrom."""
+        path, names = self.columns.path, {part: f"{self.prefix}/{part}" for part in PARTS}
+        wanted = {name: self.columns.has(name) for name in names.values()}
+        if not require_all(wanted, path, what="pose", advice="give the file that has them as --passthrough"):
+            return None, None
+        rotvec, shift = self._numbers("pose", (3,)), self._numbers("shift", (2,))
+        pixel_A = self._numbers("psize_A")
+        if (pixel_A <= 0).any():
+            at = int((pixel_A <= 0).argmax())
+            raise InputError(
+                f"{path}: {names['psize_A']} is {pixel_A[at]:g} in row {self.columns.row[at]} (0-based): expected the "
+                "pixel size of the shifts, above 0; refine again, or export the particles of an earlier job"
+            )
+        # cryoSPARC's matrix is the transpose of ours
+        return rotation_from_rotvec(-torch.from_numpy(rotvec)), shift * pixel_A[:, None]
+
+    def half(self) -> Int64[np.ndarray, " n"] | None:
+        """Half sets, None where the file has none."""
+        name = f"{self.prefix}/split"
+        if not self.columns.has(name):
+            return None
+        return half_set(self._numbers("split"), 0, self.columns.row, where=f"{self.columns.path}: {name}")
+
+    def contrast(self) -> Float64[np.ndarray, " n"] | None:
+        """The factor of each image's projection (`alpha`), None where there is none or all are alike."""
+        if not self.columns.has(f"{self.prefix}/alpha"):
+            return None
+        alpha = self._numbers("alpha")
+        return None if (alpha == alpha[0]).all() else alpha
 
 
 def _ctf(columns: _Columns) -> Ctf | None:
@@ -156,3 +213,10 @@ def with_cs_pose(array: np.ndarray, pose: Pose, pixel_A: float) -> np.ndarray:
         SHIFT_PIXEL: shift_pixel_A,
     }
     return add_columns(array, columns)
+
+
+def with_cs_pixel(array: np.ndarray, pixel_A: float, box: int) -> np.ndarray:
+    """The array with other images' pixel size and box, where it states them."""
+    stated = {"blob/psize_A": pixel_A, "blob/shape": box}
+    names = [name for name in stated if name in (array.dtype.names or ())]
+    return add_columns(array, {name: np.full_like(array[name], stated[name]) for name in names})

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float64, Int64
 
+from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
 from cryomorph.io.star import read_star, unquote
 from cryomorph.particles.table import Metadata, StarTable, check_index, half_set, one_value, require_all
@@ -138,7 +139,7 @@ class _Columns:
         try:
             values = tokens.to_numpy().astype(np.float64)
         except ValueError:
-            values = pd.to_numeric(tokens, errors="coerce").to_numpy(np.float64)
+            values = pd.to_numeric(unquote(tokens), errors="coerce").to_numpy(np.float64)
         wrong = ~np.isfinite(values)
         if wrong.any():
             at = int(wrong.argmax())
@@ -196,12 +197,18 @@ def _pose(
     """Rotations and origins. Without rot and tilt there is no pose: psi and origins are then of a 2D alignment."""
     if not (columns.has(ANGLES[0]) or columns.has(ANGLES[1])):
         return None, None, "angstrom"
-    in_A = any(map(columns.has, ORIGINS_A)) or columns.optics is not None
+    known = [names for names in (ORIGINS_A, ORIGINS_PIXEL) if any(map(columns.has, names))]
+    in_A = known[:1] == [ORIGINS_A] or columns.optics is not None
     origins = ORIGINS_A if in_A else ORIGINS_PIXEL
-    wanted = {name: columns.has(name) for name in (*ANGLES, *origins)}
+    centred = not known  # as Warp and M write them
+    wanted = {name: columns.has(name) for name in (*ANGLES, *(() if centred else origins))}
     require_all(wanted, columns.path, what="pose", advice="give the output of a 3D refinement, or remove the others")
     angles = np.stack([columns.numbers(name) for name in ANGLES], axis=1)
-    shift = np.stack([columns.numbers(name) for name in origins], axis=1)
+    if centred:
+        warn(f"{columns.path} has angles and no origins ({', '.join(origins)}): 0 is taken, particles are centred")
+        shift = np.zeros((len(angles), 2))
+    else:
+        shift = np.stack([columns.numbers(name) for name in origins], axis=1)
     return rotation_from_euler(torch.from_numpy(angles)), shift, "angstrom" if in_A else "pixel"
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from os.path import normpath
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
-from cryomorph.config.console import track, warn
+from cryomorph.config.console import track
 from cryomorph.config.errors import InputError
 from cryomorph.io.mrc import MrcStack
 from cryomorph.particles.table import Metadata
 
+FORMAT = re.compile(r":[A-Za-z]{3,5}$")  # `stack.mrc:mrcs`, as RELION, Xmipp and Scipion name a file's format
 SHOW_PROGRESS_FROM = 1000  # files; fewer are found and opened before a bar would be seen
 
 
@@ -22,17 +25,17 @@ def locate(
 
     `strip_prefix` is first taken off a name that starts with it. With `datadir`, the name is looked for there, then its
     last part there; without it, in the folder of `source`, then in the working folder. An absolute name is also tried
-    as it is.
+    as it is, and a name that ends in a format (`stack.mrc:mrcs`) without that.
 
     Args:
         must_exist: False gives the likeliest path of a missing file instead of an error.
 
     Raises:
-        InputError: a file is missing; or `datadir` is not a folder.
+        InputError: a file is missing; two names lead to one file; or `datadir` is not a folder.
     """
     if datadir is not None and not datadir.is_dir():
         raise InputError(f"--datadir {datadir} is not a folder: give the folder that holds the image files")
-    found = []
+    found: list[Path] = []
     for name in files:
         tried = _candidates(name, source, datadir, strip_prefix)
         path = next((candidate for candidate in tried if candidate.is_file()), None)
@@ -42,17 +45,32 @@ def locate(
                 "folder as --datadir, or the part of the path to leave out as --strip-prefix"
             )
         found.append(path or tried[0])
+    _refuse_shared(files, found, source)
     return tuple(found)
+
+
+def _refuse_shared(files: tuple[str, ...], found: list[Path], source: Path) -> None:
+    """Refuse two names that lead to one path: files of one name in two folders, of which only one was found."""
+    first: dict[str, str] = {}
+    for name, path in zip(files, found, strict=True):
+        other = first.setdefault(normpath(path), name)
+        if normpath(other.lstrip("/")) != normpath(name.lstrip("/")):
+            raise InputError(
+                f"{source} names {other} and {name}, and for both {path} was found: expected two files; give the "
+                "folder above both as --datadir"
+            )
 
 
 def _candidates(name: str, source: Path, datadir: Path | None, strip_prefix: str | None) -> list[Path]:
     if strip_prefix and name.startswith(strip_prefix):
         name = name[len(strip_prefix) :].lstrip("/")
-    given, relative = Path(name), Path(name.lstrip("/"))
-    if datadir is not None:
-        tried = [datadir / relative, datadir / relative.name] + ([given] if given.is_absolute() else [])
-    else:
-        tried = [source.parent / given, given]
+    tried: list[Path] = []
+    for part in dict.fromkeys((name, FORMAT.sub("", name))):
+        given, relative = Path(part), Path(part.lstrip("/"))
+        if datadir is not None:
+            tried += [datadir / relative, datadir / relative.name] + ([given] if given.is_absolute() else [])
+        else:
+            tried += [source.parent / given, given]
     return list(dict.fromkeys(tried))
 
 
@@ -95,7 +113,4 @@ def check_images_of(
             f"{path}: row {metadata.row[at]} (0-based) names {asked} of {stacks[metadata.file_of[at]].path}, which has "
             f"{count[at]} images: give the stack that belongs to this file, or fix the row"
         )
-    box = stacks[0].box
-    if metadata.box is not None and metadata.box != box:
-        warn(f"{path} states a box of {metadata.box}, its images have {box}: check that the pixel size is the images'")
-    return box, np.maximum(metadata.image_of, 0)
+    return stacks[0].box, np.maximum(metadata.image_of, 0)

@@ -9,7 +9,7 @@ from cryomorph.config.errors import InputError
 from cryomorph.io.json_file import read_json, record, write_json
 
 FORMAT = 1
-MANIFEST, COEFFICIENTS = "manifest.json", "coefficients.npy"
+MANIFEST, COEFFICIENTS, SOURCE_ROW = "manifest.json", "coefficients.npy", "source_row.npy"
 AGAIN = "make the store again with `cryomorph prepare`, or the run that holds it with --overwrite"
 
 

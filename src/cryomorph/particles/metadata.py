@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,18 +12,20 @@ from jaxtyping import Float32, Int, Int64
 
 from cryomorph.config.console import warn
 from cryomorph.config.errors import InputError
-from cryomorph.io.cryodrgn import read_index
 from cryomorph.io.cryosparc import read_cs, write_cs
 from cryomorph.io.mrc import MrcStack
+from cryomorph.io.numbers import read_index
 from cryomorph.io.star import write_star
 from cryomorph.io.text import read_stack_list
 from cryomorph.particles.expand import repeated
 from cryomorph.particles.from_cryodrgn import bare_stacks, with_ctf, with_poses
-from cryomorph.particles.from_cryosparc import parse_cs, with_cs_pose
+from cryomorph.particles.from_cryosparc import parse_cs, with_cs_pixel, with_cs_pose
 from cryomorph.particles.from_star import parse_star
 from cryomorph.particles.locate import check_images_of, locate, open_stacks
+from cryomorph.particles.pixel_size import PixelSize, pixel_size
+from cryomorph.particles.plausible import check_ctf, check_shifts
 from cryomorph.particles.table import Metadata, StarTable
-from cryomorph.particles.to_star import new_star, with_star_pose
+from cryomorph.particles.to_star import new_star, with_star_pixel, with_star_pose
 from cryomorph.physics.ctf import Ctf
 from cryomorph.physics.pose import Pose
 
@@ -46,6 +49,8 @@ class Particles:
     half: Int64[np.ndarray, " n"] | None  # 0 / 1 from rlnRandomSubset or alignments3D/split
     table: StarTable | np.ndarray | None  # the file's own columns, for writing back; None for bare stacks
     ignored: tuple[str, ...]  # optics in the file that the model lacks
+    row: Int64[np.ndarray, " n"]  # 0-based row of `source`
+    contrast: Float32[np.ndarray, " n"] | None = None  # factor of the projection in each image, cryoSPARC's alpha
 
     def __len__(self) -> int:
         return len(self.stack_of)
@@ -61,6 +66,8 @@ class Particles:
             pose=None if self.pose is None else self.pose[rows],
             ctf=None if self.ctf is None else self.ctf[rows],
             half=None if self.half is None else self.half[index],
+            row=self.row[index],
+            contrast=None if self.contrast is None else self.contrast[index],
             table=table.select(index) if isinstance(table, StarTable) else None if table is None else table[index],
         )
 
@@ -87,7 +94,8 @@ def read_particles(
     *,
     datadir: str | Path | None = None,
     strip_prefix: str | None = None,
-    passthrough: str | Path | None = None,
+    pixel_A: float | None = None,
+    passthrough: str | Path | Sequence[str | Path] = (),
     poses: str | Path | None = None,
     ctf: str | Path | None = None,
     index: str | Path | Int[np.ndarray, " m"] | None = None,
@@ -97,7 +105,8 @@ def read_particles(
 
     Args:
         datadir, strip_prefix: where image files are found, see `cryomorph.particles.locate`.
-        passthrough: a second .cs whose columns fill those that `path` lacks.
+        pixel_A: the images' pixel size, in place of what the files state.
+        passthrough: one or more .cs whose columns fill those that `path` lacks.
         poses, ctf: cryoDRGN pickles, with a row for every particle of `path`; they replace the file's own.
         index: the particles to use (0-based), as an array or a .pkl, .npy or .txt file; None for all.
         check_images: False reads the metadata alone: image files may be missing, the box is the one that `path` states.
@@ -109,7 +118,8 @@ def read_particles(
     rows = index.astype(np.int64) if isinstance(index, np.ndarray) else None if index is None else read_index(index)
     where = {"datadir": None if datadir is None else Path(datadir), "strip_prefix": strip_prefix}
     stacks: list[MrcStack] | None = None
-    if passthrough is not None and path.suffix != ".cs":
+    others = (passthrough,) if isinstance(passthrough, str | Path) else tuple(passthrough)
+    if others and path.suffix != ".cs":
         raise InputError(f"--passthrough goes with a .cs file, and {path} is none: leave it out")
     if path.suffix in BARE_SUFFIXES:
         files = tuple(read_stack_list(path)) if path.suffix == ".txt" else (path.name,)
@@ -117,41 +127,32 @@ def read_particles(
         stacks = open_stacks(paths)
         metadata = bare_stacks(path, files, stacks, index=rows)
     else:
-        metadata = _parse(path, rows, passthrough, with_pose=poses is None, with_ctf=ctf is None)
+        metadata = _parse(path, rows, tuple(map(Path, others)), with_pose=poses is None, with_ctf=ctf is None)
         paths = locate(metadata.files, path, **where, must_exist=check_images)  # type: ignore[arg-type]
         stacks = open_stacks(paths) if check_images else None
     box, image_of = check_images_of(metadata, stacks, path)
-    pixel_A = metadata.pixel_A
     if ctf is not None:
-        metadata, ctf_pixel_A = with_ctf(metadata, Path(ctf), box)
-        pixel_A = pixel_A or ctf_pixel_A
+        metadata = with_ctf(metadata, Path(ctf), box)
     if poses is not None:
         metadata = with_poses(metadata, Path(poses))
-    pixel_A = pixel_A or _header_pixel_A(stacks, path)
-    particles = _assemble(metadata, paths, image_of, source=path, box=box, pixel_A=pixel_A)
-    if poses is not None:  # the file's columns follow, so that what is written is what was used
-        particles = replace(particles, table=_posed_table(particles.table, particles.pose, pixel_A))
+    size = pixel_size(metadata, stacks, path, box=box, given=pixel_A)
+    particles = _assemble(metadata, paths, image_of, source=path, box=box, size=size)
+    if poses is not None or size.differs:  # the file's columns follow, so that what is written is what was used
+        table = _posed_table(particles.table, particles.pose, size.image_A)
+        particles = replace(particles, table=_sized_table(table, size.image_A, box) if size.differs else table)
     if particles.ignored:
         warn(f"{path}: the model lacks these optics, so they are ignored: {', '.join(particles.ignored)}")
     return particles
 
 
 def _parse(
-    path: Path, rows: np.ndarray | None, passthrough: str | Path | None, *, with_pose: bool, with_ctf: bool
+    path: Path, rows: np.ndarray | None, passthrough: tuple[Path, ...], *, with_pose: bool, with_ctf: bool
 ) -> Metadata:
     if path.suffix == ".star":
         return parse_star(path, rows, with_pose=with_pose, with_ctf=with_ctf)
     if path.suffix in (".cs", ".csg"):
-        given = None if passthrough is None else Path(passthrough)
-        return parse_cs(path, rows, passthrough=given, with_pose=with_pose, with_ctf=with_ctf)
+        return parse_cs(path, rows, passthrough=passthrough, with_pose=with_pose, with_ctf=with_ctf)
     raise InputError(f"{path} ends in {path.suffix or 'nothing'}: expected .star, .cs, .txt, .mrcs or .mrc particles")
-
-
-def _header_pixel_A(stacks: list[MrcStack] | None, path: Path) -> float:
-    if stacks is not None and stacks[0].pixel_A > 0:
-        return stacks[0].pixel_A
-    warn(f"{path} states no pixel size, nor do its image headers: 1 A is taken, so lengths and CTF may be wrong")
-    return 1.0
 
 
 def _assemble(
@@ -161,12 +162,15 @@ def _assemble(
     *,
     source: Path,
     box: int,
-    pixel_A: float,
+    size: PixelSize,
 ) -> Particles:
-    pose = None
+    pose, pixel_A = None, size.image_A
     if metadata.rotation is not None and metadata.shift is not None:
-        unit_A = {"angstrom": 1.0, "pixel": pixel_A, "box": box * pixel_A}[metadata.shift_in]
+        unit_A = {"angstrom": 1.0, "pixel": size.shift_A, "box": box * pixel_A}[metadata.shift_in]
+        check_shifts(metadata.shift * unit_A, metadata.row, source, extent_A=box * pixel_A)
         pose = Pose(metadata.rotation.float(), torch.from_numpy(metadata.shift * unit_A).float())
+    if metadata.ctf is not None:
+        check_ctf(metadata.ctf, metadata.row, source)
     return Particles(
         source=source,
         stacks=paths,
@@ -180,6 +184,8 @@ def _assemble(
         half=metadata.half,
         table=metadata.table,
         ignored=metadata.ignored,
+        row=metadata.row,
+        contrast=None if metadata.contrast is None else metadata.contrast.astype(np.float32),
     )
 
 
@@ -189,6 +195,12 @@ def _posed_table(
     if table is None or pose is None:
         return table
     return with_star_pose(table, pose, pixel_A) if isinstance(table, StarTable) else with_cs_pose(table, pose, pixel_A)
+
+
+def _sized_table(table: StarTable | np.ndarray | None, pixel_A: float, box: int) -> StarTable | np.ndarray | None:
+    if table is None:
+        return None
+    return with_star_pixel(table, pixel_A, box) if isinstance(table, StarTable) else with_cs_pixel(table, pixel_A, box)
 
 
 def write_particles(particles: Particles, path: str | Path, *, pose: Pose | None = None) -> None:
@@ -213,7 +225,7 @@ def write_particles(particles: Particles, path: str | Path, *, pose: Pose | None
             raise InputError(
                 f"{path}: a .cs can only be written from a .cs, not from {particles.source}: write a .star"
             )
-        write_cs(path, table)
+        write_cs(path, table, like=particles.source)
     else:
         raise InputError(f"{path} ends in {path.suffix or 'nothing'}: expected .star or .cs")
 
@@ -242,11 +254,13 @@ def rewrite_poses(source: Path, target: Path, pose: Pose, *, pixel_A: float, cop
         pixel_A: pixel size of the images that the file describes.
         copies: how often each row of `source` is written, one after another: the symmetry copies of a store.
     """
-    table = read_cs(source) if source.suffix == ".cs" else parse_star(source, None).table
+    table = (
+        read_cs(source) if source.suffix == ".cs" else parse_star(source, None, with_pose=False, with_ctf=False).table
+    )
     if table is None:
         raise InputError(f"{source} lists no particles: expected the particle file of a run")
     posed = _posed_table(repeated(table, copies), pose, pixel_A)
     if isinstance(posed, np.ndarray):
-        write_cs(target, posed)
+        write_cs(target, posed, like=source)
     elif posed is not None:
         write_star(target, posed.blocks)

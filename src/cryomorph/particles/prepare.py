@@ -23,19 +23,23 @@ from cryomorph.config.prepare import ImageSource
 from cryomorph.io.atomic import atomic_path
 from cryomorph.io.output_folder import Contents, OutputFolder
 from cryomorph.particles.contrast import TRIAL_BOX, Contrast, decide_contrast
-from cryomorph.particles.manifest import COEFFICIENTS, FORMAT, MANIFEST, Manifest
+from cryomorph.particles.half_sets import half_sets
+from cryomorph.particles.image_faults import VANISHING, faults, refuse_faults, vanishing
+from cryomorph.particles.image_outliers import OUTLIERS, image_outliers, optics_groups, summary, write_outliers
+from cryomorph.particles.image_statistics import ImageStatistics, first_copies
+from cryomorph.particles.listed import listed_rows
+from cryomorph.particles.manifest import COEFFICIENTS, FORMAT, MANIFEST, SOURCE_ROW, Manifest
 from cryomorph.particles.metadata import Particles, read_particles, write_particles
 from cryomorph.particles.noise import LEAST_LEVEL, level_of
-from cryomorph.particles.store import LEVEL, ParticleStore
-from cryomorph.particles.table import StarTable
+from cryomorph.particles.store import CONTRAST, LEVEL, ParticleStore
+from cryomorph.particles.views import is_3d
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.noise import outside_power, typical_power
 
 DEFAULT_BOX = 128
 SAMPLE = 3000
 BLOCK_BYTES = 4 << 20  # of images: small enough to stay in the processor's cache (benchmarks/scale.py)
-NAMED = 5
-PLAN, STATE = "plan.json", "state.bin"
+PLAN, STATE, STATISTICS = "plan.json", "state.bin", "statistics.bin"
 STORE = Contents("particle store", marker=MANIFEST, whole=True)
 
 
@@ -64,13 +68,22 @@ def prepare(
         plan = _plan(particles, box, invert=invert, seed=seed)
         progress = _Progress.start(output.scratch, plan, len(particles), disk.size)
         noise, contrast = _look_at_sample(particles, disk, invert)
-        bad = _write_coefficients(particles, disk, progress, (-1.0 if contrast.inverted else 1.0) / noise, workers)
-        _refuse_bad(particles, bad, skip_bad=skip_bad)
-        _write_metadata(particles, ~bad, progress.folder, noise, seed)
+        fault = _write_coefficients(particles, disk, progress, (-1.0 if contrast.inverted else 1.0) / noise, workers)
+        records = progress.statistics.read()
+        fault[vanishing(records, fault == 0)] = VANISHING
+        refuse_faults(particles, fault, skip_bad=skip_bad)
+        bad = fault > 0
+        found = image_outliers(records, optics_groups(particles), ~bad)
+        write_outliers(progress.folder / OUTLIERS, found, particles, kept=np.flatnonzero(~bad))
+        half = half_sets(particles.select(np.flatnonzero(~bad)), first_copies(records[~bad]), seed=seed)
+        _write_metadata(particles, ~bad, progress.folder, noise, half)
         level = progress.level[~bad]
         np.save(progress.folder / LEVEL, level.clip(min=LEAST_LEVEL * max(1.0, float(np.median(level)))))
         _finish(particles, progress, contrast, bad, box)
         output.commit()
+    said = summary(found, len(particles), folder / OUTLIERS)
+    if said is not None:
+        warn(said)
     return ParticleStore.open(folder.absolute())
 
 
@@ -82,10 +95,11 @@ def prepare_source(
         source,
         datadir=images.datadir,
         strip_prefix=images.strip_prefix,
+        pixel_A=images.pixel_A,
         passthrough=images.passthrough,
         poses=images.poses,
         ctf=images.ctf,
-        index=images.index,
+        index=None if images.index is None else listed_rows(images.index, source),
     )
     return prepare(
         particles,
@@ -112,10 +126,11 @@ class _Progress:
 
     folder: Path
     done: Bool[np.ndarray, " blocks"]
-    bad: Bool[np.ndarray, " n"]
+    fault: UInt8[np.ndarray, " n"]  # of each image, see `FAULTS`
     level: Float32[np.ndarray, " n"]
     block: int
     header: int
+    statistics: ImageStatistics
 
     @classmethod
     def start(cls, folder: Path, plan: dict[str, object], n: int, size: int) -> _Progress:
@@ -124,17 +139,19 @@ class _Progress:
         state = cls._interrupted(folder, plan)
         if state is not None and len(state) == blocks + 5 * n:
             header = _header_length(folder / COEFFICIENTS)
-            done, bad = state[:blocks].astype(bool), state[blocks : blocks + n].astype(bool)
+            done, fault = state[:blocks].astype(bool), state[blocks : blocks + n]
+            level = state[blocks + n :].view(np.float32).copy()
             say(f"going on with {folder}: {done.sum()} of {blocks} blocks are there")
-            return cls(folder, done, bad, state[blocks + n :].view(np.float32).copy(), block, header)
+            return cls(folder, done, fault, level, block, header, ImageStatistics(folder / STATISTICS))
         shutil.rmtree(folder)
         folder.mkdir()
         header = _reserve(folder / COEFFICIENTS, n, size)
         np.zeros(blocks + 5 * n, dtype=np.uint8).tofile(folder / STATE)
         with atomic_path(folder / PLAN) as path:
             path.write_text(json.dumps(plan))
-        done, bad, level = np.zeros(blocks, dtype=bool), np.zeros(n, dtype=bool), np.zeros(n, dtype=np.float32)
-        return cls(folder, done, bad, level, block, header)
+        statistics = ImageStatistics.reserve(folder / STATISTICS, n)
+        done, fault, level = np.zeros(blocks, dtype=bool), np.zeros(n, dtype=np.uint8), np.zeros(n, dtype=np.float32)
+        return cls(folder, done, fault, level, block, header, statistics)
 
     @staticmethod
     def _interrupted(folder: Path, plan: dict[str, object]) -> UInt8[np.ndarray, " state"] | None:
@@ -143,18 +160,21 @@ class _Progress:
             if json.loads((folder / PLAN).read_text()) != plan:
                 return None
             _header_length(folder / COEFFICIENTS)
+            ImageStatistics(folder / STATISTICS).read()
             return np.fromfile(folder / STATE, dtype=np.uint8)
         except (OSError, ValueError):
             return None
 
-    def record(self, number: int, rows: slice, bad: Bool[np.ndarray, " b"], level: Float32[np.ndarray, " b"]) -> None:
-        """Note a block that is on disk, after its coefficients: which images are bad, and the noise of each."""
-        self.bad[rows], self.level[rows] = bad, level
+    def record(
+        self, number: int, rows: slice, fault: UInt8[np.ndarray, " b"], level: Float32[np.ndarray, " b"]
+    ) -> None:
+        """Note a block that is on disk, after its coefficients: what is wrong with images, and the noise of each."""
+        self.fault[rows], self.level[rows] = fault, level
         self.done[number] = True
         with (self.folder / STATE).open("r+b") as file:
             file.seek(len(self.done) + rows.start)
-            file.write(bad.astype(np.uint8).tobytes())
-            file.seek(len(self.done) + len(self.bad) + 4 * rows.start)
+            file.write(fault.tobytes())
+            file.seek(len(self.done) + len(self.fault) + 4 * rows.start)
             file.write(level.tobytes())
             file.seek(number)
             file.write(b"\x01")
@@ -221,7 +241,7 @@ def _look_at_sample(
     size = max(1, BLOCK_BYTES // (4 * particles.box**2))
     for part in np.array_split(spread, -(-len(spread) // size)):
         images = torch.from_numpy(particles.read(part))
-        good = ~_is_bad(images)
+        good = torch.from_numpy(faults(images) == 0)
         if not good.any():
             continue
         power.append(outside_power(images[good], disk))
@@ -231,7 +251,8 @@ def _look_at_sample(
         chosen.append(part[good.numpy()])
     if not chosen:
         raise InputError(
-            f"{particles.source}: each of {len(spread)} images looked at holds NaN or has no variance: check the stacks"
+            f"{particles.source}: each of {len(spread)} images looked at holds NaN, huge values or no variance: check "
+            "the stacks"
         )
     index = torch.from_numpy(np.concatenate(chosen))
     # a noiseless set has no noise to divide by: its own root mean square keeps float16 in range
@@ -247,18 +268,11 @@ def _look_at_sample(
         torch.cat(kept) / noise[disk.shell[:trial]],
         disk,
         pixel_A=particles.pixel_A * particles.box / disk.box,
-        pose=None if particles.pose is None else particles.pose[index],
+        pose=None if particles.pose is None or not is_3d(particles.pose.rotation) else particles.pose[index],
         ctf=None if particles.ctf is None else particles.ctf[index],
         blob_sign=particles.blob_sign,
     )
     return noise, contrast
-
-
-def _is_bad(images: Float32[Tensor, "b y x"]) -> Bool[Tensor, " b"]:
-    """Images with a value that is not finite, or without variance."""
-    # a variance would be rounding noise where all values are one; aminmax(dim=1) takes ten times as long as both
-    low, high = images.flatten(1).amin(1), images.flatten(1).amax(1)
-    return ~torch.isfinite(high - low) | (low == high)
 
 
 def _write_coefficients(
@@ -267,28 +281,29 @@ def _write_coefficients(
     progress: _Progress,
     factor: Float32[Tensor, " shells"],
     workers: int | None,
-) -> Bool[np.ndarray, " n"]:
-    """Write every block that is not on disk yet; return which images are bad (their rows stay zero)."""
+) -> UInt8[np.ndarray, " n"]:
+    """Write every block that is not on disk yet; return what is wrong with images (the rows of those stay zero)."""
     scale = factor[disk.shell]
     descriptor = os.open(progress.folder / COEFFICIENTS, os.O_WRONLY)
 
-    def one(number: int) -> tuple[int, slice, Bool[np.ndarray, " b"], Float32[np.ndarray, " b"]]:
+    def one(number: int) -> tuple[int, slice, UInt8[np.ndarray, " b"], Float32[np.ndarray, " b"]]:
         rows = slice(number * progress.block, min(len(particles), (number + 1) * progress.block))
         images = torch.from_numpy(particles.read(np.arange(rows.start, rows.stop)))
-        bad = _is_bad(images)
-        images[bad] = 0
+        fault = faults(images)
+        images[torch.from_numpy(fault > 0)] = 0
+        progress.statistics.put(rows.start, images)
         coefficients = disk.from_images(images) * scale
         _write_all(descriptor, _as_stored(coefficients).numpy().data, progress.header + rows.start * disk.size * 4)
-        return number, rows, bad.numpy(), level_of(coefficients, disk).numpy()
+        return number, rows, fault, level_of(coefficients, disk).numpy()
 
     todo = np.flatnonzero(~progress.done).tolist()
     try:
         finished = _in_parallel(one, todo, workers or os.cpu_count() or 1)
-        for number, rows, bad, level in track(finished, f"preparing {len(particles)} images", total=len(todo)):
-            progress.record(number, rows, bad, level)
+        for number, rows, fault, level in track(finished, f"preparing {len(particles)} images", total=len(todo)):
+            progress.record(number, rows, fault, level)
     finally:
         os.close(descriptor)
-    return progress.bad
+    return progress.fault
 
 
 def _as_stored(coefficients: Complex64[Tensor, "b size"]) -> Float16[Tensor, "b size two"]:
@@ -320,51 +335,29 @@ def _in_parallel(work, items: list[int], workers: int) -> Iterator:  # type: ign
                 future.cancel()
 
 
-def _refuse_bad(particles: Particles, bad: Bool[np.ndarray, " n"], *, skip_bad: bool) -> None:
-    if not bad.any():
-        return
-    rows = np.flatnonzero(bad)
-    names = ", ".join(
-        f"particle {i} (image {particles.image_of[i] + 1} of {particles.stacks[particles.stack_of[i]].name})"
-        for i in rows[:NAMED]
-    )
-    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
-    if not skip_bad:
-        raise InputError(
-            f"{len(rows)} images hold NaN or have no variance: {names}{more}: give --skip-bad to leave them out"
-        )
-    warn(f"left out {len(rows)} images that hold NaN or have no variance: {names}{more}")
-
-
 def _write_metadata(
-    particles: Particles, good: Bool[np.ndarray, " n"], folder: Path, noise: Float32[Tensor, " shells"], seed: int
+    particles: Particles,
+    good: Bool[np.ndarray, " n"],
+    folder: Path,
+    noise: Float32[Tensor, " shells"],
+    half: Int64[np.ndarray, " k"],
 ) -> None:
     row: Int64[np.ndarray, " k"] = np.flatnonzero(good)
     kept = particles.select(row)
     np.save(folder / "row.npy", row)
     np.save(folder / "noise_amplitude.npy", noise.numpy())
-    drawn = np.random.default_rng(seed).permutation(len(row)) % 2
-    half = drawn if kept.half is None or len(np.unique(kept.half)) < 2 else kept.half
-    np.save(folder / "half.npy", half.astype(np.int64))
+    np.save(folder / "half.npy", half)
+    if not np.array_equal(kept.row, row):
+        np.save(folder / SOURCE_ROW, kept.row)
+    if kept.contrast is not None:
+        np.save(folder / CONTRAST, kept.contrast)
     if kept.pose is not None:
         np.save(folder / "rotation.npy", kept.pose.rotation.numpy())
         np.save(folder / "shift_A.npy", kept.pose.shift_A.numpy())
-    np.save(folder / "group.npy", optics_group(kept))
+    np.save(folder / "group.npy", optics_groups(kept))
     if kept.ctf is not None:
         np.save(folder / "ctf.npy", np.stack([getattr(kept.ctf, f).numpy() for f in kept.ctf.__dataclass_fields__], 1))
     write_particles(kept, folder / _metadata_name(particles))
-
-
-def optics_group(particles: Particles) -> Int64[np.ndarray, " n"]:
-    """Number of each particle's optics group, from 0 in ascending order of what the file calls them."""
-    table = particles.table
-    if isinstance(table, StarTable) and "rlnOpticsGroup" in table.particles:
-        called = table.particles["rlnOpticsGroup"].astype(int).to_numpy()
-    elif isinstance(table, np.ndarray) and "ctf/exp_group_id" in (table.dtype.names or ()):
-        called = table["ctf/exp_group_id"]
-    else:
-        return np.zeros(len(particles), dtype=np.int64)
-    return np.unique(called, return_inverse=True)[1].astype(np.int64)
 
 
 def _metadata_name(particles: Particles) -> str:
@@ -389,5 +382,5 @@ def _finish(particles: Particles, progress: _Progress, contrast: Contrast, bad: 
         ignored=list(particles.ignored),
     )
     manifest.write(progress.folder)
-    for name in (PLAN, STATE):
+    for name in (PLAN, STATE, STATISTICS):
         (progress.folder / name).unlink()

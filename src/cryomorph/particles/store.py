@@ -15,15 +15,18 @@ from jaxtyping import Bool, Complex64, Float16, Float32, Int64
 from torch import Tensor
 
 from cryomorph.config.errors import InputError
+from cryomorph.config.shell import command
 from cryomorph.io.npy import damaged, map_npy, read_array
 from cryomorph.particles.manifest import AGAIN, COEFFICIENTS, Manifest
 from cryomorph.particles.noise import NoiseModel
+from cryomorph.particles.views import distinct_views, is_3d
 from cryomorph.physics.ctf import Ctf, evaluate_ctf
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.pose import Pose, rotation_from_rotvec, shift_phase
 from cryomorph.physics.symmetry import expand_pose, point_group
 
 LEVEL = "level.npy"
+CONTRAST = "contrast.npy"
 ORTHONORMAL = 1e-2  # by which `R R^T` of a rotation may differ from the identity
 
 
@@ -102,8 +105,8 @@ class ParticleStore:
     """Poses to use instead of the source's own; of all copies."""
     measured: NoiseModel | None = None
     """Noise of every image, where it is known better than when the store was made."""
-    contrast: Float32[Tensor, " n"] | None = None
-    """Amplitude of every particle, where it is known to differ: it multiplies the CTF."""
+    found_contrast: Float32[Tensor, " n"] | None = None
+    """Amplitude of every particle relative to what the source says, where it was estimated."""
     symmetry: str = "C1"
     """Point group by which every particle of the source was expanded."""
 
@@ -156,6 +159,14 @@ class ParticleStore:
         return np.repeat(self._whole("row.npy", self.manifest.rows), self.copies)
 
     @cached_property
+    def contrast(self) -> Float32[Tensor, " n"] | None:
+        """Amplitude of each particle, where the source gave one or it was estimated: it multiplies the CTF."""
+        if not (self.folder / CONTRAST).is_file():
+            return self.found_contrast
+        given = self._floats(CONTRAST, self.manifest.n).repeat_interleave(self.copies)
+        return given if self.found_contrast is None else given * self.found_contrast
+
+    @cached_property
     def pose(self) -> Pose | None:
         """Poses, or None where the source had none."""
         if self.refined is not None:
@@ -205,7 +216,7 @@ class ParticleStore:
 
     def with_contrast(self, contrast: Float32[Tensor, " n"]) -> ParticleStore:
         """The same particles with amplitudes of their own, which multiply the CTF of batches."""
-        return replace(self, contrast=contrast)
+        return replace(self, found_contrast=contrast)
 
     @cached_property
     def noise(self) -> NoiseModel | None:
@@ -258,9 +269,25 @@ class ParticleStore:
         if self.pose is None:
             raise InputError(
                 f"{self.manifest.source} has no orientations (rlnAngleRot, rlnAngleTilt, rlnAnglePsi or "
-                "alignments3D/pose): give a refinement's output file, or find them with `cryomorph abinit`"
+                f"alignments3D/pose): give a refinement's output file, or find them with {self._find_poses}"
+            )
+        if self.refined is None and not self._is_3d:
+            views = distinct_views(self.pose.rotation[:: self.copies])
+            raise InputError(
+                f"{self.manifest.source}: its {self.manifest.n} particles are seen from "
+                f"{'one direction' if views == 1 else f'{views} directions'} (no tilts, or a classification in 2D): "
+                f"expected a 3D alignment; find one with {self._find_poses}"
             )
         return self.pose
+
+    @property
+    def _find_poses(self) -> str:
+        """The command that finds poses, to be pasted."""
+        return f"`{command('cryomorph', 'abinit', self.manifest.source, '-o', 'abinit')}`"
+
+    @cached_property
+    def _is_3d(self) -> bool:
+        return self.pose is not None and is_3d(self.pose.rotation[:: self.copies])
 
     def coefficients(self, index: Int64[Tensor, " b"], count: int | None = None) -> Complex64[Tensor, "b m"]:
         """Stored coefficients of particles, as they lie in the images: not centred, noise variance 1.

@@ -102,7 +102,7 @@ class ParticleFile:
         if isinstance(self.table, StarTable):
             write_star(target, self.table.select(rows).blocks)
         elif target.suffix == ".cs":
-            write_cs(target, self.table[rows])
+            write_cs(target, self.table[rows], like=self.path)
         else:
             from cryomorph.particles.metadata import read_particles, write_particles
 

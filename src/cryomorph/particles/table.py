@@ -67,6 +67,7 @@ class Metadata:
     ctf: Ctf | None = None
     blob_sign: float | None = None
     half: Int64[np.ndarray, " n"] | None = None
+    contrast: Float64[np.ndarray, " n"] | None = None  # factor of each particle's projection, about 1
     ignored: tuple[str, ...] = ()
 
 

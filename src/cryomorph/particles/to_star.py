@@ -12,6 +12,7 @@ from cryomorph.particles.table import StarTable
 from cryomorph.physics.ctf import Ctf
 from cryomorph.physics.pose import Pose, euler_from_rotation
 
+PIXEL_COLUMNS = ("rlnImagePixelSize", "rlnPixelSize", "rlnDetectorPixelSize", "rlnMagnification")
 OPTICS_FIELDS = ("voltage_kV", "cs_mm", "amplitude_contrast")
 
 
@@ -30,6 +31,34 @@ def with_star_pose(star: StarTable, pose: Pose, pixel_A: float) -> StarTable:
         for name, origin in zip(names, pose.shift_A.double().numpy().T / unit, strict=True):
             particles[name] = _tokens(origin)
     return star.with_particles(particles)
+
+
+def with_star_pixel(star: StarTable, pixel_A: float, box: int) -> StarTable:
+    """The file with another pixel size of the images, and their box where it states one.
+
+    The columns that the file has are replaced; where it states no pixel size, rlnImagePixelSize is added to the optics
+    groups, or rlnDetectorPixelSize and rlnMagnification to a file of RELION 3.0.
+    """
+    values = {"rlnImagePixelSize": pixel_A, "rlnPixelSize": pixel_A, "rlnImageSize": box}
+    values |= {"rlnDetectorPixelSize": pixel_A, "rlnMagnification": 1e4}  # micrometres
+    blocks = dict(star.blocks)
+    names = [name for name in (star.name, "optics") if name in blocks]
+    for name in names:
+        present = [column for column in values if column in blocks[name]]
+        blocks[name] = _with_constants(blocks[name], {column: values[column] for column in present})
+    if not any(column in blocks[name] for name in names for column in PIXEL_COLUMNS):
+        last, wanted = names[-1], PIXEL_COLUMNS[:1] if star.optics is not None else PIXEL_COLUMNS[2:]
+        blocks[last] = _with_constants(blocks[last], {column: values[column] for column in wanted})
+    return StarTable(blocks, star.name)
+
+
+def _with_constants(table: pd.DataFrame, values: dict[str, float]) -> pd.DataFrame:
+    """The table with columns of one value, replaced or added at the end."""
+    n = len(table)
+    columns = {name: _tokens(np.full(n, v), "%d" if isinstance(v, int) else "%.6f") for name, v in values.items()}
+    changed = table.assign(**columns)
+    changed.attrs = dict(table.attrs)
+    return changed
 
 
 def new_star(

@@ -7,24 +7,16 @@ Timings: benchmarks/analyze.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import no_type_check
 
-import numba
 import numpy as np
 from jaxtyping import Bool, Float32
+
+from cryomorph.compute.compiled import compiled
 
 Field = Float32[np.ndarray, "n n n"]
 
 STEP = 0.7  # voxels between samples
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function compiled at its first call, and kept for later processes where there is a place for that."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # neither this package's folder nor the user's cache can be written
-        return numba.njit(nogil=True)(function)
 
 
 @compiled

@@ -12,6 +12,7 @@ from cryomorph.compute.device import choose_device
 from cryomorph.compute.distributed import Parallel, join_processes
 from cryomorph.config.errors import InputError
 from cryomorph.config.run import MethodOptions
+from cryomorph.config.shell import command
 from cryomorph.particles.store import ParticleStore
 from cryomorph.runs.folder import RunFolder
 from cryomorph.training.session import Method, Session
@@ -61,6 +62,8 @@ def _train(config: MethodOptions, method: Method[Any], processes: Parallel, *, h
     )
     for stage in method.recipes[config.recipe]:
         stage(session)
-    following = f"next: cryomorph analyze {run.path}" if config.zdim else f"the map is {run.path / 'map.mrc'}"
+    following = (
+        f"next: {command('cryomorph', 'analyze', run.path)}" if config.zdim else f"the map is {run.path / 'map.mrc'}"
+    )
     run.log(f"done in {perf_counter() - begin:.1f} s: {run.path}; {following}")
     return run

@@ -17,11 +17,15 @@ SAME_PIXEL = 1e-3  # relative difference of pixel sizes, to which headers round
 
 @dataclass(frozen=True)
 class LoadedMap:
-    """A map `[z, y, x]`, its pixel size in Angstrom, and the file that it was read from."""
+    """A map `[z, y, x]`, its pixel size in Angstrom, and the file that it was read from.
+
+    `origin_A` is where the file says that its first voxel lies; what is made from the map lies there too.
+    """
 
     path: Path
     volume: Float32[Tensor, "z y x"]
     pixel_A: float
+    origin_A: tuple[float, float, float]
 
 
 def load_map(path: Path, pixel_A: float | None = None) -> LoadedMap:
@@ -33,8 +37,9 @@ def load_map(path: Path, pixel_A: float | None = None) -> LoadedMap:
     Raises:
         InputError: the file is not a map, its sides differ, values are not finite, or no pixel size is known.
     """
-    volume, found_A = read_cube(path, pixel_A)
-    return LoadedMap(path, torch.from_numpy(volume.copy()), found_A)  # the array may be a read-only view of the file
+    cube = read_cube(path, pixel_A)
+    # the array may be a read-only view of the file
+    return LoadedMap(path, torch.from_numpy(cube.array.copy()), cube.pixel_A, cube.origin_A)
 
 
 def load_map_like(path: Path, reference: LoadedMap, pixel_A: float | None = None) -> LoadedMap:

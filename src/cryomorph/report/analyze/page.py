@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cryomorph.config.shell import command
 from cryomorph.diagnostics.check import Check
 from cryomorph.report.page import Note, Report, Section, summarise
 from cryomorph.runs.folder import RunFolder
@@ -22,7 +23,7 @@ def analysis_report(run: RunFolder, sections: Sequence[Section], checks: Sequenc
         "Version": f"cryomorph {made.cryomorph}",
     }
     provenance = {
-        "Command": " ".join(made.command),
+        "Command": command(*made.command),
         "Source": store.manifest.source,
         "Libraries": ", ".join(f"{name} {version}" for name, version in made.libraries.items()),
         "Python": made.python,

@@ -13,6 +13,7 @@ from torch import Tensor
 from cryomorph.analysis.landscape.landscape import Landscape, Trajectory
 from cryomorph.analysis.landscape.states import state_maps
 from cryomorph.config.landscape import LandscapeConfig
+from cryomorph.config.shell import command
 from cryomorph.diagnostics.check import Check
 from cryomorph.diagnostics.landscape import one_motion_check, placement_check, rare_states_check, states_check
 from cryomorph.render.isosurface import common_level
@@ -63,13 +64,13 @@ def write_landscape_report(
         "Held-out R²": f"{found.embedding.r2:.4f}",
     }
     made = run.provenance()
-    provenance = {"Trained by": " ".join(made.command), "Source": store.manifest.source}
+    provenance = {"Trained by": command(*made.command), "Source": store.manifest.source}
     provenance["Seconds"] = ", ".join(f"{step} {value:.0f}" for step, value in found.seconds.items())
     report = Report(
         f"Landscape of {run.path.resolve().name}",
         tuple(sections),
         facts=facts,
-        summary=summarise(landscape_checks(found, again=f"cryomorph landscape {run.path}")),
+        summary=summarise(landscape_checks(found, again=command("cryomorph", "landscape", run.path))),
         provenance=provenance,
     )
     write_report(folder / "report.html", report)
