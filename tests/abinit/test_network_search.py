@@ -269,7 +269,8 @@ def test_encoders_see_particles_as_in_the_training(tiny_store):
     model.whitening *= 3
     index = torch.arange(30)
     k = lying.disk.frequency[5].double().numpy() / lying.box
-    seen = 3 * lying.coefficients(index)[:, 5].numpy() * np.exp(-2j * np.pi * shift[:30].double().numpy() @ k)
+    level = lying.require_noise().whitening(index, lying.disk.shell)[:, 5].numpy()
+    seen = 3 * level * lying.coefficients(index)[:, 5].numpy() * np.exp(-2j * np.pi * shift[:30].double().numpy() @ k)
     basis = maps.maps.double().flatten(1).numpy()
     expected = basis[0] + seen.real.mean() * basis[1] + seen.imag.mean() * basis[2]
     np.testing.assert_allclose(drawn(model, lying, index)[0], expected, atol=1e-3)

@@ -52,7 +52,7 @@ def drawn(seed, *, contrast=0.2, turn=0.03, move=0.6):
 
 def located(model, batch, prior, iterations=4):
     start = torch.zeros(len(batch), 6)
-    return JointModel.of(model, DISK.frequency, BOX, prior).locate(
+    return JointModel.of(model, prior, frequency=DISK.frequency, box=BOX).locate(
         batch, torch.zeros(len(batch), ZDIM), start, iterations=iterations
     )
 
@@ -93,9 +93,9 @@ def test_derivatives_are_those_of_the_fourier_sum(model):
         back = shift_phase(DISK.frequency / BOX, -nuisance[:, 4:])
         return (contrast[:, None] + nuisance[:, :1]) * slices * batch.ctf * back
 
-    joint = JointModel.of(model, DISK.frequency, BOX, NuisancePrior())
+    joint = JointModel.of(model, NuisancePrior(), frequency=DISK.frequency, box=BOX)
     slices = locate_slices(model.grid, DISK.frequency, rotation)
-    own, columns = joint.columns(batch, slices, z, contrast)
+    own, columns = joint.columns(batch, slices, z=z, contrast=contrast)
     expected = predicted(torch.zeros(3, 6, dtype=torch.float64))
     assert relative(contrast[:, None] * own, expected) < 0.05
     for number in range(6):
@@ -206,7 +206,7 @@ def test_a_step_that_makes_things_worse_is_not_taken(model):
     """From far away, where a shift is not linear, no image may end with a lower posterior than it began with."""
     z, contrast, offset, rotation = drawn(14, move=1.5)
     batch = images(model, z, rotation, contrast=contrast, offset=offset, noise=0.5)
-    joint = JointModel.of(model, DISK.frequency, BOX, NuisancePrior(0.2, 0.03, 1.5))
+    joint = JointModel.of(model, NuisancePrior(0.2, 0.03, 1.5), frequency=DISK.frequency, box=BOX)
     start = torch.zeros(N, 6)
     heights = [joint._linearised(batch, torch.cat([torch.zeros(N, ZDIM), start], 1)).height]
     for iterations in (2, 5, 12):

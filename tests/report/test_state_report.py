@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cryomorph.analysis.landscape.files import LandscapeSummary
-from cryomorph.analysis.selection_map import map_selection
+from cryomorph.analysis.selection_map import chosen_twice, map_selection
 from cryomorph.analysis.state_maps import StateMap, compare_with, map_states
 from cryomorph.commands.selection_map_files import write_state_maps
 from cryomorph.io.mrc import read_map
@@ -53,8 +53,7 @@ def test_maps_are_of_the_states_particles_and_written(tiny_run, found, mapped, f
     assert list(mapped) == [0, 1]
     assert sorted(path.name for path in (folder / "states_reconstructed").iterdir()) == ["state_0.mrc", "state_1.mrc"]
     for state, one in mapped.items():
-        index = torch.from_numpy(np.flatnonzero(found.states == state))
-        direct = reconstruct(tiny_run.store(), subset=index)
+        direct = reconstruct(tiny_run.store(), subset=chosen_twice(tiny_run, np.flatnonzero(found.states == state)))
         torch.testing.assert_close(one.map, direct.map)
         assert one.fsc.resolution_0143_A == direct.fsc.resolution_0143_A
         written = torch.tensor(read_map(folder / "states_reconstructed" / f"state_{state}.mrc")[0])

@@ -129,7 +129,7 @@ class JointModel:
     prior: NuisancePrior
 
     @classmethod
-    def of(cls, model: Subspace, frequency: Int64[Tensor, "m 2"], box: int, prior: NuisancePrior) -> JointModel:
+    def of(cls, model: Subspace, prior: NuisancePrior, *, frequency: Int64[Tensor, "m 2"], box: int) -> JointModel:
         """Transform the maps; the gradients only where rotations are free."""
         rows = gradient_rows(model.grid, model.maps) if prior.rotation_rad else model.grid.from_volumes(model.maps)
         return cls(model.grid, rows, frequency, box, model.zdim, prior)
@@ -146,7 +146,7 @@ class JointModel:
         return torch.cat([torch.ones(self.zdim), free.square().reciprocal()])
 
     def columns(
-        self, moved: Batch, slices: Slices, z: Float32[Tensor, "b q"], contrast: Float32[Tensor, " b"]
+        self, moved: Batch, slices: Slices, *, z: Float32[Tensor, "b q"], contrast: Float32[Tensor, " b"]
     ) -> tuple[Complex64[Tensor, "b m"], Complex64[Tensor, "b m p"]]:
         """The predicted image at contrast 1, and the derivatives of the prediction by all that is free."""
         count = self.zdim + 1
@@ -209,7 +209,7 @@ class JointModel:
         moved = batch.moved(nuisance[:, 1:], self.frequency / self.box)
         slices = locate_slices(self.grid, self.frequency, moved.rotation)
         contrast = 1 + nuisance[:, 0]
-        own, columns = self.columns(moved, slices, z, contrast)
+        own, columns = self.columns(moved, slices, z=z, contrast=contrast)
         here, precision = at[:, self.free], self.precision
         residual = torch.view_as_real(moved.image - contrast[:, None] * own).flatten(1)
         real = torch.view_as_real(columns).transpose(2, 3).flatten(1, 2)

@@ -54,7 +54,7 @@ def infer_jointly(
     iterations: int,
 ) -> JointPosterior:
     """Posterior of every particle by the E-step only, from where the particles are known to be."""
-    joint = JointModel.of(model, disk.frequency, disk.box, prior)
+    joint = JointModel.of(model, prior, frequency=disk.frequency, box=disk.box)
     parts = []
     for given in batches:
         start = known.nuisances.value[given.index]
@@ -76,7 +76,7 @@ def infer_from_halves(
     The two share no noise: what is chosen by one can be judged by the other.
     """
     kept = (disk.even, ~disk.even)
-    joints = [JointModel.of(model, disk.frequency[part], disk.box, prior) for part in kept]
+    joints = [JointModel.of(model, prior, frequency=disk.frequency[part], box=disk.box) for part in kept]
     parts: tuple[list[JointPosterior], list[JointPosterior]] = ([], [])
     for given in batches:
         batch = given.whitened(whitening)
@@ -105,7 +105,7 @@ def joint_em_iteration(
     """
     size = len(model.maps)
     upper = torch.triu_indices(size, size)
-    joint = JointModel.of(model, disk.frequency, disk.box, prior)
+    joint = JointModel.of(model, prior, frequency=disk.frequency, box=disk.box)
     cycles = disk.frequency / disk.box
     numerator = torch.zeros(model.grid.rows, size, dtype=torch.complex64)
     weight = torch.zeros(model.grid.rows, upper.shape[1])

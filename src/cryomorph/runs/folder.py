@@ -25,7 +25,7 @@ from cryomorph.io.output_folder import Contents, OutputFolder
 from cryomorph.particles.expand import copies_of
 from cryomorph.particles.manifest import Manifest
 from cryomorph.runs.consensus import CONSENSUS, CORRECTED, CURVES, SPECTRA, FscCurves, Spectra, save_reconstruction
-from cryomorph.runs.latents import AGAIN, LATENT_SPLIT, MEAN, STD, read_latents, write_latents
+from cryomorph.runs.latents import AGAIN, LATENT_SPLIT, MEAN, REFINED, STD, read_latents, write_latents
 from cryomorph.runs.metrics import append_metrics, read_metrics
 from cryomorph.runs.provenance import PROVENANCE, Provenance
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from cryomorph.volumes.backproject import Reconstruction
 
 CONFIG, MODEL, LOG = "config.json", "model.safetensors", "run.log"
-REFINED = "refined_poses.safetensors"
 RUN = Contents("run", marker=CONFIG, signs=(PROVENANCE,), whole=True)
 CHECKPOINTS = "checkpoints/{name}epoch-*.safetensors"
 HOW = ("training.device", "training.precision", "training.compile", "training.checkpoint_minutes")
@@ -214,24 +213,12 @@ class RunFolder:
 
     def store(self) -> ParticleStore:
         """The particle store of the run, with the noise, contrasts and refined poses that the run found."""
-        from cryomorph.physics.pose import Pose
-        from cryomorph.runs.checkpoint import load_tensors, require_finite
-        from cryomorph.runs.corrections import with_contrast
+        from cryomorph.runs.corrections import with_contrast, with_refined
 
         store = with_contrast(self.path, self.given_store())
         if self.snapshot is not None and self.snapshot.pose is not None:
             return store.with_pose(self.snapshot.pose)
-        path = self.path / REFINED
-        if not path.is_file():
-            return store
-        tensors = require_finite(load_tensors(path)[0])
-        rotation, shift_A = tensors["rotation"], tensors["shift_A"]
-        if rotation.shape != (len(store), 3, 3) or shift_A.shape != (len(store), 2):
-            raise InputError(
-                f"{path} has poses of shapes {tuple(rotation.shape)} and {tuple(shift_A.shape)}, the run has "
-                f"{len(store)} particles: train again with --overwrite"
-            )
-        return store.with_pose(Pose(rotation, shift_A))
+        return with_refined(self.path, store)
 
     def save_pose(self, pose: Pose) -> None:
         """Keep refined poses: every later reading of the run's particles uses them, and particles.star says them."""

@@ -12,7 +12,8 @@ from cryomorph.io.npy import read_array
 
 MEAN, STD = "latent_mean.npy", "latent_std.npy"
 CONTRAST, LOG_LIKELIHOOD = "contrast.npy", "log_likelihood.npy"
-LATENT_SPLIT = "latent_split.npy"  # latent points by the even, and by the odd coefficients of each image alone
+REFINED = "refined_poses.safetensors"
+LATENT_SPLIT = "latent_split.npy"  # linear points by all, by the even, and by the odd coefficients of each image
 AGAIN = "train again with --overwrite"
 
 
