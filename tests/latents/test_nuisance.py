@@ -225,3 +225,12 @@ def test_images_of_nothing_are_known_as_such(model):
     assert located(model, batch, prior).shown(0.1).min() > 0.99
     assert located(model, nothing, prior).shown(0.1).max() < 0.5
     assert located(model, nothing, prior).shown(0.1).mean() < 0.1
+
+
+def test_copies_of_a_particle_share_what_is_found_of_their_image():
+    value = torch.arange(24.0).reshape(4, 6)
+    shared = Nuisances(value, 2 * value).shared(2)
+    expected = torch.stack([value[:2].mean(0)] * 2 + [value[2:].mean(0)] * 2)
+    torch.testing.assert_close(shared.value, expected)
+    torch.testing.assert_close(shared.variance, 2 * expected)
+    assert Nuisances(value, value).shared(1).value is value

@@ -249,6 +249,22 @@ def test_iteration_with_contrast_recovers_amplitudes(truth):
     assert np.corrcoef(model.maps[0].flatten(), exact.maps[0].flatten())[0, 1] > 0.97
 
 
+def test_images_of_nothing_do_not_dilute_the_maps(truth):
+    """As many of them as of particles: the mean keeps its amplitude, where they would halve it."""
+    b = truth.batch
+    noise = torch.randn(*b.image.shape, 2, generator=torch.Generator().manual_seed(3)) / 2**0.5
+    image = torch.cat([b.image, torch.view_as_complex(noise)])
+    both = Batch(torch.arange(2 * len(b)), image, b.ctf.repeat(2, 1), b.rotation.repeat(2, 1, 1))
+    exact = Subspace(padded_grid(BOX), torch.from_numpy(truth.maps()).float().reshape(-1, BOX, BOX, BOX))
+    alone, _ = em_iteration([b], exact, problem())
+    model, posterior = em_iteration([both], exact, problem(), NuisancePrior(0.0, 0.0, 0.0, 0.3))
+    particles, nothing = posterior.shown(0.3).split(len(b))
+    assert float(nothing.mean()) < 0.05
+    assert float(particles.mean()) > 0.99
+    scale = model.maps[0].flatten() @ alone.maps[0].flatten() / alone.maps[0].square().sum()
+    assert float(scale) == pytest.approx(1, abs=0.03)
+
+
 def test_contrasts_average_one_from_a_start_at_another_scale(truth):
     """Contrast and maps share a scale: it must end in the maps, not drift into the contrasts."""
     faint = Subspace(padded_grid(BOX), 0.75 * torch.from_numpy(truth.maps()).float().reshape(-1, BOX, BOX, BOX))

@@ -289,8 +289,8 @@ def test_a_run_to_be_replaced_is_put_back_when_the_new_one_cannot_start(whole, c
 
     kept = tmp_path / "run"
     shutil.copytree(whole.path, kept, symlinks=True)
-    write_map(tmp_path / "mask.mrc", np.ones((8, 8, 8), np.float32), 16.0)
-    with pytest.raises(InputError, match="working box"):
+    write_map(tmp_path / "mask.mrc", np.full((16, 16, 16), 2.0, np.float32), 16.0)
+    with pytest.raises(InputError, match="expected a mask from 0 to 1"):
         train(replace(config, output=kept, overwrite=True, mask=str(tmp_path / "mask.mrc")))
     same(RunFolder.open(kept), whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mask.mrc", "run"]

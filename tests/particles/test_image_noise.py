@@ -9,7 +9,7 @@ import torch
 from cryomorph.particles.metadata import read_particles
 from cryomorph.particles.noise import NoiseModel, power_of, robust_level, robust_power
 from cryomorph.particles.prepare import prepare
-from cryomorph.physics.pose import Pose
+from cryomorph.physics.pose import Pose, random_rotations
 from fixtures.stacks import write_stack
 
 
@@ -70,7 +70,7 @@ def test_a_prepared_store_knows_how_noisy_each_image_is(tmp_path):
     images = rng.normal(size=(300, 32, 32)).astype(np.float32) * deviation[:, None, None].astype(np.float32)
     images[5::50, 16, 16] += 60
     write_stack(tmp_path / "p.mrcs", images, 3.0)
-    pose = Pose(torch.eye(3).repeat(300, 1, 1), torch.zeros(300, 2))
+    pose = Pose(random_rotations(300, torch.Generator().manual_seed(2)), torch.zeros(300, 2))
     store = prepare(replace(read_particles(tmp_path / "p.mrcs"), pose=pose), tmp_path / "s", invert="no")
     hot = np.zeros(300, dtype=bool)
     hot[5::50] = True

@@ -272,7 +272,7 @@ def test_images_that_are_huge_or_vanish_are_named(tmp_path, blocks):
     with pytest.raises(InputError) as error:
         prepare(write_set(tmp_path / "set", images), tmp_path / "s")
     assert "1 image with values beyond 10^12: particle 3 (" in str(error.value)
-    assert "1 image of next to nothing beside the others: particle 9 (" in str(error.value)
+    assert "1 image a million times fainter than the others: particle 9 (" in str(error.value)
 
 
 def test_images_unlike_the_others_are_listed_and_kept(tmp_path, blocks, warnings):

@@ -168,7 +168,7 @@ def test_images_are_found_beside_the_file_or_not_at_all(star, images, tmp_path):
         ("p.txt", "1\n", "ends in .txt: expected a .star or .cs file"),
         ("p", "1\n", "ends in nothing: expected a .star or .cs file"),
         ("p.star", "data_\n\nloop_\n_rlnMicrographName #1\na.mrc\n", "has no column rlnImageName"),
-        ("p.cs", "no array", "is not in numpy's .cs format"),
+        ("p.cs", "no array", "is not a whole .cs file (it is in neither of cryoSPARC's formats)"),
     ],
 )
 def test_files_of_something_else(tmp_path, name, content, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from cryomorph.physics.pose import Pose, random_rotations
 from cryomorph.simulation.images import Grid, Padded, clean_images, map_of
 from cryomorph.simulation.phantoms import Cloud
 from cryomorph.volumes.backproject import (
+    Crossed,
     Reconstruction,
     mirror,
     mirrored,
@@ -124,6 +126,24 @@ def test_a_subset_is_all_that_counts(tmp_path):
         found = reconstruct(store, subset=torch.arange(first, N, 2)).map
         assert fsc(found, truth(cloud))[1:9].min() > 0.97
         assert fsc(found, truth(other))[3:9].mean() < 0.8
+
+
+def test_particles_chosen_by_one_half_of_the_coefficients_give_the_other(tmp_path):
+    """Coefficients that choose a particle may hold anything: they do not come into the map."""
+    store = store_of(some_particles(tmp_path, snr=0.5), tmp_path)
+    by_even, by_odd, even = torch.arange(0, N, 3), torch.arange(1, N, 2), store.disk.even
+    expected = reconstruct(store, subset=Crossed(by_even, by_odd))
+    for chosen, spoilt in ((by_even, even), (by_odd, ~even)):
+        alone = np.setdiff1d(chosen.numpy(), (by_odd if chosen is by_even else by_even).numpy())
+        copy = shutil.copytree(store.folder, tmp_path / f"spoilt{int(spoilt[0])}")
+        stored = np.load(copy / "coefficients.npy")
+        stored[np.ix_(alone, np.flatnonzero(spoilt.numpy()))] = 77.0
+        np.save(copy / "coefficients.npy", stored)
+        found = reconstruct(ParticleStore.open(copy), subset=Crossed(by_even, by_odd))
+        assert torch.equal(found.half1, expected.half1) and torch.equal(found.half2, expected.half2)
+        stored[np.ix_(alone, np.flatnonzero(~spoilt.numpy()))] = 77.0
+        np.save(copy / "coefficients.npy", stored)
+        assert not torch.equal(reconstruct(ParticleStore.open(copy), subset=Crossed(by_even, by_odd)).map, expected.map)
 
 
 def test_a_mask_that_is_given_is_the_one_used(tmp_path):

@@ -1,4 +1,4 @@
-"""The map of a selection, back-projected from exactly its particles and decoded by the model, and how both agree."""
+"""The map of a selection, back-projected from its particles and decoded by the model, and how both agree."""
 
 from __future__ import annotations
 

@@ -48,9 +48,26 @@ class LatentSplit:
         """A latent point of the run in linear coordinates: between those of the particles nearest to it."""
         if self.latent.shape == self.whole.shape and np.array_equal(self.latent, self.whole):
             return np.asarray(target)
-        apart, near = cKDTree(self.latent).query(target, k=min(VOTERS, len(self.latent)))
+        apart, near = self._latent_tree.query(target, k=min(VOTERS, len(self.latent)))
         weight = 1 / np.maximum(apart, 1e-12)
         return np.average(self.whole[near], axis=0, weights=weight)
+
+    @cached_property
+    def _latent_tree(self) -> cKDTree:
+        return cKDTree(self.latent)
+
+    @cached_property
+    def _around(self) -> tuple[Int64[np.ndarray, "n voters"], ...]:
+        """For each half, the particles around the place where it finds each particle, nearest first, itself perhaps."""
+        found = []
+        for half in (0, 1):
+            tree = cKDTree(self.seen_by(half, self.whole) / self.unit)
+            near = np.empty((len(self.whole), min(VOTERS + 1, len(self.whole))), dtype=np.int64)
+            for start in range(0, len(near), CHUNK):
+                part = slice(start, start + CHUNK)
+                near[part] = tree.query(self.halves[half, part] / self.unit, k=near.shape[1], workers=-1)[1]
+            found.append(near)
+        return tuple(found)
 
     def seen_by(self, half: int, points: Float[np.ndarray, "*k q"]) -> Float[np.ndarray, "*k q"]:
         """Where points are found by half of the coefficients: nearer to the centre, since less is known."""
@@ -77,18 +94,17 @@ class LatentSplit:
     def _voted(self, half: int, member: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
         """Whether the particles around the place that half of the coefficients finds are of a selection.
 
-        As many are taken as the selection has, the surest first.
+        At most as many are taken as the selection has, the surest first, and none without a vote.
         """
-        tree = cKDTree(self.seen_by(half, self.whole) / self.unit)
-        votes = np.empty(len(member), dtype=np.float64)
-        for start in range(0, len(member), CHUNK):
-            asked = self.halves[half, start : start + CHUNK] / self.unit
-            apart, near = map(np.asarray, tree.query(asked, k=min(VOTERS, len(member)), workers=-1))
-            # of two places with as many votes, that which lies nearer to its voters is surer
-            votes[start : start + CHUNK] = member[near].mean(1) - 1e-6 * apart[:, 0]
+        near = self._around[half]
+        # a particle has no vote on itself: where all of its coefficients place it holds the noise of the other half
+        other = near != np.arange(len(near))[:, None]
+        yes = member[near] & other
+        # of two places with as many votes, that whose nearer voters are members is surer
+        votes = yes.sum(1) / other.sum(1) + 1e-3 * (yes / (1 + np.arange(near.shape[1]))).sum(1)
         surest = np.argsort(-votes, kind="stable")[: int(member.sum())]
         chosen = np.zeros(len(member), dtype=bool)
-        chosen[surest] = True
+        chosen[surest] = votes[surest] > 0
         return chosen
 
 

@@ -14,8 +14,9 @@ class DecodeConfig:
     """Write maps at chosen particles or latent points: OUTPUT/000000.mrc and so on, in the order asked for.
 
     Of a selection (--selection), and of each of many (--labels), the maps decoded at its mean latent point and at the
-    particle nearest to that are written; with --reconstruct also the map back-projected from exactly its particles,
-    with half maps, mask and FSC, and how far both agree.
+    particle nearest to that are written; with --reconstruct also the map back-projected from its particles, with
+    half maps, mask and FSC, and how far both agree. Particles that were chosen by their latent points are chosen again
+    by half of their Fourier coefficients, and give the other half to the map.
     """
 
     run: tyro.conf.Positional[Path]

@@ -73,7 +73,9 @@ def _loaded(path: str | Path, mode: Literal["r"] | None) -> np.ndarray:
     except OSError:
         raise
     except Exception as error:  # numpy parses the header as Python: damage leads to whatever that raises
-        raise ValueError(str(error) or type(error).__name__) from error
+        # what it says goes on with how to run code from a file
+        reason, _, _ = str(error).partition(" If you trust")
+        raise ValueError(reason or type(error).__name__) from error
     if not isinstance(found, np.ndarray):
         raise ValueError("it is an .npz, of several arrays")
     return found

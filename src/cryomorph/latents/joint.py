@@ -12,12 +12,10 @@ import torch
 from jaxtyping import Bool, Complex64, Float32, Int64
 from torch import Tensor
 
-from cryomorph.latents.nuisance import NuisancePrior, Nuisances, within_reach
+from cryomorph.latents.nuisance import SHIFT, NuisancePrior, Nuisances, within_reach
 from cryomorph.latents.ppca import Subspace
 from cryomorph.particles.store import Batch
 from cryomorph.physics.slicing import PaddedGrid, Slices, locate_slices
-
-SHIFTS = slice(4, 6)
 
 
 @dataclass(frozen=True)
@@ -193,12 +191,12 @@ class JointModel:
         whole = torch.zeros(len(batch), q + 6, q + 6)
         whole[:, free[:, None], free] = known.covariance
         variance = whole.diagonal(dim1=1, dim2=2)[:, q:].clone()
-        of_shifts = whole[:, q:, q:][:, SHIFTS, SHIFTS]
+        of_shifts = whole[:, q:, q:][:, SHIFT, SHIFT]
         return JointPosterior(
             at[:, :q],
             whole[:, :q, :q],
             whole[:, :q, q],
-            whole[:, :q, q:][..., SHIFTS],
+            whole[:, :q, q:][..., SHIFT],
             of_shifts,
             Nuisances(at[:, q:], variance),
             known.log_likelihood,

@@ -76,7 +76,8 @@ def infer_from_halves(
     The two share no noise: what is chosen by one can be judged by the other.
     """
     kept = (disk.even, ~disk.even)
-    joints = [JointModel.of(model, prior, frequency=disk.frequency[part], box=disk.box) for part in kept]
+    joint = JointModel.of(model, prior, frequency=disk.frequency, box=disk.box)
+    joints = [replace(joint, frequency=disk.frequency[part]) for part in kept]
     parts: tuple[list[JointPosterior], list[JointPosterior]] = ([], [])
     for given in batches:
         batch = given.whitened(whitening)

@@ -1,4 +1,4 @@
-"""Images that cannot be used: not finite, without variance, huge, or of next to nothing."""
+"""Images that cannot be used: not finite, without variance, with huge values, or far fainter than all others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAULTS = (
     "with NaN or infinity",
     "without variance",
     "with values beyond 10^12",
-    "of next to nothing beside the others",
+    "a million times fainter than the others",
 )
 NOT_FINITE, CONSTANT, TOO_LARGE, VANISHING = 1, 2, 3, 4
 LARGEST = 1e12  # above it, squares of sums leave what float32 can hold
@@ -40,7 +40,7 @@ def faults(images: Float32[Tensor, "b y x"]) -> UInt8[np.ndarray, " b"]:
 
 
 def vanishing(records: np.ndarray, good: Bool[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-    """Images whose deviation is next to nothing beside that of the others."""
+    """Images whose standard deviation is a millionth of the median or less."""
     if not good.any():
         return np.zeros(len(good), dtype=bool)
     return good & (records["deviation"] < VANISHED * np.median(records["deviation"][good]))

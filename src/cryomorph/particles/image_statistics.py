@@ -1,7 +1,7 @@
 """Mean, deviation and extreme pixel of every image, gathered while the store is written: 16 bytes an image.
 
-They tell which images are copies of others, which vanish beside them (`image_faults`), and which are unlike them
-(`image_outliers`).
+They tell which images are copies of others, which are too faint to be used (`image_faults`), and which are unlike the
+others (`image_outliers`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ from jaxtyping import Complex64, Float32, Int64
 from torch import Tensor
 
 from cryomorph.physics.disk import FourierDisk
+from cryomorph.physics.noise import typical_power
 
+FEWEST = 20  # images whose surroundings say what the noise of a group is
 LEAST_LEVEL = 0.05  # of the noise's power, relative to the median image and to the noise outside the particle
 
 
@@ -53,6 +55,31 @@ def power_of(image: Complex64[Tensor, "b m"]) -> Float32[Tensor, "b m"]:
     return torch.view_as_real(image).square().sum(-1)
 
 
-def level_of(image: Complex64[Tensor, "b size"], disk: FourierDisk) -> Float32[Tensor, " b"]:
-    """Noise power of each image in its upper half of the band, where the noise outweighs the particle."""
-    return robust_level(power_of(image[:, disk.count(disk.box / 4) :]))
+def level_of(
+    image: Complex64[Tensor, "b size"], disk: FourierDisk, spectrum: Float32[Tensor, "b shells"]
+) -> Float32[Tensor, " b"]:
+    """Noise power of each image relative to a spectrum, by the upper half of the band, where it exceeds the signal."""
+    start = disk.count(disk.box / 4)
+    return robust_level(power_of(image[:, start:]) / spectrum[:, disk.shell[start:]])
+
+
+def outside_by_group(
+    by_image: Float32[Tensor, "n shells"],
+    group: Int64[Tensor, " n"],
+    groups: int,
+    *,
+    amplitude: Float32[Tensor, " shells"],
+) -> Float32[Tensor, "groups shells"]:
+    """Noise power around the particles of each optics group, relative to that of an amplitude.
+
+    Groups of a few images are taken to be like all.
+
+    Args:
+        by_image: of some images, see `outside_power`, and the group of each.
+    """
+    every = typical_power(by_image) / amplitude.square()
+    found = every.repeat(groups, 1)
+    for number, count in enumerate(torch.bincount(group, minlength=groups).tolist()):
+        if count >= FEWEST:
+            found[number] = typical_power(by_image[group == number]) / amplitude.square()
+    return found

@@ -30,8 +30,8 @@ from cryomorph.particles.image_statistics import ImageStatistics, first_copies
 from cryomorph.particles.listed import listed_rows
 from cryomorph.particles.manifest import COEFFICIENTS, FORMAT, MANIFEST, SOURCE_ROW, Manifest
 from cryomorph.particles.metadata import Particles, read_particles, write_particles
-from cryomorph.particles.noise import LEAST_LEVEL, level_of
-from cryomorph.particles.store import CONTRAST, LEVEL, ParticleStore
+from cryomorph.particles.noise import LEAST_LEVEL, level_of, outside_by_group
+from cryomorph.particles.store import CONTRAST, LEVEL, OUTSIDE, ParticleStore
 from cryomorph.particles.views import is_3d
 from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.noise import outside_power, typical_power
@@ -67,8 +67,9 @@ def prepare(
         disk = fourier_disk(box)
         plan = _plan(particles, box, invert=invert, seed=seed)
         progress = _Progress.start(output.scratch, plan, len(particles), disk.size)
-        noise, contrast = _look_at_sample(particles, disk, invert)
-        fault = _write_coefficients(particles, disk, progress, (-1.0 if contrast.inverted else 1.0) / noise, workers)
+        noise, outside, contrast = _look_at_sample(particles, disk, invert)
+        factor = (-1.0 if contrast.inverted else 1.0) / noise
+        fault = _write_coefficients(particles, disk, progress, factor, outside=outside, workers=workers)
         records = progress.statistics.read()
         fault[vanishing(records, fault == 0)] = VANISHING
         refuse_faults(particles, fault, skip_bad=skip_bad)
@@ -79,6 +80,7 @@ def prepare(
         _write_metadata(particles, ~bad, progress.folder, noise, half)
         level = progress.level[~bad]
         np.save(progress.folder / LEVEL, level.clip(min=LEAST_LEVEL * max(1.0, float(np.median(level)))))
+        np.save(progress.folder / OUTSIDE, outside[np.unique(optics_groups(particles)[~bad])].numpy())
         _finish(particles, progress, contrast, bad, box)
         output.commit()
     said = summary(found, len(particles), folder / OUTLIERS)
@@ -229,8 +231,8 @@ def _plan(particles: Particles, box: int, *, invert: str, seed: int) -> dict[str
 
 def _look_at_sample(
     particles: Particles, disk: FourierDisk, invert: str
-) -> tuple[Float32[Tensor, " shells"], Contrast]:
-    """Noise amplitude of each shell and the contrast, from up to `SAMPLE` images spread over the set."""
+) -> tuple[Float32[Tensor, " shells"], Float32[Tensor, "groups shells"], Contrast]:
+    """Noise amplitude by shell, what `outside_by_group` says, and the contrast, of up to `SAMPLE` images of the set."""
     n = len(particles)
     spread = np.unique(np.linspace(0, n - 1, min(n, SAMPLE)).astype(np.int64))
     squares = 0.0
@@ -262,8 +264,11 @@ def _look_at_sample(
         warn("the images' corners hold no noise: they are divided by their own root mean square instead")
         noise = torch.full_like(noise, rms)
     noise = noise.clamp(min=1e-3 * float(noise.max()))
+    group = torch.from_numpy(optics_groups(particles))
+    outside = outside_by_group(torch.cat(power), group[index], int(group.max()) + 1, amplitude=noise)
+    outside = outside.clamp(min=1e-6 * float(outside.max()))
     if invert != "auto":
-        return noise, Contrast(invert == "yes", f"--invert {invert}")
+        return noise, outside, Contrast(invert == "yes", f"--invert {invert}")
     contrast = decide_contrast(
         torch.cat(kept) / noise[disk.shell[:trial]],
         disk,
@@ -272,7 +277,7 @@ def _look_at_sample(
         ctf=None if particles.ctf is None else particles.ctf[index],
         blob_sign=particles.blob_sign,
     )
-    return noise, contrast
+    return noise, outside, contrast
 
 
 def _write_coefficients(
@@ -280,10 +285,12 @@ def _write_coefficients(
     disk: FourierDisk,
     progress: _Progress,
     factor: Float32[Tensor, " shells"],
+    *,
+    outside: Float32[Tensor, "groups shells"],
     workers: int | None,
 ) -> UInt8[np.ndarray, " n"]:
     """Write every block that is not on disk yet; return what is wrong with images (the rows of those stay zero)."""
-    scale = factor[disk.shell]
+    scale, group = factor[disk.shell], torch.from_numpy(optics_groups(particles))
     descriptor = os.open(progress.folder / COEFFICIENTS, os.O_WRONLY)
 
     def one(number: int) -> tuple[int, slice, UInt8[np.ndarray, " b"], Float32[np.ndarray, " b"]]:
@@ -294,7 +301,7 @@ def _write_coefficients(
         progress.statistics.put(rows.start, images)
         coefficients = disk.from_images(images) * scale
         _write_all(descriptor, _as_stored(coefficients).numpy().data, progress.header + rows.start * disk.size * 4)
-        return number, rows, fault, level_of(coefficients, disk).numpy()
+        return number, rows, fault, level_of(coefficients, disk, outside[group[rows]]).numpy()
 
     todo = np.flatnonzero(~progress.done).tolist()
     try:

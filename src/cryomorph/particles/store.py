@@ -25,7 +25,7 @@ from cryomorph.physics.disk import FourierDisk, fourier_disk
 from cryomorph.physics.pose import Pose, rotation_from_rotvec, shift_phase
 from cryomorph.physics.symmetry import expand_pose, point_group
 
-LEVEL = "level.npy"
+LEVEL, OUTSIDE = "level.npy", "outside_power.npy"
 CONTRAST = "contrast.npy"
 ORTHONORMAL = 1e-2  # by which `R R^T` of a rotation may differ from the identity
 
@@ -226,7 +226,10 @@ class ParticleStore:
         level = self._floats(LEVEL, self.manifest.n).repeat_interleave(self.copies)
         if not bool((level > 0).all()):
             raise InputError(f"{self.folder / LEVEL} has values that are not above 0: {AGAIN}")
-        return NoiseModel(torch.ones(int(self.group.max()) + 1, self.box // 2 + 1), level, self.group)
+        outside = self._floats(OUTSIDE, int(self.group.max()) + 1, self.box // 2 + 1)
+        if not bool((outside > 0).all()):
+            raise InputError(f"{self.folder / OUTSIDE} has values that are not above 0: {AGAIN}")
+        return NoiseModel(outside, level, self.group)
 
     def require_noise(self) -> NoiseModel:
         """The noise of every image, of level 1 where it was not measured."""

@@ -18,7 +18,7 @@ from cryomorph.physics.slicing import PaddedGrid, locate_slices, padded_grid
 from cryomorph.volumes.backproject import batch_size_for
 
 SAMPLE = 1000  # images of each optics group
-POOLED = 50  # images of its own that weigh as much in the spectrum of a group as those of all groups
+POOLED = 5  # images of its own that weigh as much in the spectrum of a group as those of all groups
 AGREE = 1.5  # factor within which the noise outside the particle is believed to be that within
 
 

@@ -42,8 +42,9 @@ def consensus_section(
             Figure(
                 fsc_plots.noise_spectrum(noise, pixel_A=pixel_A, box=box),
                 "Noise power of the images by resolution, measured outside the particle. Every image is divided by "
-                "the noise amplitude, so that each Fourier coefficient counts according to its information. Sharp "
-                "peaks suggest ice rings, or images that were processed before.",
+                "its noise amplitude, so that each Fourier coefficient counts according to its information; how much "
+                "the noise of optics groups and images differs from this mean is measured too. Sharp peaks suggest ice "
+                "rings, or images that were processed before.",
                 "Noise power of the images against resolution",
                 vector=True,
             )
