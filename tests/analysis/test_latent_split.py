@@ -66,3 +66,13 @@ def test_a_point_of_a_network_is_placed_among_its_neighbours():
     split = LatentSplit(whole, np.stack([whole, whole]), latent)
     target = np.array([np.tanh(0.5), -0.3, -0.15])
     np.testing.assert_allclose(split.placed(target), [0.5, -0.3], atol=0.1)
+
+
+def test_a_particle_has_no_vote_on_itself():
+    """The only one of its kind: whoever is placed there instead, it is not by its own point."""
+    points = np.random.default_rng(8).normal(size=(400, 2)).astype(np.float32)
+    split = LatentSplit(points, np.stack([points, points]), points)
+    for alone in (3, 77, 250):
+        member = np.arange(400) == alone
+        assert not split._voted(0, member)[alone]
+        assert split._voted(0, member).sum() == 1

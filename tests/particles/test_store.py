@@ -96,6 +96,17 @@ def test_the_transfer_function_is_the_ctf_over_the_noise(particles, store):
     torch.testing.assert_close(store.batch(index, 25).ctf, expected[:, :25])
 
 
+def test_an_amplitude_that_is_found_multiplies_the_one_that_was_given(store, copy):
+    index, given = torch.arange(N), torch.linspace(0.5, 1.5, N)
+    np.save(copy / "contrast.npy", given.numpy())
+    found = torch.linspace(1.2, 0.8, N)
+    plain, with_given = store.batch(index), ParticleStore.open(copy)
+    torch.testing.assert_close(with_given.batch(index).ctf, plain.ctf * given[:, None])
+    torch.testing.assert_close(with_given.with_contrast(found).batch(index).ctf, plain.ctf * (given * found)[:, None])
+    torch.testing.assert_close(store.with_contrast(found).batch(index).ctf, plain.ctf * found[:, None])
+    torch.testing.assert_close(with_given.batch(index).image, plain.image)
+
+
 def test_without_ctf_the_transfer_function_is_flat(particles, tmp_path):
     (prepare(replace(particles, ctf=None), tmp_path / "s", invert="no").folder / "level.npy").unlink()
     store = ParticleStore.open(tmp_path / "s")
